@@ -1,0 +1,143 @@
+"""The frozen values that everything else passes around, in the field's own words.
+
+Pure data: no clock, no IO. A value here is complete or does not exist; a failure is a value too.
+Units are in the names: `_ms`, `_s`, `_bytes`, `_tps` (tokens per second), `_b` (billions of parameters).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+STAGE_SELECTION = 1
+STAGE_CLIMB = 2
+
+
+class ExitReason(StrEnum):
+    """The closed list of ways in which a run can end (4-surface)."""
+
+    OK = "ok"
+    NO_FEASIBLE = "no_feasible"
+    BUDGET_NONE = "budget_exhausted_no_model_selected"
+    BUDGET_PARTIAL = "budget_exhausted_with_partial_recommendation"
+    INTERRUPTED = "interrupted"
+    PROVIDER_CONFLICT = "provider_conflict"
+    INTEGRITY = "pre_warm_integrity_failure"
+    CONFIG_ERROR = "config_error"
+    INTERNAL_ERROR = "internal_error"
+
+
+class FailureKind(StrEnum):
+    """Why a trial is not feasible; programs compare these, people read the reason."""
+
+    TRANSIENT = "pre_warm_transient"
+    INTEGRITY = "pre_warm_integrity"
+    STATIC = "static"
+    START = "start"
+    GATE = "gate"
+    MEMORY = "memory"
+    INTERRUPTED = "interrupted"
+    BUDGET = "budget"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """One combination of settings. `kv_bits` None means: no flag, the binary's default."""
+
+    kv_bits: int | None
+    max_batch: int
+    max_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model id (or local path) in the ordered list; `rank` 1 is tried first."""
+
+    model: str
+    rank: int
+    size_b: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """One measured request. `error` None means that it is complete; otherwise no figure counts.
+
+    `ttft_ms`: request sent to first visible text. `tps`: completion tokens over the whole request,
+    prefill included. `decode_tps`: tokens after the first over the time after the first.
+    `prefill_tps`: prompt tokens over TTFT. `remarks` are doubts that do not make it fail
+    (`no visible text`, `tokens counted from chunks`).
+    """
+
+    error: str | None = None
+    ttft_ms: float | None = None
+    tps: float | None = None
+    decode_tps: float | None = None
+    prefill_tps: float | None = None
+    total_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    leaked_token: str | None = None
+    alive_after: bool = True
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """What a candidate did to the machine: peak resident bytes of its group, worst pressure level, priority."""
+
+    peak_rss_bytes: int | None = None
+    worst_pressure: str = "normal"
+    nice: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial is not feasible. `reason` is a sentence of at most 480 characters."""
+
+    kind: FailureKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One evaluated configuration: a probe (stage 1, `knobs` None) or a cell (stage 2).
+
+    `failure` None means feasible. `kept` True means: became the best at that moment (stage 2 only).
+    `load_ms` is start, readiness and warm-up together; `timings` maps a phase to milliseconds.
+    """
+
+    stage: int
+    model: str
+    rank: int
+    knobs: Knobs | None
+    replicates: tuple[Replicate, ...]
+    failure: Failure | None
+    tps_median: float | None = None
+    ttft_p95_ms: float | None = None
+    load_ms: float | None = None
+    kept: bool = False
+    strain: Strain = Strain()
+    started_at: str = ""
+    ended_at: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """True when the gate was passed."""
+        return self.failure is None
+
+    @property
+    def n_err(self) -> int:
+        """How many replicates failed."""
+        return sum(1 for replicate in self.replicates if replicate.error is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What the recipe is valid for. `ram_bytes` is physical memory, `ram_gb` the rounded figure."""
+
+    ram_gb: int
+    chip: str
+    os_version: str
+    ram_bytes: int

@@ -1,0 +1,108 @@
+"""The operating system as the engine sees it: candidates' processes, ports, machine facts, memory.
+
+Small ports, each with the real thing and a fake beside it; one contract test runs on both. Must not
+know what a run, a trial or a provider is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from autotuned.core.model import MachineFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that cannot be mistaken for another: pid and start time (seconds since the epoch)."""
+
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens on a port: `pid` and `name` are None where the system does not tell."""
+
+    port: int
+    pid: int | None
+    name: str | None
+
+
+class Pressure(StrEnum):
+    """Memory pressure as the kernel judges it, in rising order."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Child(Protocol):
+    """One running candidate and all processes of its group."""
+
+    @property
+    def id(self) -> ProcessId:
+        """Leader of the group; its pid is the group's id."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives; negative for a signal, as `subprocess` has it."""
+
+    async def exited(self) -> int:
+        """Wait until the leader has exited; the code. Cancel-safe."""
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM to the group, after `grace_s` SIGKILL; returns when no process of the group is left.
+
+        Idempotent, and safe to call when it is dead already. Sweeps helpers that outlived their leader.
+        """
+
+
+class Processes(Protocol):
+    """Starts candidates so that none can outlive the agent, even one killed with -9."""
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        log_max_bytes: int,
+    ) -> Child:
+        """Start `argv` in a session of its own, stdin from /dev/null, both outputs to `log` (0600, bounded).
+
+        `env` is the whole environment. Raises OSError where the program cannot be started.
+        """
+
+    async def close(self) -> None:
+        """Stop whatever still runs, then let the guardian go. Idempotent."""
+
+
+class Ports(Protocol):
+    """TCP ports on 127.0.0.1."""
+
+    def is_free(self, port: int) -> bool:
+        """Nothing listens there, and it could be bound."""
+
+    def listens(self, group: int, port: int) -> bool:
+        """Some process of process group `group` listens on `port`."""
+
+    def holder(self, port: int) -> Listener | None:
+        """Who listens there now; None when nobody does."""
+
+
+class Machine(Protocol):
+    """Facts and strain of this machine."""
+
+    def facts(self) -> MachineFacts:
+        """RAM, chip and OS as the recipe names them (4-surface)."""
+
+    def pressure(self) -> Pressure:
+        """Memory pressure now."""
+
+    def group_rss(self, group: int) -> int:
+        """Resident bytes of all processes of a group, 0 when it is gone."""

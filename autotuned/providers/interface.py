@@ -1,0 +1,92 @@
+"""What a serving program must tell us, and nothing more: six questions, one file a program.
+
+An adapter knows flags, paths and quirks of its server. It must not know the search, the store, or
+how processes are started and measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from autotuned.core.model import Knobs
+
+WeightsFormat = Literal["mlx", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """The serving program that was found: how to call it, and which version answers."""
+
+    command: tuple[str, ...]
+    """Absolute path first; more than one word where an interpreter or launcher is needed."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start that is asked for. `knobs` None: the binary's own defaults (stage 1)."""
+
+    model: str
+    """The id as the request names it: what the server must list."""
+    weights: Path
+    """The folder (mlx) or the `.gguf` file (gguf) on this disk; for an id, its snapshot in the cache."""
+    knobs: Knobs | None
+    port: int
+    target_context: int
+    folder: Path
+    """A private folder (0700) of this start, for configuration files of ours."""
+    parent_pid: int
+    """The pid that will be the candidate's parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: `argv`, and the changes to the agent's environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    env_drop_prefixes: tuple[str, ...] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """Files to write first, mode 0600."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """A model of the default list: parameters in billions, weights on disk about (bytes)."""
+
+    model: str
+    size_b: float
+    weights_bytes: int
+
+
+class Provider(Protocol):
+    """One serving program."""
+
+    kind: str
+    """`macprovider`, `mlx-lm` or `llama-server`."""
+    process_names: tuple[str, ...]
+    """Basenames by which a foreground process of it is recognised."""
+    weights: WeightsFormat
+    catalogue: Sequence[CatalogueEntry]
+    """The default candidates, largest first; empty where there is no default list."""
+
+    async def locate(self) -> Binary:
+        """Find the binary and ask its version. Raises ProviderMissing with the remedy."""
+
+    def command(self, binary: Binary, launch: Launch) -> Command:
+        """The argv (and private files) for one start; pure."""
+
+    readiness: tuple[str, ...]
+    """Paths that must answer 200, `/v1/models` first; 503 on any means: still loading."""
+
+    def serves(self, listing: Any, model: str) -> bool:
+        """True when the decoded answer of `/v1/models` names `model` as this server would; tolerant of odd shapes."""
+
+    def request_model(self, launch: Launch) -> str:
+        """What to put into the request's `model` field."""
+
+    def telling_line(self, log: str) -> str | None:
+        """The line of a candidate's log that says best why it failed; None where none does."""

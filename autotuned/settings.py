@@ -1,0 +1,137 @@
+"""Settings: one frozen value from `autotuned.toml` and the environment, and every path the agent uses.
+
+All keys are optional. What cannot be used is refused at start with file, key and rule. Nothing that
+comes over the socket can change a value here: programs and files are named by the operator alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autotuned import wire
+from autotuned.errors import SettingsError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ProviderSettings(_Section):
+    """`[provider]`: which serving program, and how patient to be with it."""
+
+    kind: Literal["auto", "macprovider", "mlx-lm", "llama-server"] = "auto"
+    binary: Path | None = None
+    extra_args: tuple[str, ...] = ()
+    ready_timeout_s: Seconds = 300.0
+    stop_grace_s: Seconds = 10.0
+    max_tokens: Annotated[int, Field(ge=2, le=4096)] = 48
+    memory_guard: bool = True
+
+
+class LiveSettings(_Section):
+    """`[live]`: how the operator's own server is known to launchd."""
+
+    labels: tuple[str, ...] = ("live.streamvc.macprovider", "live.malibu.provider")
+    plist: Path | None = None
+
+
+class ApplySettings(_Section):
+    """`[apply]`: the provider's configuration file."""
+
+    config: Path | None = None
+
+
+class LogSettings(_Section):
+    """`[log]`: the agent's own log and the bound of each provider log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 10 * 1024 * 1024
+
+
+class _File(_Section):
+    provider: ProviderSettings = ProviderSettings()
+    live: LiveSettings = LiveSettings()
+    apply: ApplySettings = ApplySettings()
+    log: LogSettings = LogSettings()
+
+
+class Settings(_Section):
+    """Everything that is decided before the agent starts."""
+
+    home: Path
+    """The folder shared with the provider: `~/.config/macprovider`."""
+    socket: Path
+    database: Path
+    logs: Path
+    provider: ProviderSettings = ProviderSettings()
+    live: LiveSettings = LiveSettings()
+    apply: ApplySettings = ApplySettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def run_folder(self) -> Path:
+        """Socket, locks and private files of a run; 0700."""
+        return self.home / "run"
+
+    @property
+    def provider_config(self) -> Path:
+        """The live provider's configuration file."""
+        return self.apply.config or self.home / "config.yaml"
+
+    def run_logs(self, run_id: str) -> Path:
+        """The folder of a run's provider logs."""
+        return self.logs / "runs" / run_id
+
+
+def load(
+    environ: Mapping[str, str], *, database: Path | None = None, socket: Path | None = None
+) -> Settings:
+    """Read `autotuned.toml` and the environment; flags given beside them win.
+
+    Raises SettingsError naming the file, the key and the rule.
+    """
+    home = Path(wire.config_folder(environ))
+    path = home / "autotuned.toml"
+    content = _read(path)
+    try:
+        sections = _File.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = f"{path}: {key}: {first['msg']} (found {first['input']!r})"
+        raise SettingsError(message, file=str(path), key=key, rule=first["msg"]) from None
+    override = environ.get("AUTOTUNED_DB_PATH")
+    return Settings(
+        home=home,
+        socket=socket or Path(wire.socket_path(environ)),
+        database=database or Path(override or home / "autotune.sqlite"),
+        logs=_log_folder(environ),
+        **{name: getattr(sections, name) for name in _File.model_fields},
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path}: cannot be read: {error}"
+        raise SettingsError(message, file=str(path), key="", rule=str(error)) from None
+
+
+def _log_folder(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        return home / "Library" / "Logs" / "autotuned"
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "autotuned"
