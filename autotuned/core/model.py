@@ -66,7 +66,7 @@ class Replicate:
     `ttft_ms`: request sent to first visible text. `tps`: completion tokens over the whole request,
     prefill included. `decode_tps`: tokens after the first over the time after the first.
     `prefill_tps`: prompt tokens over TTFT. `remarks` are doubts that do not make it fail
-    (`no visible text`, `tokens counted from chunks`).
+    (`no visible text`, `tokens counted from chunks`). `gate_missed`: abandoned, no text within the gate.
     """
 
     error: str | None = None
@@ -80,6 +80,7 @@ class Replicate:
     cached_tokens: int | None = None
     leaked_token: str | None = None
     alive_after: bool = True
+    gate_missed: bool = False
     remarks: tuple[str, ...] = ()
 
 

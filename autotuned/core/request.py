@@ -1,4 +1,162 @@
 """The request of `start`: every field is validated once, here, and nowhere else.
 
-Raises ConfigError that names the field, the value and the rule. Pure.
+`parse` turns parameters into a TuneRequest, `plan` turns that into what will be done: the ordered
+candidates and the cells in the order of their evaluation. Both raise ConfigError that names the
+field, the value and the rule. Pure.
 """
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from autotuned.core import candidates
+from autotuned.core.model import Candidate, Knobs
+from autotuned.errors import ConfigError
+
+KV_BITS = (None, 4, 8)
+PROMPT_MIN_TOKENS = 64
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kv_axis(value: Any) -> Any:
+    value = _tuple(value)
+    return (
+        tuple(None if bits == "unset" else bits for bits in value)
+        if isinstance(value, tuple)
+        else value
+    )
+
+
+Positive = Annotated[int, Field(ge=1)]
+Replicates = Annotated[int, Field(ge=1, le=1000)]
+Seconds = Annotated[float, Field(gt=0)]
+Size = Annotated[str | float, Field(union_mode="left_to_right")]
+
+
+class TuneRequest(BaseModel):
+    """What `start` takes. Durations in seconds, TTFT in milliseconds, contexts in tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    target_context: Positive = 2000
+    candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
+    max_model_size: Size | None = None
+    min_model_size: Size | None = None
+    kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_kv_axis)] = KV_BITS
+    max_batch_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = (1, 2)
+    max_context_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = ()
+    stage1_replicates: Replicates = 1
+    stage2_replicates: Replicates = 3
+    gate_ttft_ms: Positive = 60_000
+    tps_tie_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    max_duration: Seconds = 7200.0
+    drain_grace: Seconds = 30.0
+    port: Annotated[int, Field(ge=1, le=65_535)] = 18_080
+    retain_runs: Positive = 50
+    drain: bool = False
+    provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
+    static_fit_check: bool = True
+    cell_order: Literal["axis", "reverse", "random"] = "axis"
+    seed: int | None = None
+    cooldown_s: Annotated[float, Field(ge=0)] = 0.0
+    trigger: Literal["manual", "schedule", "os_update"] = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a valid request comes to: `candidates` in order, `cells` in the order of their evaluation."""
+
+    request: TuneRequest
+    candidates: tuple[Candidate, ...]
+    cells: tuple[Knobs, ...]
+    warnings: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+def parse(params: Mapping[str, Any]) -> TuneRequest:
+    """The request, or ConfigError for its first problem."""
+    for name in params:
+        if name not in TuneRequest.model_fields:
+            raise ConfigError(name, params[name], "is not a parameter of start")
+    try:
+        request = TuneRequest.model_validate(dict(params))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        raise ConfigError(str(first["loc"][0]), params[str(first["loc"][0])], rule) from None
+    _check_axes(request)
+    return request
+
+
+def plan(request: TuneRequest, catalogue: candidates.Catalogue, max_tokens: int, seed: int) -> Plan:
+    """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells."""
+    floor = max_tokens + PROMPT_MIN_TOKENS
+    if request.target_context < floor:
+        rule = f"is too small: {max_tokens} tokens of answer and a prompt of {PROMPT_MIN_TOKENS} need {floor}"
+        raise ConfigError("target_context", request.target_context, rule)
+    chosen, warnings = _candidates(request, catalogue)
+    cells = _cells(request)
+    used = None
+    if request.cell_order == "reverse":
+        cells = cells[::-1]
+    elif request.cell_order == "random":
+        used = seed if request.seed is None else request.seed
+        cells = tuple(random.Random(used).sample(cells, len(cells)))
+    return Plan(request, chosen, cells, warnings, used)
+
+
+def _candidates(
+    request: TuneRequest, catalogue: candidates.Catalogue
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    largest = candidates.parse_limit("max_model_size", request.max_model_size)
+    smallest = candidates.parse_limit("min_model_size", request.min_model_size)
+    if request.candidate_models is None:
+        return candidates.defaults(catalogue, largest, smallest), ()
+    listed = candidates.explicit(request.candidate_models, catalogue)
+    if largest is None and smallest is None:
+        return listed, ()
+    return listed, ("candidate_models is given, so max_model_size and min_model_size are ignored",)
+
+
+def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
+    contexts = sorted(request.max_context_axis) or [request.target_context]
+    return tuple(
+        itertools.starmap(
+            Knobs, itertools.product(request.kv_bits_axis, request.max_batch_axis, contexts)
+        )
+    )
+
+
+def _check_axes(request: TuneRequest) -> None:
+    axes: Mapping[str, tuple[int | None, ...]] = {
+        "kv_bits_axis": request.kv_bits_axis,
+        "max_batch_axis": request.max_batch_axis,
+        "max_context_axis": request.max_context_axis,
+    }
+    for name, axis in axes.items():
+        if not axis and name != "max_context_axis":
+            raise ConfigError(name, list(axis), "is empty: an axis needs at least one value")
+        for value in axis:
+            if axis.count(value) > 1:
+                raise ConfigError(name, _shown(value), "is given twice")
+            if name == "kv_bits_axis" and value not in KV_BITS:
+                raise ConfigError(name, value, "is not a kv_bits value: 4, 8 or unset")
+            if name != "kv_bits_axis" and (value or 0) < 1:
+                raise ConfigError(name, value, "is not a positive integer")
+    for cell in request.max_context_axis:
+        if cell < request.target_context:
+            rule = f"is a cell below the target context of {request.target_context} tokens, the floor of this axis"
+            raise ConfigError("max_context_axis", cell, rule)
+
+
+def _shown(bits: int | None) -> int | str:
+    return "unset" if bits is None else bits

@@ -1,0 +1,104 @@
+"""The whole objective on one page: which step comes next, given what has been tried.
+
+The order of the candidates is the contract. The first feasible one is chosen, then its cells are
+evaluated one after the other and the best is kept. A pure fold over the history: whoever holds the
+stored trials can go on from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from autotuned.core.keepbest import wins
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    STAGE_SELECTION,
+    Candidate,
+    ExitReason,
+    FailureKind,
+    Knobs,
+    Trial,
+)
+from autotuned.core.request import Plan
+
+
+class Halt(StrEnum):
+    """Why a run ends before its search is complete."""
+
+    CANCELLED = "cancelled"
+    BUDGET = "budget"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Try this candidate with the binary's defaults (stage 1)."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Measure this cell of the chosen candidate (stage 2); `index` counts from 0."""
+
+    candidate: Candidate
+    index: int
+    knobs: Knobs
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over. `best` is None where there is nothing to recommend; `partial`: cells were left out."""
+
+    exit_reason: ExitReason
+    chosen: Candidate | None = None
+    best: Trial | None = None
+    partial: bool = False
+
+
+Step = Probe | Evaluate | Finish
+
+
+def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> Step:
+    """What to do after `history` (oldest first); `halt` ends the run with what there is."""
+    probes = [trial for trial in history if trial.stage == STAGE_SELECTION]
+    cells = [trial for trial in history if trial.stage == STAGE_CLIMB]
+    if any(trial.failure and trial.failure.kind is FailureKind.INTEGRITY for trial in history):
+        return Finish(ExitReason.INTEGRITY)
+    chosen = next((plan.candidates[trial.rank - 1] for trial in probes if trial.fits), None)
+    if halt is not None:
+        return _halted(halt, chosen, best_so_far(history))
+    if chosen is None:
+        if len(probes) < len(plan.candidates):
+            return Probe(plan.candidates[len(probes)])
+        return Finish(ExitReason.NO_FEASIBLE)
+    if len(cells) < len(plan.cells):
+        return Evaluate(chosen, len(cells), plan.cells[len(cells)])
+    best = best_so_far(history)
+    if best is None:
+        return Finish(ExitReason.NO_FEASIBLE, chosen)
+    return Finish(ExitReason.OK, chosen, best)
+
+
+def best_so_far(history: Sequence[Trial]) -> Trial | None:
+    """The cell that was kept last."""
+    return next((trial for trial in reversed(history) if trial.kept), None)
+
+
+def with_kept(plan: Plan, history: Sequence[Trial], trial: Trial) -> Trial:
+    """`trial` with `kept` decided by the keep-best rule; a probe is never kept."""
+    if trial.stage != STAGE_CLIMB:
+        return trial
+    return replace(trial, kept=wins(trial, best_so_far(history), plan.request.tps_tie_epsilon))
+
+
+def _halted(halt: Halt, chosen: Candidate | None, best: Trial | None) -> Finish:
+    if halt is Halt.INTERNAL:
+        return Finish(ExitReason.INTERNAL_ERROR, chosen)
+    if halt is Halt.CANCELLED:
+        return Finish(ExitReason.INTERRUPTED, chosen, best, partial=best is not None)
+    if best is None:
+        return Finish(ExitReason.BUDGET_NONE, chosen)
+    return Finish(ExitReason.BUDGET_PARTIAL, chosen, best, partial=True)

@@ -1,0 +1,368 @@
+"""What comes out of a run: the public document (FR-F.2), the reasons in words, the recipe hash.
+
+The document is frozen: fields are added, never changed or removed. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field
+
+from autotuned.core.candidates import alternates, smallest_first
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    STAGE_SELECTION,
+    ExitReason,
+    Knobs,
+    MachineFacts,
+    Replicate,
+    Trial,
+)
+from autotuned.core.pipeline import Finish
+from autotuned.core.request import Plan
+from autotuned.core.stats import pooled_relative_spread
+from autotuned.wire import SPEC_VERSION
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class MachineDocument(_Document):
+    """The machine that the recipe is for."""
+
+    ram_gb: int
+    chip: str
+    os_version: str
+    binary_version: str
+
+
+class InputsDocument(_Document):
+    """What was asked for."""
+
+    target_context: int
+    candidate_models: list[str]
+    stage1_replicates: int
+    stage2_replicates: int
+    gate_ttft_ms: int
+    tps_tie_epsilon: float
+
+
+class KnobsDocument(_Document):
+    """Knobs under the names of the provider's configuration file; `kv_bits` null means unset."""
+
+    kv_bits: Literal[4, 8] | None
+    max_concurrency_override: int
+    max_context_override: int
+
+
+class RecommendationDocument(_Document):
+    """The answer. `partial` is present, and true, only where cells were left out."""
+
+    model: str
+    target_context: int
+    knobs: KnobsDocument
+    tps_median: float
+    ttft_p95_ms: float
+    replicates: int
+    serve_command: str
+    partial: Literal[True] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class InfeasibleDocument(_Document):
+    """A candidate that did not pass, and why."""
+
+    model: str
+    rank: int
+    reason: str
+
+
+class SampleDocument(_Document):
+    """One replicate as measured."""
+
+    error: str | None
+    ttft_ms: float | None
+    tps: float | None
+    decode_tps: float | None
+    prefill_tps: float | None
+    total_ms: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    leaked_token: str | None
+    remarks: list[str]
+
+
+class CellDocument(_Document):
+    """One cell of the hill climb."""
+
+    knobs: KnobsDocument
+    tps_median: float | None
+    ttft_p95_ms: float | None
+    decode_tps: float | None
+    prefill_tps: float | None
+    load_ms: float | None
+    fits: bool
+    kept: bool
+    reason: str | None
+    samples: list[SampleDocument]
+
+
+class ErrorDocument(_Document):
+    """Why there is no whole recommendation: a sentence, and the reasons behind it."""
+
+    code: str
+    message: str
+    detail: list[str] | None = None
+
+
+class AppliedDocument(_Document):
+    """What was written into the provider's configuration."""
+
+    config_path: str
+    backup_path: str | None
+    changed: dict[str, Any]
+
+
+class ResultDocument(_Document):
+    """The result of one run, finished or not."""
+
+    spec_version: str = SPEC_VERSION
+    run_id: str
+    started_at: str
+    ended_at: str | None
+    machine: MachineDocument
+    inputs: InputsDocument
+    recommendation: RecommendationDocument | None
+    alternates: list[str]
+    infeasible: list[InfeasibleDocument]
+    recipe_hash: str | None = Field(pattern="^sha256:[0-9a-f]{64}$")
+    db_path: str
+    exit_reason: ExitReason
+    state: Literal["running", "finished"]
+    trigger: str
+    provider: str | None
+    warnings: list[str]
+    error: ErrorDocument | None
+    applied: AppliedDocument | None = None
+    timings: dict[str, float]
+    stage2: list[CellDocument]
+    noise: dict[str, float]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the result document."""
+    return ResultDocument.model_json_schema(mode="serialization")
+
+
+def recipe_hash(
+    facts: MachineFacts,
+    binary_version: str,
+    candidate_models: Sequence[str],
+    target_context: int,
+    model: str,
+    knobs: Knobs,
+) -> str:
+    """`sha256:` and the SHA-256 of the recipe's canonical JSON (RFC 8785): the same recipe, the same hash."""
+    recipe: dict[str, Any] = {
+        "binary_version": binary_version,
+        "candidate_models": list(candidate_models),
+        "chip": facts.chip,
+        "knobs": knobs_document(knobs).model_dump(),
+        "model": model,
+        "ram_gb": facts.ram_gb,
+        "target_context": target_context,
+    }
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(recipe)).hexdigest()
+
+
+def knobs_document(knobs: Knobs) -> KnobsDocument:
+    """Knobs under their public names."""
+    return KnobsDocument.model_validate(
+        {
+            "kv_bits": knobs.kv_bits,
+            "max_concurrency_override": knobs.max_batch,
+            "max_context_override": knobs.max_context,
+        }
+    )
+
+
+def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationDocument | None:
+    """The recommendation that a finished search comes to; None where no cell was kept."""
+    best = finish.best
+    if best is None or best.knobs is None or best.tps_median is None or best.ttft_p95_ms is None:
+        return None
+    return RecommendationDocument(
+        model=best.model,
+        target_context=plan.request.target_context,
+        knobs=knobs_document(best.knobs),
+        tps_median=best.tps_median,
+        ttft_p95_ms=best.ttft_p95_ms,
+        replicates=len(best.replicates),
+        serve_command=serve_command,
+        partial=True if finish.partial else None,
+    )
+
+
+def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[str]:
+    """The names of smaller candidates that were not probed; empty where none was chosen."""
+    if finish.chosen is None or finish.best is None:
+        return []
+    probed = [trial.model for trial in history if trial.stage == STAGE_SELECTION]
+    return list(alternates(plan.candidates, finish.chosen, probed))
+
+
+def infeasible(history: Sequence[Trial]) -> list[InfeasibleDocument]:
+    """The candidates that failed their probe, in the order of the probes."""
+    return [
+        InfeasibleDocument(model=trial.model, rank=trial.rank, reason=trial.failure.reason)
+        for trial in history
+        if trial.stage == STAGE_SELECTION and trial.failure is not None
+    ]
+
+
+def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocument | None:
+    """Why a run did not end `ok`, for a person; None where it did."""
+    request = plan.request
+    detail: list[str] | None = None
+    match finish.exit_reason:
+        case ExitReason.NO_FEASIBLE if finish.chosen is None:
+            detail = _reasons_smallest_first(plan, history)
+            message = (
+                f"{detail[0] if detail else 'no candidate was tried'}; no candidate is feasible at "
+                f"{request.target_context} tokens: try a smaller --target-context, or other --candidate-models"
+            )
+        case ExitReason.NO_FEASIBLE:
+            detail = [
+                f"{_cell(trial)}: {trial.failure.reason}"
+                for trial in _cells(history)
+                if trial.failure
+            ]
+            message = (
+                f"{detail[0] if detail else 'no cell was measured'}; no setting of {finish.chosen.model if finish.chosen else ''} passed the gate at "
+                f"{request.target_context} tokens: try a smaller --target-context, or other --candidate-models"
+            )
+        case ExitReason.BUDGET_NONE:
+            message = (
+                f"the budget of {request.max_duration:g} s ran out before there was a best cell: "
+                "raise --max-duration, or trim the list of candidates"
+            )
+        case ExitReason.BUDGET_PARTIAL:
+            done = len(_cells(history))
+            message = (
+                f"the budget of {request.max_duration:g} s ran out in cell {done} of {len(plan.cells)}: "
+                "the best so far is given; raise --max-duration for the rest"
+            )
+        case ExitReason.INTERRUPTED:
+            message = "the run was cancelled" + (
+                ": the best cell so far is given" if finish.best else ""
+            )
+        case ExitReason.INTEGRITY:
+            failed = next(
+                t for t in history if t.failure and t.failure.kind == "pre_warm_integrity"
+            )
+            message = f"{failed.model}: {failed.failure.reason if failed.failure else ''}"
+        case ExitReason.INTERNAL_ERROR:
+            message = (
+                "a bug ended the run; the traceback is in the log and in the last trial's notes"
+            )
+        case _:
+            return None
+    return ErrorDocument(code=finish.exit_reason, message=message, detail=detail)
+
+
+def cells(history: Sequence[Trial]) -> list[CellDocument]:
+    """Every cell with all its samples."""
+    return [
+        CellDocument(
+            knobs=knobs_document(trial.knobs),
+            tps_median=trial.tps_median,
+            ttft_p95_ms=trial.ttft_p95_ms,
+            decode_tps=_mean(replicate.decode_tps for replicate in trial.replicates),
+            prefill_tps=_mean(replicate.prefill_tps for replicate in trial.replicates),
+            load_ms=trial.load_ms,
+            fits=trial.fits,
+            kept=trial.kept,
+            reason=trial.failure.reason if trial.failure else None,
+            samples=[_sample(replicate) for replicate in trial.replicates],
+        )
+        for trial in _cells(history)
+        if trial.knobs is not None
+    ]
+
+
+def doubts(facts: MachineFacts, finish: Finish) -> list[str]:
+    """Warnings about a recommendation that may not hold on a busier day."""
+    if finish.best is None:
+        return []
+    said = []
+    strain = finish.best.strain
+    if strain.worst_pressure != "normal":
+        said.append(
+            f"memory pressure reached {strain.worst_pressure}: the model may fail on a busier day"
+        )
+    if strain.peak_rss_bytes is not None and strain.peak_rss_bytes > 0.9 * facts.ram_bytes:
+        share = strain.peak_rss_bytes / facts.ram_bytes
+        said.append(f"the model took {share:.0%} of memory: it may fail on a busier day")
+    said += sorted({remark for replicate in finish.best.replicates for remark in replicate.remarks})
+    if finish.partial:
+        said.append("the recommendation is partial: not every cell was measured")
+    return said
+
+
+def timings(history: Sequence[Trial], total_s: float | None) -> dict[str, float]:
+    """Where the time went, in seconds: loading, requests, all."""
+    load = sum(trial.load_ms or 0.0 for trial in history) / 1000
+    requests = (
+        sum(replicate.total_ms or 0.0 for trial in history for replicate in trial.replicates) / 1000
+    )
+    spent = {"load_s": round(load, 3), "requests_s": round(requests, 3)}
+    return spent if total_s is None else {**spent, "total_s": round(total_s, 3)}
+
+
+def noise(history: Sequence[Trial]) -> dict[str, float]:
+    """The run's own noise: the pooled relative spread of tokens per second within cells."""
+    groups = [[r.tps for r in trial.replicates if r.tps is not None] for trial in _cells(history)]
+    spread = pooled_relative_spread(groups)
+    return {} if spread is None else {"tps_relative_spread": round(spread, 6)}
+
+
+def _cells(history: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in history if trial.stage == STAGE_CLIMB]
+
+
+def _reasons_smallest_first(plan: Plan, history: Sequence[Trial]) -> list[str]:
+    reasons: Mapping[str, str] = {entry.model: entry.reason for entry in infeasible(history)}
+    return [
+        f"{c.model}: {reasons[c.model]}"
+        for c in smallest_first(plan.candidates)
+        if c.model in reasons
+    ]
+
+
+def _cell(trial: Trial) -> str:
+    knobs = trial.knobs
+    if knobs is None:
+        return trial.model
+    bits = "unset" if knobs.kv_bits is None else knobs.kv_bits
+    return f"kv_bits {bits}, max_batch {knobs.max_batch}, max_context {knobs.max_context}"
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _sample(replicate: Replicate) -> SampleDocument:
+    return SampleDocument(
+        **{
+            name: getattr(replicate, name)
+            for name in SampleDocument.model_fields
+            if name != "remarks"
+        },
+        remarks=list(replicate.remarks),
+    )

@@ -1,0 +1,40 @@
+"""The kept events: the last 10,000, in order, so that a subscriber can go on from where it was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from autotuned.core.event import Event
+from autotuned.store.database import transaction
+
+KEPT = 10_000
+
+
+def append(db: sqlite3.Connection, events: Sequence[Event]) -> None:
+    """Write a batch, and let the oldest beyond 10,000 go."""
+    with transaction(db):
+        db.executemany(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+            [
+                (event.seq, event.ts, event.run_id, event.type, json.dumps(event.fields))
+                for event in events
+            ],
+        )
+        db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (KEPT,))
+
+
+def since(db: sqlite3.Connection, seq: int, run_id: str | None, limit: int = KEPT) -> list[Event]:
+    """Events after `seq`, oldest first; of one run only where `run_id` is given."""
+    where, values = ("AND run_id = ?", (run_id,)) if run_id is not None else ("", ())
+    query = f"SELECT seq, ts_utc, run_id, type, fields_json FROM events WHERE seq > ? {where} ORDER BY seq LIMIT ?"
+    return [
+        Event(number, ts, run, kind, json.loads(fields))
+        for number, ts, run, kind, fields in db.execute(query, (seq, *values, limit))
+    ]
+
+
+def last_seq(db: sqlite3.Connection) -> int:
+    """The highest sequence number ever kept, 0 when there is none."""
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])

@@ -1,0 +1,114 @@
+"""The schema, as numbered steps from whatever is found: an empty file or a prototype's database.
+
+Each step runs once, in one transaction with its number. A step only adds: rows keep everything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from autotuned.errors import StoreError
+
+_TRIALS = """
+CREATE TABLE IF NOT EXISTS tune_trials(id INTEGER PRIMARY KEY AUTOINCREMENT, ts_utc TEXT NOT NULL,
+  run_id TEXT NOT NULL, stage INTEGER NOT NULL, model TEXT NOT NULL, target_context INTEGER NOT NULL,
+  measured_prompt_tokens INTEGER, max_tokens INTEGER NOT NULL, agg_throughput_tps REAL, ttft_p95_ms REAL,
+  fits INTEGER NOT NULL DEFAULT 0, n_err INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 0,
+  notes TEXT, kv_bits INTEGER, max_context_cap INTEGER, max_batch INTEGER, replicates_n INTEGER)
+"""
+_RUNS = """
+CREATE TABLE IF NOT EXISTS tune_runs(run_id TEXT PRIMARY KEY, started_at_utc TEXT NOT NULL, ended_at_utc TEXT,
+  spec_version TEXT NOT NULL, binary_version TEXT NOT NULL, machine_ram_gb INTEGER NOT NULL,
+  machine_chip TEXT NOT NULL, machine_os_version TEXT NOT NULL, target_context INTEGER NOT NULL,
+  candidate_models_json TEXT NOT NULL, stage1_replicates INTEGER NOT NULL, stage2_replicates INTEGER NOT NULL,
+  gate_ttft_ms INTEGER NOT NULL, tps_tie_epsilon REAL NOT NULL, recommendation_json TEXT, recipe_hash TEXT,
+  applied INTEGER NOT NULL DEFAULT 0, exit_reason TEXT NOT NULL)
+"""
+_PROTOTYPE_LACKS = {
+    "stage": "INTEGER NOT NULL DEFAULT 1",
+    "measured_prompt_tokens": "INTEGER",
+    "agg_throughput_tps": "REAL",
+    "ttft_p95_ms": "REAL",
+    "fits": "INTEGER NOT NULL DEFAULT 0",
+    "n_err": "INTEGER NOT NULL DEFAULT 0",
+    "kept": "INTEGER NOT NULL DEFAULT 0",
+    "notes": "TEXT",
+    "kv_bits": "INTEGER",
+    "max_context_cap": "INTEGER",
+    "max_batch": "INTEGER",
+    "replicates_n": "INTEGER",
+}
+
+
+def m001_public_tables(db: sqlite3.Connection) -> None:
+    """The two public tables; a prototype's `tune_trials` gets the columns that it lacks."""
+    db.execute(_TRIALS)
+    db.execute(_RUNS)
+    present = {row[1] for row in db.execute("PRAGMA table_info(tune_trials)")}
+    for name, definition in _PROTOTYPE_LACKS.items():
+        if name not in present:
+            db.execute(f"ALTER TABLE tune_trials ADD COLUMN {name} {definition}")
+    db.execute("CREATE INDEX IF NOT EXISTS idx_tune_trials_run_id ON tune_trials(run_id)")
+    db.execute("CREATE INDEX IF NOT EXISTS idx_tune_trials_ts ON tune_trials(ts_utc)")
+    db.execute("CREATE INDEX IF NOT EXISTS idx_tune_runs_started ON tune_runs(started_at_utc)")
+
+
+def m002_our_tables(db: sqlite3.Connection) -> None:
+    """What we keep beside the public tables: it goes with the run or trial that it belongs to."""
+    db.execute(
+        "CREATE TABLE run_details(run_id TEXT PRIMARY KEY REFERENCES tune_runs(run_id) ON DELETE CASCADE, "
+        "details_json TEXT NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE trial_details(trial_id INTEGER PRIMARY KEY REFERENCES tune_trials(id) ON DELETE CASCADE, "
+        "rank INTEGER NOT NULL, failure_kind TEXT, failure_reason TEXT, load_ms REAL, peak_rss_bytes INTEGER, "
+        "worst_pressure TEXT NOT NULL, nice INTEGER, started_at_utc TEXT NOT NULL, ended_at_utc TEXT NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE samples(id INTEGER PRIMARY KEY, trial_id INTEGER NOT NULL REFERENCES tune_trials(id) "
+        "ON DELETE CASCADE, idx INTEGER NOT NULL, error TEXT, ttft_ms REAL, tps REAL, decode_tps REAL, "
+        "prefill_tps REAL, total_ms REAL, prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, "
+        "leaked_token TEXT, alive_after INTEGER NOT NULL, gate_missed INTEGER NOT NULL, remarks_json TEXT NOT NULL)"
+    )
+    db.execute("CREATE INDEX idx_samples_trial ON samples(trial_id)")
+    db.execute(
+        "CREATE TABLE events(seq INTEGER PRIMARY KEY, ts_utc TEXT NOT NULL, run_id TEXT, type TEXT NOT NULL, "
+        "fields_json TEXT NOT NULL)"
+    )
+    db.execute("CREATE INDEX idx_events_run ON events(run_id, seq)")
+    db.execute(
+        "CREATE TABLE leases(lease_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, state TEXT NOT NULL, "
+        "document_json TEXT NOT NULL, updated_at_utc TEXT NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE schedule(id INTEGER PRIMARY KEY CHECK (id = 1), document_json TEXT NOT NULL)"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_public_tables, m002_our_tables)
+
+
+def refuse_newer(db: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError for a schema newer than we know; the file stays untouched."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        message = (
+            f"{path}: its schema version {version} is newer than this agent knows ({len(MIGRATIONS)}): "
+            "install the newer autotuned again, or move the file aside"
+        )
+        raise StoreError(message, path=path)
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring `db` to the newest schema, one transaction a step."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            step(db)
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise

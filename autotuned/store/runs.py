@@ -1,0 +1,256 @@
+"""Runs and trials: one function a question, core values in and out.
+
+`tune_runs` and `tune_trials` are a public format; what a Trial has beyond them stands in tables of
+ours, so that the history that comes back is equal to what went in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotuned.core.gate import bounded
+from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.core.stats import median
+from autotuned.store.database import transaction
+
+_SAMPLE_FIELDS = tuple(
+    field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of `tune_runs`, column by column."""
+
+    run_id: str
+    started_at_utc: str
+    ended_at_utc: str | None
+    spec_version: str
+    binary_version: str
+    machine_ram_gb: int
+    machine_chip: str
+    machine_os_version: str
+    target_context: int
+    candidate_models_json: str
+    stage1_replicates: int
+    stage2_replicates: int
+    gate_ttft_ms: int
+    tps_tie_epsilon: float
+    recommendation_json: str | None = None
+    recipe_hash: str | None = None
+    applied: int = 0
+    exit_reason: str = "interrupted"
+
+
+_RUN_COLUMNS = ", ".join(field.name for field in dataclasses.fields(RunRow))
+_RUN_MARKS = ", ".join("?" for _ in dataclasses.fields(RunRow))
+
+
+def begin(db: sqlite3.Connection, row: RunRow, details: Mapping[str, Any]) -> None:
+    """Write a new run; until it is finished it reads `interrupted`, so that a crash needs no clean-up."""
+    with transaction(db, durable=True):
+        db.execute(
+            f"INSERT INTO tune_runs({_RUN_COLUMNS}) VALUES ({_RUN_MARKS})", dataclasses.astuple(row)
+        )
+        db.execute("INSERT INTO run_details VALUES (?, ?)", (row.run_id, _json(details)))
+
+
+def finish(
+    db: sqlite3.Connection,
+    run_id: str,
+    *,
+    exit_reason: str,
+    ended_at: str,
+    recommendation: Mapping[str, Any] | None,
+    recipe_hash: str | None,
+    details: Mapping[str, Any],
+) -> None:
+    """Write the end of a run; `details` are added to what is there."""
+    with transaction(db, durable=True):
+        db.execute(
+            "UPDATE tune_runs SET exit_reason = ?, ended_at_utc = ?, recommendation_json = ?, recipe_hash = ? "
+            "WHERE run_id = ?",
+            (
+                exit_reason,
+                ended_at,
+                None if recommendation is None else _json(recommendation),
+                recipe_hash,
+                run_id,
+            ),
+        )
+        merged = {**details_of(db, run_id), **details}
+        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(merged)))
+
+
+def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
+    """One run, or None."""
+    row = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE run_id = ?", (run_id,)).fetchone()
+    return RunRow(*row) if row else None
+
+
+def newest(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
+    """Runs, newest first; `before` is the id of the run to go on after."""
+    where, values = "", []
+    if before is not None:
+        where = "WHERE (started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
+        values = [before]
+    order = "ORDER BY started_at_utc DESC, run_id DESC LIMIT ?"
+    rows = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs {where} {order}", (*values, limit))
+    return [RunRow(*row) for row in rows]
+
+
+def details_of(db: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+    """What is kept beside a run's row; empty for a prototype's run."""
+    row = db.execute("SELECT details_json FROM run_details WHERE run_id = ?", (run_id,)).fetchone()
+    return dict(json.loads(row[0])) if row else {}
+
+
+def append_trial(
+    db: sqlite3.Connection, run_id: str, trial: Trial, target_context: int, max_tokens: int
+) -> int:
+    """Write one ended trial with its samples; its id."""
+    knobs = trial.knobs
+    prompts = [
+        replicate.prompt_tokens
+        for replicate in trial.replicates
+        if replicate.prompt_tokens is not None
+    ]
+    values = {
+        "ts_utc": trial.ended_at,
+        "run_id": run_id,
+        "stage": trial.stage,
+        "model": trial.model,
+        "target_context": target_context,
+        "measured_prompt_tokens": round(median(prompts)) if prompts else None,
+        "max_tokens": max_tokens,
+        "agg_throughput_tps": trial.tps_median,
+        "ttft_p95_ms": trial.ttft_p95_ms,
+        "fits": int(trial.fits),
+        "n_err": trial.n_err,
+        "kept": int(trial.kept),
+        "notes": _notes(trial),
+        "kv_bits": knobs and knobs.kv_bits,
+        "max_context_cap": knobs and knobs.max_context,
+        "max_batch": knobs and knobs.max_batch,
+        "replicates_n": len(trial.replicates),
+    }
+    with transaction(db):
+        columns, marks = ", ".join(values), ", ".join("?" for _ in values)
+        cursor = db.execute(
+            f"INSERT INTO tune_trials({columns}) VALUES ({marks})", tuple(values.values())
+        )
+        trial_id = cursor.lastrowid or 0
+        failure, strain = trial.failure, trial.strain
+        db.execute(
+            "INSERT INTO trial_details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                trial_id,
+                trial.rank,
+                failure and failure.kind.value,
+                failure and failure.reason,
+                trial.load_ms,
+                strain.peak_rss_bytes,
+                strain.worst_pressure,
+                strain.nice,
+                trial.started_at,
+                trial.ended_at,
+            ),
+        )
+        names, marks = ", ".join(_SAMPLE_FIELDS), ", ".join("?" for _ in _SAMPLE_FIELDS)
+        db.executemany(
+            f"INSERT INTO samples(trial_id, idx, remarks_json, {names}) VALUES (?, ?, ?, {marks})",
+            [
+                (
+                    trial_id,
+                    index,
+                    _json(list(sample.remarks)),
+                    *(getattr(sample, name) for name in _SAMPLE_FIELDS),
+                )
+                for index, sample in enumerate(trial.replicates)
+            ],
+        )
+    return trial_id
+
+
+def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
+    """The trials of a run, oldest first, equal to those that were appended."""
+    rows = db.execute(
+        "SELECT t.id, t.stage, t.model, t.kv_bits, t.max_batch, t.max_context_cap, t.agg_throughput_tps, t.ttft_p95_ms, "
+        "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
+        "d.nice, d.started_at_utc, t.fits, t.notes FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
+        "WHERE t.run_id = ? ORDER BY t.id",
+        (run_id,),
+    ).fetchall()
+    return tuple(_trial(row, _samples(db, row[0])) for row in rows)
+
+
+def retain(db: sqlite3.Connection, keep: int, active: str) -> list[str]:
+    """Drop all runs but the newest `keep` and the active one, with all that belongs to them; their ids."""
+    with transaction(db):
+        rows = db.execute(
+            "SELECT run_id FROM tune_runs ORDER BY started_at_utc DESC, run_id DESC LIMIT -1 OFFSET ?",
+            (keep,),
+        )
+        gone = [row[0] for row in rows if row[0] != active]
+        for run_id in gone:
+            db.execute("DELETE FROM tune_trials WHERE run_id = ?", (run_id,))
+            db.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
+            db.execute("DELETE FROM tune_runs WHERE run_id = ?", (run_id,))
+    return gone
+
+
+def _notes(trial: Trial) -> str | None:
+    if trial.failure is not None:
+        return bounded(trial.failure.reason)
+    remarks = sorted({remark for replicate in trial.replicates for remark in replicate.remarks})
+    return bounded("; ".join(remarks)) or None
+
+
+def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
+    (_, stage, model, kv_bits, batch, context, tps, ttft, kept, ts, rank, kind, reason, load_ms) = (
+        row[:14]
+    )
+    (rss, pressure, nice, started, fits, notes) = row[14:]
+    failure = Failure(FailureKind(kind), reason) if kind else None
+    if rank is None and not fits:  # a prototype's row: its reason is only in the notes
+        failure = Failure(FailureKind.GATE, notes or "")
+    return Trial(
+        stage=stage,
+        model=model,
+        rank=rank or 0,
+        knobs=None if batch is None or context is None else Knobs(kv_bits, batch, context),
+        replicates=samples,
+        failure=failure,
+        tps_median=tps,
+        ttft_p95_ms=ttft,
+        load_ms=load_ms,
+        kept=bool(kept),
+        strain=Strain(rss, pressure or "normal", nice),
+        started_at=started or ts,
+        ended_at=ts,
+    )
+
+
+def _samples(db: sqlite3.Connection, trial_id: int) -> tuple[Replicate, ...]:
+    names = ", ".join(_SAMPLE_FIELDS)
+    rows = db.execute(
+        f"SELECT remarks_json, {names} FROM samples WHERE trial_id = ? ORDER BY idx", (trial_id,)
+    )
+    found = []
+    for remarks, *values in rows:
+        fields = dict(zip(_SAMPLE_FIELDS, values, strict=True))
+        fields["alive_after"], fields["gate_missed"] = (
+            bool(fields["alive_after"]),
+            bool(fields["gate_missed"]),
+        )
+        found.append(Replicate(**fields, remarks=tuple(json.loads(remarks))))
+    return tuple(found)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
