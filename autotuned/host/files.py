@@ -1,0 +1,112 @@
+"""Files that must not be half written, folders that nobody else may enter, locks that die with us."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuned.errors import UnsafePath
+from autotuned.host.clock import utc_now
+
+F_FULLFSYNC = 51
+"""Darwin's fsync stops at the drive's cache; this goes through it. Elsewhere the call is refused."""
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace `path` so that a reader, or a crash, sees the old content or the new, whole. Raises OSError."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(
+        part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            sync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(folder)
+    finally:
+        os.close(folder)
+
+
+def sync(descriptor: int) -> None:
+    """Put what was written on the disk itself."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def private_folder(path: Path) -> None:
+    """Make `path` a folder that is ours alone (0700), or verify that it is. Raises UnsafePath with the mend."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    except OSError as error:
+        message = f"{path}: cannot be made: {error.strerror}; make its parent folder writable for this user"
+        raise UnsafePath(message, path=str(path)) from error
+    if not stat.S_ISDIR(found.st_mode):
+        message = f"{path}: is not a folder of its own (a symlink or a file); remove it"
+    elif found.st_uid != os.geteuid():
+        message = f"{path}: belongs to uid {found.st_uid}, not to {os.geteuid()}; run: chown {os.geteuid()} '{path}'"
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        message = f"{path}: has mode {stat.S_IMODE(found.st_mode):04o}, others may enter; run: chmod 700 '{path}'"
+    else:
+        return
+    raise UnsafePath(message, path=str(path))
+
+
+@dataclass(slots=True)
+class Lock:
+    """A held `flock`; it ends with `release`, or with this process and all that share the descriptor."""
+
+    path: Path
+    descriptor: int
+
+    def release(self) -> None:
+        """Let it go. Idempotent."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def take_lock(path: Path) -> Lock | None:
+    """Lock `path` and write who holds it and since when; None when somebody else does. Raises OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours, named = os.fstat(descriptor), path.stat()
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            os.close(descriptor)
+            continue
+        if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino):
+            break
+        os.close(descriptor)  # replaced between open and lock: try the new one
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"pid {os.getpid()} since {utc_now()}\n".encode())
+    return Lock(path, descriptor)
+
+
+def lock_holder(path: Path) -> str:
+    """`pid N since T`, as its holder wrote it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()[:100] or "another process"
+    except OSError:
+        return "another process"

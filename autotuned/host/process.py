@@ -1,0 +1,215 @@
+"""Candidates as children of the guardian, seen from the agent.
+
+Everything is event-driven: a stop returns within moments of the last process's death. If the guardian
+itself is killed, its candidates count as exited and their groups are killed from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotuned.host.interface import ProcessId
+
+GUARDIAN = Path(__file__).with_name("guardian.py")
+START_DEADLINE_S = 30.0
+STOP_MARGIN_S = 10.0
+"""Beyond its grace a stop may take this long; a process that even SIGKILL does not end is left and told."""
+LOST = -signal.SIGKILL
+
+
+class GuardedChild:
+    """One candidate: the leader of a group that the guardian watches."""
+
+    def __init__(self, owner: GuardedProcesses, number: int) -> None:
+        self._owner, self._number = owner, number
+        self._exit_code: int | None = None
+        self._id: ProcessId | None = None
+        self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._exited = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    @property
+    def id(self) -> ProcessId:
+        """Leader of the group; its pid is the group's id."""
+        assert self._id is not None  # noqa: S101 - a child is handed out once it has started
+        return self._id
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives; negative for a signal."""
+        return self._exit_code
+
+    async def exited(self) -> int:
+        """Wait until the leader has exited; the code."""
+        await self._exited.wait()
+        return self._exit_code if self._exit_code is not None else LOST
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left."""
+        if self.gone.is_set():
+            return
+        self._owner.order({"do": "stop", "candidate": self._number, "grace_s": grace_s})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s + STOP_MARGIN_S):
+                await self.gone.wait()
+
+    def learn(self, report: Mapping[str, Any]) -> None:
+        """Take a report of the guardian."""
+        match report["event"]:
+            case "started":
+                with contextlib.suppress(psutil.Error):
+                    self._id = ProcessId(report["pid"], psutil.Process(report["pid"]).create_time())
+                self._id = self._id or ProcessId(report["pid"], 0.0)
+                if not self.started.done():
+                    self.started.set_result(report["pid"])
+            case "failed":
+                if not self.started.done():
+                    self.started.set_exception(OSError(report["errno"], report["text"]))
+                self.finish(LOST)
+            case "exited":
+                self._exit_code = report["code"]
+                self._exited.set()
+            case _:  # gone
+                self.finish(LOST)
+
+    def finish(self, code: int) -> None:
+        """Nothing of it is left; `code` counts where none was reported."""
+        self._exit_code = code if self._exit_code is None else self._exit_code
+        self._exited.set()
+        self.gone.set()
+
+    def abandon(self) -> None:
+        """The guardian is dead: kill the group from here."""
+        if not self.started.done():
+            self.started.set_exception(OSError("the guardian died"))
+        if self._id is not None and not self.gone.is_set():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._id.pid, signal.SIGKILL)
+        self.finish(LOST)
+
+
+class GuardedProcesses:
+    """Starts candidates through one guardian, itself started with the first of them."""
+
+    def __init__(self, marker: str, marker_value: str) -> None:
+        self._marker = {marker: marker_value}
+        self._children: dict[int, GuardedChild] = {}
+        self._guardian: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listener: asyncio.Task[None] | None = None
+
+    @property
+    def guardian_pid(self) -> int:
+        """The pid that every candidate has as its parent; the agent's own until the guardian runs."""
+        return self._guardian.pid if self._guardian is not None else os.getpid()
+
+    async def open(self) -> None:
+        """Start the guardian, where none runs. Raises OSError."""
+        if self._guardian is not None and self._guardian.returncode is None:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._guardian = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", "-B", str(GUARDIAN), str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._listener = asyncio.create_task(self._listen(reader), name="guardian")
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        log_max_bytes: int,
+    ) -> GuardedChild:
+        """Start `argv` in a session of its own. Raises OSError where it cannot be started."""
+        await self.open()
+        number = max(self._children, default=0) + 1
+        child = self._children[number] = GuardedChild(self, number)
+        self.order(
+            {
+                "do": "start",
+                "candidate": number,
+                "argv": list(argv),
+                "env": {**env, **self._marker},
+                "cwd": str(cwd),
+                "log": str(log),
+                "log_max_bytes": log_max_bytes,
+            }
+        )
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                await asyncio.shield(child.started)
+        except BaseException:
+            self.order({"do": "stop", "candidate": number, "grace_s": 0})
+            raise
+        return child
+
+    async def close(self) -> None:
+        """Stop whatever still runs, then let the guardian go. Idempotent."""
+        for child in self._children.values():
+            await child.stop(0)
+        guardian, self._guardian = self._guardian, None
+        if guardian is None or self._writer is None or self._listener is None:
+            return
+        self.order({"do": "goodbye"})
+        self._writer.close()
+        try:
+            async with asyncio.timeout(STOP_MARGIN_S):
+                await guardian.wait()
+        except TimeoutError:
+            guardian.kill()
+            await guardian.wait()
+        await asyncio.gather(self._listener, return_exceptions=True)
+
+    def order(self, order: Mapping[str, Any]) -> None:
+        """Send one order; a guardian that is gone has nothing left to obey it with."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(json.dumps(order).encode() + b"\n")
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                report = json.loads(line)
+                if report["candidate"] in self._children:
+                    self._children[report["candidate"]].learn(report)
+        for child in self._children.values():
+            if not child.gone.is_set():
+                child.abandon()
+
+
+def marked(marker: str, value: str) -> Iterator[psutil.Process]:
+    """Processes of this user whose environment says that they are candidates of ours."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.uids().real == os.getuid() and process.environ().get(marker) == value:
+                yield process
+
+
+def sweep_orphans(marker: str, value: str) -> int:
+    """Kill candidates that a crash left behind; how many there were. psutil verifies each pid's start time."""
+    found = list(marked(marker, value))
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=STOP_MARGIN_S)
+    return len(found)
