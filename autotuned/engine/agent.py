@@ -26,7 +26,14 @@ from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, find_conflicts
 from autotuned.engine.runner import Runner, remove_folder
 from autotuned.engine.trial import Bench, uncancelled
-from autotuned.errors import AutotunedError, Busy, ConfigError, NotFound, ProviderConflict, ShuttingDown
+from autotuned.errors import (
+    AutotunedError,
+    Busy,
+    ConfigError,
+    NotFound,
+    ProviderConflict,
+    ShuttingDown,
+)
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Machine, Ports, Processes
 from autotuned.host.launchd import Launchd
@@ -96,7 +103,9 @@ class Agent:
             self._release(active)
             raise
 
-    async def _begin(self, active: Active, params: Mapping[str, Any], began: float) -> dict[str, Any]:
+    async def _begin(
+        self, active: Active, params: Mapping[str, Any], began: float
+    ) -> dict[str, Any]:
         request = None
         try:
             request = parse(params)
@@ -108,11 +117,15 @@ class Agent:
         await self._open_run(active.run_id, planned, provider, binary)
         bench = self._bench(active.run_id, request, provider, binary)
         active.runner = Runner(active.run_id, planned, bench, self._store, self._events, began)
-        active.task = asyncio.create_task(self._carry_through(active, bench), name=f"run {active.run_id}")
+        active.task = asyncio.create_task(
+            self._carry_through(active, bench), name=f"run {active.run_id}"
+        )
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
 
     async def _plan(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
-        provider, binary = await self._host.provider(request.provider or self._settings.provider.kind)
+        provider, binary = await self._host.provider(
+            request.provider or self._settings.provider.kind
+        )
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
         return provider, binary, plan(request, catalogue, self._settings.provider.max_tokens)
 
@@ -125,7 +138,9 @@ class Agent:
         host, labels = self._host, self._settings.live.labels
         return await find_conflicts(provider, host.launchd, labels, host.ports, port, host.marker)
 
-    def _bench(self, run_id: str, request: TuneRequest, provider: Provider, binary: Binary) -> Bench:
+    def _bench(
+        self, run_id: str, request: TuneRequest, provider: Provider, binary: Binary
+    ) -> Bench:
         host = self._host
         processes = host.processes()
         return Bench(
@@ -152,41 +167,43 @@ class Agent:
 
     # --- the life of a run ---------------------------------------------------------------------------
 
-    async def _carry_through(self, active: Active, bench: Bench) -> None:
+    async def _carry_through(self, active: Active, runner: Runner, bench: Bench) -> None:
         """Search to the end and write that end down, whatever happens on the way."""
-        runner = active.runner
-        assert runner is not None  # noqa: S101 - set before the task is created
         structlog.contextvars.bind_contextvars(run_id=active.run_id)
         try:
-            await uncancelled(self._search_and_close(active.run_id, runner, bench))
+            await uncancelled(self._search_and_close(runner, bench))
         finally:
             self._release(active)
 
-    async def _search_and_close(self, run_id: str, runner: Runner, bench: Bench) -> None:
-        self._announce(run_id, runner.plan)
-        error: dict[str, Any] | None = None
+    async def _search_and_close(self, runner: Runner, bench: Bench) -> None:
+        self._announce(runner)
         outcome = Outcome(ExitReason.INTERNAL_ERROR)
+        error: dict[str, Any] | None = None
         try:
-            outcome, _ = await runner.search()
+            outcome = await runner.search()
         except Exception as caught:
             log.exception("run failed")
-            error = {"code": ExitReason.INTERNAL_ERROR.value, "message": str(caught), "detail": None}
+            error = {
+                "code": "internal_error",
+                "message": f"{type(caught).__name__}: {caught}",
+                "detail": None,
+            }
         finally:
             runner.enter("restoring")
             await bench.processes.close()
-            await asyncio.to_thread(remove_folder, bench.folder, lambda reason: log.warning("left", path=str(reason)))
-        await self._close_run(run_id, runner, bench, outcome, error)
+            await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
+        await self._close_run(runner, outcome, error)
 
-    def _announce(self, run_id: str, planned: Plan) -> None:
-        request = planned.request
+    def _announce(self, runner: Runner) -> None:
+        planned = runner.plan
         self._events.publish(
             "run.started",
-            run_id,
+            runner.run_id,
             candidates=[candidate.model for candidate in planned.candidates],
             cells=len(planned.cells),
-            target_context=request.target_context,
-            max_duration_s=request.max_duration,
+            target_context=planned.request.target_context,
+            max_duration_s=planned.request.max_duration,
         )
         for warning in planned.warnings:
-            self._events.publish("log", run_id, level="warning", message=warning)
+            self._events.publish("log", runner.run_id, level="warning", message=warning)
         log.info("run started", candidates=len(planned.candidates), cells=len(planned.cells))

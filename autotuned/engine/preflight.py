@@ -23,7 +23,12 @@ LEADING_ARGUMENTS = 3
 
 
 async def find_conflicts(
-    provider: Provider, launchd: Launchd, labels: Sequence[str], ports: Ports, port: int, marker: str
+    provider: Provider,
+    launchd: Launchd,
+    labels: Sequence[str],
+    ports: Ports,
+    port: int,
+    marker: str,
 ) -> list[str]:
     """What is in the way: `launchd-managed`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`.
 
@@ -32,7 +37,11 @@ async def find_conflicts(
     """
     job = await launchd.loaded(labels) if provider.kind == "macprovider" else None
     foreground = await asyncio.to_thread(lambda: list(_serving(provider, marker)))
-    found = [f"launchd-managed ({job.domain}/{job.label})"] if job else [f"foreground-PID-{pid}" for pid in foreground]
+    found = (
+        [f"launchd-managed ({job.domain}/{job.label})"]
+        if job
+        else [f"foreground-PID-{pid}" for pid in foreground]
+    )
     holder = await asyncio.to_thread(ports.holder, port)
     if holder is not None and holder.pid not in foreground:
         found.append(f"port-held-by {holder.name or 'unknown'} pid {holder.pid or 'unknown'}")

@@ -45,7 +45,11 @@ class Progress:
         cells = len(self.plan.cells)
         return {
             "stage": self.stage,
-            "candidate": {"index": self.candidate, "total": len(self.plan.candidates), "model": self.model},
+            "candidate": {
+                "index": self.candidate,
+                "total": len(self.plan.candidates),
+                "model": self.model,
+            },
             "cell": {"index": self.cell, "total": cells, "knobs": _knobs(self.knobs)},
             "replicate": {"index": self.replicate, "total": self.replicates},
             "fraction": round(self._fraction(), 4),
@@ -76,4 +80,8 @@ class Progress:
 def _knobs(knobs: Knobs | None) -> Mapping[str, Any] | None:
     if knobs is None:
         return None
-    return {"kv_bits": knobs.kv_bits, "max_batch": knobs.max_batch, "max_context": knobs.max_context}
+    return {
+        "kv_bits": knobs.kv_bits,
+        "max_batch": knobs.max_batch,
+        "max_context": knobs.max_context,
+    }

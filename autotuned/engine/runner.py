@@ -65,7 +65,8 @@ class Runner:
             self.progress.budget_left_s, self._stop_for, Halt.BUDGET
         )
         warning = asyncio.get_running_loop().call_later(
-            self.plan.request.max_duration * BUDGET_WARNING - self.progress.elapsed_s, self._warn_of_budget
+            self.plan.request.max_duration * BUDGET_WARNING - self.progress.elapsed_s,
+            self._warn_of_budget,
         )
         try:
             while True:
@@ -99,7 +100,13 @@ class Runner:
             load_ms=trial.load_ms,
             reason=reason,
         )
-        log.info("trial", stage=asked.stage, model=asked.model, knobs=asked.named()["knobs"], reason=reason)
+        log.info(
+            "trial",
+            stage=asked.stage,
+            model=asked.model,
+            knobs=asked.named()["knobs"],
+            reason=reason,
+        )
         if trial.kept:
             named = asked.named()
             self._publish(
@@ -139,7 +146,13 @@ class Runner:
         request, progress = self.plan.request, self.progress
         match step:
             case Probe(candidate):
-                asked = Asked(STAGE_SELECTION, candidate.model, candidate.rank, None, request.stage1_replicates)
+                asked = Asked(
+                    STAGE_SELECTION,
+                    candidate.model,
+                    candidate.rank,
+                    None,
+                    request.stage1_replicates,
+                )
                 progress.candidate = candidate.rank
                 self.enter("selecting")
             case Evaluate(index, knobs, model, rank):

@@ -91,7 +91,13 @@ class Asked:
             "max_batch": self.knobs.max_batch,
             "max_context": self.knobs.max_context,
         }
-        return {"stage": self.stage, "model": self.model, "rank": self.rank, "cell": self.cell, "knobs": knobs}
+        return {
+            "stage": self.stage,
+            "model": self.model,
+            "rank": self.rank,
+            "cell": self.cell,
+            "knobs": knobs,
+        }
 
 
 class TrialRun:
@@ -179,7 +185,9 @@ class TrialRun:
             if failure is not None:
                 return failure
             ready_ms = (time.perf_counter() - began) * 1000
-            self._bench.publish("provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1))
+            self._bench.publish(
+                "provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1)
+            )
             failure = await self._warm(client, child, launch)
             if failure is not None:
                 return failure
@@ -208,7 +216,9 @@ class TrialRun:
         environ |= {"HF_HUB_OFFLINE": "1", **command.env}
         for path, text in command.files.items():
             await asyncio.to_thread(_write_private, path, text)
-        self._bench.publish("provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log))
+        self._bench.publish(
+            "provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log)
+        )
         self._child = await self._bench.processes.start(
             command.argv,
             env=environ,
@@ -218,7 +228,9 @@ class TrialRun:
         )
         return self._child
 
-    async def _ready(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> Failure | None:
+    async def _ready(
+        self, client: httpx.AsyncClient, child: Child, launch: Launch
+    ) -> Failure | None:
         """None once the candidate's own group serves the model; else why it never did."""
         waiting_for = f"nothing listens on port {launch.port}"
         deadline = time.monotonic() + self._bench.settings.ready_timeout_s
@@ -243,10 +255,14 @@ class TrialRun:
             holder = self._bench.ports.holder(launch.port)
             if holder is None:
                 return f"nothing listens on port {launch.port}"
-            return f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
+            return (
+                f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
+            )
         for path in self._bench.provider.readiness:
             try:
-                answer = await client.get(f"http://127.0.0.1:{launch.port}{path}", timeout=PROBE_TIMEOUT_S)
+                answer = await client.get(
+                    f"http://127.0.0.1:{launch.port}{path}", timeout=PROBE_TIMEOUT_S
+                )
             except httpx.HTTPError as error:
                 return f"GET {path}: {type(error).__name__}"
             if answer.status_code != 200:
@@ -262,17 +278,23 @@ class TrialRun:
             return False
         return self._bench.provider.serves(listing, model)
 
-    async def _warm(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> Failure | None:
+    async def _warm(
+        self, client: httpx.AsyncClient, child: Child, launch: Launch
+    ) -> Failure | None:
         """One disposable request; it also teaches how long this model's tokens are."""
         calibration = self._bench.calibration(launch.model)
         prompt = calibration.warmup_prompt()
         request = self._request(launch, prompt, max_tokens=1)
         seconds = self._bench.settings.ready_timeout_s
-        answer = await chat.measure(client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=())
+        answer = await chat.measure(
+            client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=()
+        )
         if child.exit_code is not None:
             return await self._died(child.exit_code, "during the warm-up request")
         if answer.error is not None:
-            return await self._with_log(FailureKind.START, f"warm-up request failed: {answer.error}")
+            return await self._with_log(
+                FailureKind.START, f"warm-up request failed: {answer.error}"
+            )
         calibration.learn(len(prompt), answer.prompt_tokens)
         self._sample_memory(child)
         return None
@@ -305,7 +327,9 @@ class TrialRun:
             if not replicate.alive_after or gate.is_hopeless(replicate, self._bench.gate_ttft_ms):
                 return
 
-    async def _replicate(self, client: httpx.AsyncClient, launch: Launch, weights: Weights) -> Replicate:
+    async def _replicate(
+        self, client: httpx.AsyncClient, launch: Launch, weights: Weights
+    ) -> Replicate:
         """One measured request with a prompt of the right length that no cache has seen.
 
         Repeated once when the server answered from its prompt cache all the same, and once a model
@@ -319,7 +343,10 @@ class TrialRun:
             replicate = await self._request_once(client, launch, weights, calibration)
             if replicate.error is None and chat.served_from_cache(replicate):
                 cached, tokens = replicate.cached_tokens, replicate.prompt_tokens
-                return replace(replicate, error=f"{cached} of {tokens} prompt tokens came from the prompt cache")
+                return replace(
+                    replicate,
+                    error=f"{cached} of {tokens} prompt tokens came from the prompt cache",
+                )
         return replicate
 
     async def _request_once(

@@ -1,0 +1,124 @@
+"""Prompts of real prose: an exact number of tokens, and never the same prompt twice.
+
+A model's characters per token are learned: from the warm-up, then from each replicate. The prose
+always runs in the same order behind a first line that is new each time, so that no prompt cache helps
+and what was learned of one prompt holds for the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from importlib import resources
+
+GUESS = 4.0
+"""Characters per token where nothing plausible was learned."""
+PLAUSIBLE_CHARACTERS = (0.5, 16.0)
+PLAUSIBLE_OVERHEAD = (0.0, 400.0)
+"""Tokens that a chat template may add around the prompt."""
+BAND = 0.02
+AIM = 0.993
+"""Of the target: inside the band, with room above for what differs between first lines."""
+WARMUP_TOKENS = 32
+FIRST_WARMUP_TOKENS = (64, 600)
+
+
+class Calibration:
+    """What is known of one model's token lengths, for prompts of `target` tokens."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._observed: dict[int, int] = {}
+        self._repeated = False
+
+    def learn(self, characters: int, tokens: int | None) -> None:
+        """A prompt of so many characters was counted as so many tokens, template included."""
+        if tokens is not None and tokens > 0:
+            self._observed.pop(characters, None)
+            self._observed[characters] = tokens
+
+    def warmup_prompt(self) -> str:
+        """A short prompt; the very first one is longer, because it teaches how long tokens are."""
+        tokens = WARMUP_TOKENS
+        if not self._observed:
+            low, high = FIRST_WARMUP_TOKENS
+            tokens = min(high, max(low, self.target // 4))
+        return text_of(round(tokens * GUESS), None)
+
+    def prompt(self, source: random.Random) -> str:
+        """Prose of the target's length in tokens, never above, behind a first line that is new."""
+        overhead, characters = self._line()
+        return text_of(int((self.target * AIM - overhead) * characters), source)
+
+    def should_repeat(self, tokens: int | None) -> bool:
+        """True at most once: the prompt missed the band, and the miss has taught how to hit it."""
+        if tokens is None or self._repeated or (1 - BAND) * self.target <= tokens <= self.target:
+            return False
+        if len(self._observed) < 2 or self._two_points() is None:
+            return False
+        self._repeated = True
+        return True
+
+    def _line(self) -> tuple[float, float]:
+        """Overhead in tokens, and characters per token: tokens = overhead + characters / this."""
+        found = self._two_points()
+        if found is not None:
+            return found
+        if self._observed:
+            characters, tokens = next(reversed(self._observed.items()))
+            if PLAUSIBLE_CHARACTERS[0] <= characters / tokens <= PLAUSIBLE_CHARACTERS[1]:
+                return 0.0, characters / tokens
+        return 0.0, GUESS
+
+    def _two_points(self) -> tuple[float, float] | None:
+        """The line through the latest observation and the one most unlike it; None where that makes no sense."""
+        if len(self._observed) < 2:
+            return None
+        last, last_tokens = next(reversed(self._observed.items()))
+        other = max(self._observed, key=lambda characters: abs(characters - last))
+        spread = last_tokens - self._observed[other]
+        if spread == 0 or abs(last - other) < WARMUP_TOKENS:
+            return None
+        characters = (last - other) / spread
+        overhead = last_tokens - last / characters
+        if not PLAUSIBLE_CHARACTERS[0] <= characters <= PLAUSIBLE_CHARACTERS[1]:
+            return None
+        if not PLAUSIBLE_OVERHEAD[0] - BAND * last_tokens <= overhead <= PLAUSIBLE_OVERHEAD[1]:
+            return None
+        return overhead, characters
+
+
+def text_of(characters: int, source: random.Random | None) -> str:
+    """Prose of exactly `characters` characters (at least one line), with a random first line from `source`."""
+    first = "" if source is None else first_line(source)
+    return (first + prose(max(0, characters - len(first)))) or "Hello."
+
+
+def first_line(source: random.Random) -> str:
+    """A sentence of constant length that no earlier prompt began with."""
+    word = "".join(source.choice("bdfglmnprst") + source.choice("aeiou") for _ in range(4))
+    return f"Note {source.randrange(10**8):08d} from {word}: please read the following and continue it.\n"
+
+
+def prose(characters: int) -> str:
+    """The first `characters` characters of an endless text; each pass begins at another paragraph."""
+    paragraphs = _paragraphs()
+    made: list[str] = []
+    length = 0
+    for turn in itertools.count():
+        shift = turn % len(paragraphs)
+        for paragraph in paragraphs[shift:] + paragraphs[:shift]:
+            if length >= characters:
+                return "".join(made)[:characters]
+            made.append(paragraph)
+            length += len(paragraph)
+    raise AssertionError
+
+
+def _paragraphs() -> list[str]:
+    text = resources.files("autotuned.engine").joinpath("prose.txt").read_text(encoding="utf-8")
+    return [
+        paragraph.replace("\n", " ").strip() + "\n\n"
+        for paragraph in text.split("\n\n")
+        if paragraph.strip()
+    ]
