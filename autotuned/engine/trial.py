@@ -27,8 +27,7 @@ from autotuned.host.clock import utc_now
 from autotuned.host.interface import Child, Machine, Ports, Pressure, Processes
 from autotuned.providers.interface import Binary, Launch, Provider
 from autotuned.settings import ProviderSettings
-from autotuned.weights.cache import Weights
-from autotuned.weights.integrity import fits_in_memory
+from autotuned.weights.cache import Weights, fits_in_memory
 
 T = TypeVar("T")
 

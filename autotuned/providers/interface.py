@@ -1,4 +1,4 @@
-"""What a serving program must tell us, and nothing more: six questions, one file a program.
+"""What a serving program must tell us, and nothing more: a handful of questions, one file a program.
 
 An adapter knows flags, paths and quirks of its server. It must not know the search, the store, or
 how processes are started and measured.
@@ -87,6 +87,9 @@ class Provider(Protocol):
 
     def request_model(self, launch: Launch) -> str:
         """What to put into the request's `model` field."""
+
+    def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
+        """What the operator would type to serve with these knobs: `command` without what only a candidate needs."""
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed; None where none does."""

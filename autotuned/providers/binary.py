@@ -1,0 +1,143 @@
+"""Finding a serving program, and asking it one short question such as its version.
+
+The question is asked in a session of its own, with a time-out, without a terminal and without what
+the operator's environment would make it do. Must not know what the answers mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuned.errors import ProviderMissing
+
+ANSWER_LIMIT = 256 * 1024
+VERSION_LIMIT = 200
+
+CREDENTIALS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
+"""Prefixes of variables that hold the operator's hub credentials; no candidate needs them."""
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+}
+"""Set for every candidate: its weights are here already, and nothing of it leaves the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program said. `code` None: it did not end in time, or could not be started."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Both outputs on one line, for an error message; at most 300 characters."""
+        words = " ".join(f"{self.out} {self.err}".split())
+        words = "".join(letter for letter in words if letter.isprintable())
+        return words[:300] or "no output"
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in words."""
+        return "did not answer in time" if self.code is None else f"exited with code {self.code}"
+
+
+def named(binary: Path, key: str = "[provider] binary") -> Path:
+    """The program that the settings name, absolute. Raises ProviderMissing when it cannot be run."""
+    path = binary.expanduser().absolute()
+    if not _runs(path):
+        message = (
+            f"{key}: {path} is not a program that can be executed; correct it in autotuned.toml"
+        )
+        raise ProviderMissing(message)
+    return path
+
+
+def on_path(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The first executable `name` on the PATH of `environ`, absolute."""
+    found = shutil.which(name, path=environ.get("PATH", os.defpath))
+    return Path(found).absolute() if found else None
+
+
+def first(paths: Sequence[Path]) -> Path | None:
+    """The first of `paths` that is an executable file."""
+    return next((path for path in paths if _runs(path)), None)
+
+
+async def ask(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    drop_prefixes: tuple[str, ...] = (),
+    timeout_s: float = 20.0,
+) -> Answer:
+    """Run `argv` to its end and give back what it printed; never raises for what the program does.
+
+    The environment is `environ` without the variables that start with one of `drop_prefixes`. After
+    `timeout_s` its whole process group is killed. Outputs are cut at `ANSWER_LIMIT` bytes each.
+    """
+    env = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(drop_prefixes or ("\0",))
+    }
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**env, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Answer(None, "", f"cannot be started: {error}")
+    out, err = bytearray(), bytearray()
+    ended = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.gather(_drain(process.stdout, out), _drain(process.stderr, err))
+            await process.wait()
+            ended = True
+    except TimeoutError:
+        pass
+    finally:
+        if not ended:  # timed out, or the question itself was cancelled
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    return Answer(
+        process.returncode if ended else None,
+        out.decode("utf-8", "replace"),
+        err.decode("utf-8", "replace"),
+    )
+
+
+def last_line(text: str) -> str | None:
+    """The last line that is not blank: stripped, printable, at most `VERSION_LIMIT` characters."""
+    for line in reversed(text.splitlines()):
+        kept = "".join(letter for letter in line if letter.isprintable()).strip()
+        if kept:
+            return kept[:VERSION_LIMIT]
+    return None
+
+
+def _runs(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+async def _drain(stream: asyncio.StreamReader | None, into: bytearray) -> None:
+    """Read `stream` to its end, so that the program never blocks on it; keep the first part."""
+    assert stream is not None  # noqa: S101 - both pipes are asked for
+    while block := await stream.read(64 * 1024):
+        into.extend(block[: max(0, ANSWER_LIMIT - len(into))])

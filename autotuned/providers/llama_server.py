@@ -1,0 +1,123 @@
+"""llama.cpp's `llama-server`, or the same server out of the wheel `xllamacpp`.
+
+Each slot gets the whole context asked for: the server divides `-c` among its slots. Must not know how
+it is measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autotuned.errors import ProviderMissing
+from autotuned.providers import binary as programs
+from autotuned.providers import naming, telling
+from autotuned.providers.interface import (
+    Binary,
+    CatalogueEntry,
+    Command,
+    Launch,
+    WeightsFormat,
+)
+
+NAME = "llama-server"
+LAUNCHER = "autotuned.providers.llama_launcher"
+
+HEADROOM = 256
+"""Tokens beyond the target context in stage 1: the first prompt's length is still an estimate."""
+
+_DROPPED = ("LLAMA_", "MACPROVIDER_", *programs.CREDENTIALS)
+
+_CACHE_TYPES = {8: "q8_0", 4: "q4_0"}
+
+_STAMP = re.compile(r"^(?:\d+\.)?\d\d\.\d{3}\.\d{3} [A-Z] +")
+
+
+class LlamaServer:
+    """The adapter of `llama-server`."""
+
+    kind = "llama-server"
+    process_names: tuple[str, ...]
+    weights: WeightsFormat = "gguf"
+    catalogue: Sequence[CatalogueEntry] = ()
+    readiness: tuple[str, ...] = ("/v1/models", "/health")
+
+    def __init__(
+        self, named: Path | None, extra_args: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        """`named`: the binary of the settings, if any; `environ`: the agent's environment."""
+        self._named, self._extra, self._environ = named, tuple(extra_args), environ
+        self.process_names = (NAME, LAUNCHER, *((named.name,) if named else ()))
+
+    def find(self) -> tuple[str, ...] | None:
+        """The command: the settings' binary, one of the PATH, or our launcher around the wheel."""
+        if self._named is not None:
+            return (str(programs.named(self._named)),)
+        path = programs.on_path(NAME, self._environ)
+        if path is not None:
+            return (str(path),)
+        if importlib.util.find_spec("xllamacpp") is not None:
+            return (sys.executable, "-m", LAUNCHER)
+        return None
+
+    async def locate(self) -> Binary:
+        """Find the server and ask its version. Raises ProviderMissing with the remedy."""
+        command = self.find()
+        if command is None:
+            message = (
+                f"no {NAME} on the PATH: install llama.cpp, or pip install 'autotuned[llama]', "
+                "or name the program as [provider] binary in autotuned.toml"
+            )
+            raise ProviderMissing(message)
+        answer = await programs.ask([*command, "--version"], self._environ, drop_prefixes=_DROPPED)
+        version = _version(answer)
+        if answer.code != 0 or version is None:
+            message = f"{' '.join(command)} --version {answer.ended}: {answer.said}"
+            raise ProviderMissing(message)
+        return Binary(command, version)
+
+    def command(self, binary: Binary, launch: Launch) -> Command:
+        """The server with one model, its prompt caches off and a fixed context for each slot."""
+        # Arguments of the settings come first: a knob under test must win over one given there.
+        argv = [*binary.command, *self._extra]
+        argv += ["-m", str(launch.weights), "--host", "127.0.0.1", "--port", str(launch.port)]
+        argv += ["--alias", launch.model, "--no-webui", "--offline", "--jinja"]
+        argv += ["--no-cache-prompt", "--cache-ram", "0"]
+        if launch.knobs is None:
+            argv += ["-np", "1", "-c", str(launch.target_context + HEADROOM)]
+        else:
+            slots = launch.knobs.max_batch
+            argv += ["-np", str(slots), "-c", str(launch.knobs.max_context * slots), "-no-kvu"]
+            if launch.knobs.kv_bits is not None:
+                cache = _CACHE_TYPES[launch.knobs.kv_bits]
+                argv += ["-ctk", cache, "-ctv", cache]
+        return Command(argv=tuple(argv), env=programs.OFFLINE, env_drop_prefixes=_DROPPED)
+
+    def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
+        """The candidate's own command: it needs nothing that an operator would not want."""
+        return self.command(binary, launch).argv
+
+    def serves(self, listing: Any, model: str) -> bool:
+        """It lists the alias; one that holds commas it takes for several."""
+        aliases = {part.strip() for part in model.split(",")} | {model}
+        return not aliases.isdisjoint(naming.listed(listing))
+
+    def request_model(self, launch: Launch) -> str:
+        """The alias."""
+        return launch.model
+
+    def telling_line(self, log: str) -> str | None:
+        """The line of a candidate's log that says best why it failed, without its time and level."""
+        line = telling.telling_line(log)
+        return _STAMP.sub("", line) if line else None
+
+
+def _version(answer: programs.Answer) -> str | None:
+    """What stands behind `version:`; the lines after it name a compiler."""
+    text = f"{answer.out}\n{answer.err}"
+    found = re.search(r"^version:\s*(\S.*)$", text, re.MULTILINE)
+    return programs.last_line(found.group(1) if found else text)

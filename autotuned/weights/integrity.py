@@ -1,0 +1,279 @@
+"""Are the weights what they should be? Looks at headers, tables and names, never at the tensors.
+
+A defect is a sentence; None means that nothing is wrong. Cheap for files of any size, sparse ones too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "tekken.json",
+    "tiktoken.model",
+    "tokenizer_config.json",
+)
+HEADER_MAX_BYTES = 100 * 1024 * 1024
+INDEX = "model.safetensors.index.json"
+
+GGUF_MAX_ENTRIES = 1 << 20
+GGUF_MAX_STRING = 1 << 26
+_GGUF_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+_GGUF_CONTROL = 3
+_GGML_BLOCKS = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    9: (32, 36),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    30: (1, 2),
+}
+"""Tensor type to (elements, bytes) of one block; types that are newer than this table are not measured."""
+
+
+class Defect(Exception):
+    """What is wrong, as a sentence."""
+
+
+def check_folder(folder: Path) -> None:
+    """A model folder as mlx reads it: config, tokenizer, all shards whole. Raises Defect."""
+    _json(folder / "config.json")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        message = "no tokenizer (" + ", ".join(TOKENIZERS[:3]) + ", ...)"
+        raise Defect(message)
+    shards = weight_files(folder)
+    tensors = {name: set(check_safetensors(folder / name)) for name in shards}
+    index = folder / INDEX
+    if index.is_file():
+        for tensor, shard in _weight_map(index).items():
+            if tensor not in tensors[shard]:
+                message = f"{INDEX} places {tensor} in {shard}, which does not hold it"
+                raise Defect(message)
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of a folder's weight files: those of the index, else all. Raises Defect when one is absent."""
+    index = folder / INDEX
+    names = sorted(
+        set(_weight_map(index).values())
+        if index.is_file()
+        else {p.name for p in folder.glob("*.safetensors")}
+    )
+    if not names:
+        message = "no weights (*.safetensors)"
+        raise Defect(message)
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        message = f"{INDEX} names shards that are absent: {', '.join(absent[:3])}"
+        raise Defect(message)
+    return names
+
+
+def check_safetensors(path: Path) -> list[str]:
+    """The tensor names of a file whose header is whole and lies within the file. Raises Defect."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", _exactly(file, 8, path))
+        if length > min(HEADER_MAX_BYTES, size - 8):
+            message = (
+                f"{path.name}: its header of {length} bytes does not fit into the file of {size}"
+            )
+            raise Defect(message)
+        try:
+            header = json.loads(_exactly(file, length, path))
+        except (ValueError, RecursionError) as error:
+            message = f"{path.name}: its header is no JSON: {error}"
+            raise Defect(message) from error
+    if not isinstance(header, dict):
+        message = f"{path.name}: its header is no table of tensors"
+        raise Defect(message)
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name, entry in tensors.items():
+        begin, end = _offsets(entry)
+        if not 0 <= begin <= end <= size - 8 - length:
+            message = f"{path.name}: tensor {name} lies outside of the file"
+            raise Defect(message)
+    return list(tensors)
+
+
+def special_tokens(folder: Path) -> tuple[str, ...]:
+    """The model's own special tokens, from its tokenizer files; empty where they do not tell."""
+    found: set[str] = set()
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            document = _json(folder / name)
+        except Defect:
+            continue
+        added = document.get("added_tokens", ())
+        decoder = document.get("added_tokens_decoder", {})
+        entries = [
+            *(added if isinstance(added, list) else ()),
+            *(decoder.values() if isinstance(decoder, dict) else ()),
+        ]
+        found |= {
+            e["content"]
+            for e in entries
+            if isinstance(e, dict) and e.get("special") and e.get("content")
+        }
+        found |= {
+            value if isinstance(value, str) else value.get("content", "")
+            for key, value in document.items()
+            if key.endswith("_token") and isinstance(value, str | dict)
+        }
+    return tuple(sorted(token for token in found if len(token) > 1))
+
+
+def check_gguf(path: Path) -> tuple[str, ...]:
+    """A whole GGUF file: magic, metadata and tensor table within its length. Its control tokens. Raises Defect."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if _exactly(file, 4, path) != b"GGUF":
+            message = f"{path.name}: is no GGUF file"
+            raise Defect(message)
+        version, tensors, entries = struct.unpack("<IQQ", _exactly(file, 20, path))
+        if version not in (2, 3) or tensors > GGUF_MAX_ENTRIES or entries > GGUF_MAX_ENTRIES:
+            message = f"{path.name}: GGUF version {version} with {tensors} tensors and {entries} entries makes no sense"
+            raise Defect(message)
+        metadata = dict(_entry(file, path) for _ in range(entries))
+        table = [_tensor(file, path) for _ in range(tensors)]
+        alignment = int(metadata.get("general.alignment", 32))
+        data = -(-file.tell() // alignment) * alignment
+    for name, offset, length in table:
+        if data + offset + length > size:
+            message = f"{path.name}: tensor {name} lies outside of the file"
+            raise Defect(message)
+    words, kinds = (
+        metadata.get("tokenizer.ggml.tokens", []),
+        metadata.get("tokenizer.ggml.token_type", []),
+    )
+    control = {word for word, kind in zip(words, kinds, strict=False) if kind == _GGUF_CONTROL}
+    return tuple(sorted(token for token in control if len(token) > 1))
+
+
+def _entry(file: BinaryIO, path: Path) -> tuple[str, Any]:
+    key = _string(file, path)
+    (kind,) = struct.unpack("<I", _exactly(file, 4, path))
+    return key, _value(file, kind, path)
+
+
+def _value(file: BinaryIO, kind: int, path: Path, depth: int = 0) -> Any:
+    if kind == _GGUF_STRING:
+        return _string(file, path)
+    if kind == _GGUF_ARRAY and depth < 4:
+        inner, count = struct.unpack("<IQ", _exactly(file, 12, path))
+        if count > GGUF_MAX_STRING:
+            message = f"{path.name}: an array of {count} values makes no sense"
+            raise Defect(message)
+        if inner in _GGUF_SCALARS:
+            code = _GGUF_SCALARS[inner]
+            return list(
+                struct.unpack(
+                    f"<{count}{code}", _exactly(file, count * struct.calcsize(f"<{code}"), path)
+                )
+            )
+        return [_value(file, inner, path, depth + 1) for _ in range(count)]
+    if kind not in _GGUF_SCALARS:
+        message = f"{path.name}: a value of the unknown type {kind}"
+        raise Defect(message)
+    code = _GGUF_SCALARS[kind]
+    return struct.unpack(f"<{code}", _exactly(file, struct.calcsize(f"<{code}"), path))[0]
+
+
+def _tensor(file: BinaryIO, path: Path) -> tuple[str, int, int]:
+    """Name, offset into the data, length in bytes."""
+    name = _string(file, path)
+    (dimensions,) = struct.unpack("<I", _exactly(file, 4, path))
+    if dimensions > 8:
+        message = f"{path.name}: tensor {name} has {dimensions} dimensions"
+        raise Defect(message)
+    *shape, kind, offset = struct.unpack(
+        f"<{dimensions}QIQ", _exactly(file, 8 * dimensions + 12, path)
+    )
+    elements, length = _GGML_BLOCKS.get(kind, (1, 0))
+    return name, offset, math.prod(shape) // elements * length
+
+
+def _string(file: BinaryIO, path: Path) -> str:
+    (length,) = struct.unpack("<Q", _exactly(file, 8, path))
+    if length > GGUF_MAX_STRING:
+        message = f"{path.name}: a string of {length} bytes makes no sense"
+        raise Defect(message)
+    return _exactly(file, length, path).decode("utf-8", errors="replace")
+
+
+def _exactly(file: BinaryIO, count: int, path: Path) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        message = f"{path.name}: ends in the middle of its header"
+        raise Defect(message)
+    return data
+
+
+def _weight_map(index: Path) -> Mapping[str, str]:
+    found = _json(index).get("weight_map")
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and "/" not in name for name in found.values()
+    ):
+        message = f"{index.name}: has no weight_map"
+        raise Defect(message)
+    return found
+
+
+def _offsets(entry: Any) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(isinstance(offset, int) for offset in offsets)
+    ):
+        return offsets[0], offsets[1]
+    return -1, -1
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        message = f"no {path.name}"
+        raise Defect(message) from error
+    except (ValueError, RecursionError) as error:
+        message = f"{path.name}: is no JSON: {error}"
+        raise Defect(message) from error
+    if not isinstance(document, dict):
+        message = f"{path.name}: is no JSON object"
+        raise Defect(message)
+    return document
