@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+WeightsFormat = Literal["mlx", "gguf"]
+"""A model folder as mlx reads it, or one `.gguf` file."""
 
 STAGE_SELECTION = 1
 STAGE_CLIMB = 2

@@ -6,6 +6,7 @@ The document is frozen: fields are added, never changed or removed. Pure.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -208,6 +209,11 @@ def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationD
     )
 
 
+def shell_command(argv: Sequence[str]) -> str:
+    """`argv` as one would type it."""
+    return shlex.join(argv)
+
+
 def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[str]:
     """The names of smaller candidates that were not probed; empty where none was chosen."""
     if finish.chosen is None or finish.best is None:
@@ -288,7 +294,7 @@ def cells(history: Sequence[Trial]) -> list[CellDocument]:
             fits=trial.fits,
             kept=trial.kept,
             reason=trial.failure.reason if trial.failure else None,
-            samples=[_sample(replicate) for replicate in trial.replicates],
+            samples=[sample_document(replicate) for replicate in trial.replicates],
         )
         for trial in _cells(history)
         if trial.knobs is not None
@@ -357,7 +363,8 @@ def _mean(values: Any) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _sample(replicate: Replicate) -> SampleDocument:
+def sample_document(replicate: Replicate) -> SampleDocument:
+    """One replicate under its public names."""
     return SampleDocument(
         **{
             name: getattr(replicate, name)

@@ -1,47 +1,40 @@
 """What the agent can be asked about runs: start, cancel, wait, status, result.
 
 One run at a time. A request is refused here at once (config error, conflict, busy), or it becomes a
-run whose every end is written to the store and published. Must not know the wire, nor flags of servers.
+run whose every end is written down and published. Must not know the wire, nor flags of servers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import secrets
+import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-from autotuned.core import recommendation
-from autotuned.core.model import ExitReason, MachineFacts, Trial
-from autotuned.core.pipeline import Outcome, best_so_far
+from autotuned.core.model import ExitReason, Failure
+from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan, TuneRequest, parse, plan
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, find_conflicts
-from autotuned.engine.runner import Runner, remove_folder
+from autotuned.engine.records import Records, run_document, summary
+from autotuned.engine.runner import Runner
 from autotuned.engine.trial import Bench, uncancelled
-from autotuned.errors import (
-    AutotunedError,
-    Busy,
-    ConfigError,
-    NotFound,
-    ProviderConflict,
-    ShuttingDown,
-)
-from autotuned.host.clock import utc_now
+from autotuned.errors import AutotunedError, Busy, ShuttingDown, StoreError
+from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes
 from autotuned.host.launchd import Launchd
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
-from autotuned.store.database import Store
-from autotuned.store.runs import RunRow
 from autotuned.weights.cache import prewarm
+
+FINISHING_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -54,18 +47,18 @@ class Host:
     ports: Ports
     machine: Machine
     launchd: Launchd
-    provider: Callable[[str], Awaitable[tuple[Provider, Binary]]]
-    """Kind (or `auto`) to adapter and binary; raises ProviderMissing."""
+    choose: Callable[[str], Provider]
+    """Kind (or `auto`) to adapter; raises ProviderMissing."""
     marker: str
     environ: Mapping[str, str]
 
 
 @dataclass(slots=True)
 class Active:
-    """The run in progress: `finished` is set once its end is in the store."""
+    """The run in progress. `ended` is set once its end is in the store."""
 
     run_id: str
-    finished: asyncio.Event
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     runner: Runner | None = None
     task: asyncio.Task[None] | None = None
 
@@ -73,128 +66,172 @@ class Active:
 class Agent:
     """The runs of this agent, past and present."""
 
-    def __init__(self, settings: Settings, store: Store, events: Events, host: Host) -> None:
-        self._settings, self._store, self._events, self._host = settings, store, events, host
+    def __init__(self, settings: Settings, records: Records, events: Events, host: Host) -> None:
+        self._settings, self._records, self._events, self._host = settings, records, events, host
         self._active: Active | None = None
         self._stopping = False
 
-    # --- starting ----------------------------------------------------------------------------------
+    # --- starting --------------------------------------------------------------------------------
 
-    async def start(self, params: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Validate, look for conflicts, begin. `{run_id, state, warnings}`, or `{plan}` for a dry run.
+    async def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
 
-        Raises ConfigError, ProviderMissing, ProviderConflict (each with a run row and its `run_id`,
-        but none for a dry run), Busy or ShuttingDown.
+        Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
+        the error's data), Busy or ShuttingDown.
         """
         if self._stopping:
             message = "the agent is shutting down"
             raise ShuttingDown(message)
-        if self._active is not None and not dry_run:
-            message = f"run {self._active.run_id} is active; wait for it, or cancel it"
+        if self._active is not None:
+            message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
-        began = time.monotonic()
-        active = Active(new_run_id(), asyncio.Event())
-        if dry_run:
-            return await self._dry_run(params)
-        self._active = active
+        active = self._active = Active(_new_run_id())
         try:
-            return await self._begin(active, params, began)
+            return await self._begin(active, params, time.monotonic())
         except BaseException:
             self._release(active)
             raise
 
+    async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
+        request = parse(params)
+        provider, binary, planned = await self._plan(request)
+        candidates = []
+        for candidate in planned.candidates:
+            weights = await prewarm(candidate.model, provider.weights, self._host.environ)
+            state: dict[str, Any] = {"cached": False, "weights_bytes": None, "reason": None}
+            if isinstance(weights, Failure):
+                state["reason"] = weights.reason
+            else:
+                state |= {"cached": True, "weights_bytes": weights.weights_bytes}
+            candidates.append(
+                {
+                    "model": candidate.model,
+                    "rank": candidate.rank,
+                    "size_b": candidate.size_b,
+                    **state,
+                }
+            )
+        self._settings.home.mkdir(parents=True, exist_ok=True)
+        return {
+            "provider": provider.kind,
+            "binary": list(binary.command),
+            "binary_version": binary.version,
+            "candidates": candidates,
+            "cells": [
+                {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
+                for c in planned.cells
+            ],
+            "conflicts": await self._conflicts(provider, request),
+            "disk_free_bytes": shutil.disk_usage(self._settings.home).free,
+            "estimate_s": await self._records.estimate_s(planned),
+            "max_duration_s": request.max_duration,
+            "warnings": list(planned.warnings),
+        }
+
     async def _begin(
         self, active: Active, params: Mapping[str, Any], began: float
     ) -> dict[str, Any]:
-        request = None
+        request: TuneRequest | None = None
         try:
             request = parse(params)
             provider, binary, planned = await self._plan(request)
-            await self._refuse_conflicts(provider, request)
+            found = await self._conflicts(provider, request)
+            if found:
+                raise conflict(found, request.port, drain=request.drain)
         except AutotunedError as error:
-            await self._record_refusal(active.run_id, request, params, error)
+            await self._records.refuse(active.run_id, request, error)
+            error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
-        await self._open_run(active.run_id, planned, provider, binary)
-        bench = self._bench(active.run_id, request, provider, binary)
-        active.runner = Runner(active.run_id, planned, bench, self._store, self._events, began)
-        active.task = asyncio.create_task(
-            self._carry_through(active, bench), name=f"run {active.run_id}"
+        private_folder(self._settings.run_folder)
+        private_folder(self._settings.run_folder / active.run_id)
+        private_folder(self._settings.run_logs(active.run_id))
+        await self._records.begin(active.run_id, planned, provider.kind, binary.version)
+        processes = self._host.processes()
+        bench = self._bench(active, request, provider, binary, processes)
+        active.runner = Runner(
+            active.run_id, planned, bench, self._records.database, self._events, began
         )
+        work = self._carry_through(active, active.runner, bench)
+        active.task = asyncio.create_task(work, name=f"run {active.run_id}")
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
 
     async def _plan(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
-        provider, binary = await self._host.provider(
-            request.provider or self._settings.provider.kind
-        )
+        provider = self._host.choose(request.provider or self._settings.provider.kind)
+        binary = await provider.locate()
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
-        return provider, binary, plan(request, catalogue, self._settings.provider.max_tokens)
+        answer = self._settings.provider.max_tokens
+        return provider, binary, plan(request, catalogue, answer, secrets.randbelow(2**31))
 
-    async def _refuse_conflicts(self, provider: Provider, request: TuneRequest) -> None:
-        found = await self._conflicts(provider, request.port)
-        if found:
-            raise conflict(found, request.port)
-
-    async def _conflicts(self, provider: Provider, port: int) -> list[str]:
-        host, labels = self._host, self._settings.live.labels
-        return await find_conflicts(provider, host.launchd, labels, host.ports, port, host.marker)
+    async def _conflicts(self, provider: Provider, request: TuneRequest) -> list[str]:
+        host = self._host
+        labels = self._settings.live.labels
+        return await find_conflicts(
+            provider, host.launchd, labels, host.ports, request.port, host.marker
+        )
 
     def _bench(
-        self, run_id: str, request: TuneRequest, provider: Provider, binary: Binary
+        self,
+        active: Active,
+        request: TuneRequest,
+        provider: Provider,
+        binary: Binary,
+        processes: Processes,
     ) -> Bench:
-        host = self._host
-        processes = host.processes()
+        def publish(kind: str, **fields: Any) -> None:
+            if active.runner is not None:
+                active.runner.observe(kind, **fields)
+
         return Bench(
             provider=provider,
             binary=binary,
             settings=self._settings.provider,
             processes=processes,
-            ports=host.ports,
-            machine=host.machine,
-            prewarm=lambda model: prewarm(model, provider.weights, host.environ),
-            publish=lambda kind, **fields: self._observe(kind, **fields),
-            environ=host.environ,
-            logs=self._settings.run_logs(run_id),
-            folder=self._settings.run_folder / run_id,
+            ports=self._host.ports,
+            machine=self._host.machine,
+            prewarm=lambda model: prewarm(model, provider.weights, self._host.environ),
+            publish=publish,
+            environ=self._host.environ,
+            logs=self._settings.run_logs(active.run_id),
+            folder=self._settings.run_folder / active.run_id,
             port=request.port,
             target_context=request.target_context,
             gate_ttft_ms=request.gate_ttft_ms,
             static_fit_check=request.static_fit_check,
+            cooldown_s=request.cooldown_s,
         )
 
-    def _observe(self, kind: str, **fields: Any) -> None:
-        if self._active is not None and self._active.runner is not None:
-            self._active.runner.observe(kind, **fields)
-
-    # --- the life of a run ---------------------------------------------------------------------------
+    # --- the life of a run -----------------------------------------------------------------------
 
     async def _carry_through(self, active: Active, runner: Runner, bench: Bench) -> None:
-        """Search to the end and write that end down, whatever happens on the way."""
         structlog.contextvars.bind_contextvars(run_id=active.run_id)
         try:
             await uncancelled(self._search_and_close(runner, bench))
+        except StoreError as error:
+            log.error("the run's end cannot be written", reason=error.message)
         finally:
             self._release(active)
 
     async def _search_and_close(self, runner: Runner, bench: Bench) -> None:
-        self._announce(runner)
-        outcome = Outcome(ExitReason.INTERNAL_ERROR)
-        error: dict[str, Any] | None = None
+        """Search to the end and write that end down, whatever happens on the way."""
+        await self._announce(runner)
+        finish, error = Finish(ExitReason.INTERNAL_ERROR), None
         try:
-            outcome = await runner.search()
+            finish, _ = await runner.search()
         except Exception as caught:
             log.exception("run failed")
-            error = {
-                "code": "internal_error",
-                "message": f"{type(caught).__name__}: {caught}",
-                "detail": None,
-            }
+            error = f"{type(caught).__name__}: {caught}"
         finally:
             runner.enter("restoring")
             await bench.processes.close()
             await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
-        await self._close_run(runner, outcome, error)
+        await self._records.finish(runner, finish, bench, error)
+        runner.enter("finished")
+        self._events.publish("run.finished", runner.run_id, exit_reason=finish.exit_reason.value)
+        await self._events.flush()
+        log.info("run finished", exit_reason=finish.exit_reason.value)
 
-    def _announce(self, runner: Runner) -> None:
+    async def _announce(self, runner: Runner) -> None:
         planned = runner.plan
         self._events.publish(
             "run.started",
@@ -207,3 +244,71 @@ class Agent:
         for warning in planned.warnings:
             self._events.publish("log", runner.run_id, level="warning", message=warning)
         log.info("run started", candidates=len(planned.candidates), cells=len(planned.cells))
+        for gone in await self._records.retain(planned.request.retain_runs, runner.run_id):
+            await asyncio.to_thread(
+                shutil.rmtree, self._settings.run_logs(gone), ignore_errors=True
+            )
+
+    def _release(self, active: Active) -> None:
+        active.ended.set()
+        if self._active is active:
+            self._active = None
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str | None) -> dict[str, Any]:
+        """Ask the active run to end; idempotent, and no error for one that has ended."""
+        active = self._active
+        if active is None or active.runner is None or run_id not in (None, active.run_id):
+            return {"run_id": run_id, "state": "finished", "cancelled": False}
+        active.runner.cancel()
+        return {"run_id": active.run_id, "state": "running", "cancelled": True}
+
+    async def wait(self, run_id: str | None, timeout_s: float | None) -> dict[str, Any]:
+        """The summary of a run once it has ended, or `{timed_out: true}`. Raises NotFound."""
+        active = self._active
+        if active is not None and run_id in (None, active.run_id):
+            run_id = active.run_id
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await active.ended.wait()
+            except TimeoutError:
+                return {"timed_out": True}
+        return summary(await self._records.row(run_id), running=False)
+
+    async def status(self, run_id: str | None) -> dict[str, Any] | None:
+        """The run document of 5-rpc: of the active run, else the latest; None where there is none. Raises NotFound."""
+        active = self._active
+        if active is not None and run_id in (None, active.run_id):
+            run_id = active.run_id
+        elif run_id is None and not await self._records.recent(1, None):
+            return None
+        row = await self._records.row(run_id)
+        runner = active.runner if active is not None and active.run_id == row.run_id else None
+        history = await self._records.history(row.run_id)
+        return run_document(row, await self._records.details(row.run_id), history, runner)
+
+    def active_run(self) -> str | None:
+        """The id of the run in progress."""
+        return self._active.run_id if self._active is not None else None
+
+    async def result(self, run_id: str | None) -> dict[str, Any]:
+        """The public document (FR-F.2) of a run, finished or not. Raises NotFound."""
+        row = await self._records.row(run_id)
+        return await self._records.result(row, running=row.run_id == self.active_run())
+
+    async def close(self) -> None:
+        """Cancel the active run and see it through to its end; take no new one."""
+        self._stopping = True
+        active = self._active
+        if active is None:
+            return
+        self.cancel(active.run_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISHING_S):
+                await active.ended.wait()
+
+
+def _new_run_id() -> str:
+    """Sorts by time, and is never the same twice."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

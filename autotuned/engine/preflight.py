@@ -48,13 +48,15 @@ async def find_conflicts(
     return found
 
 
-def conflict(found: Sequence[str], port: int) -> ProviderConflict:
+def conflict(found: Sequence[str], port: int, *, drain: bool) -> ProviderConflict:
     """The refusal for what `find_conflicts` found, with the remedy."""
     names = ", ".join(found)
     if all(name.startswith("port-held-by") for name in found):
         remedy = f"stop that program, or choose another --port than {port}"
+    elif drain:
+        remedy = "this version cannot carry out --drain yet: stop it yourself"
     else:
-        remedy = "use --drain to have it stopped for the run and brought back, or stop it yourself"
+        remedy = "stop it yourself, or have it stopped for the run and brought back with --drain"
     return ProviderConflict(f"in the way: {names}; {remedy}", found)
 
 

@@ -7,22 +7,20 @@ runner owns the budget, the cancel and the phases; it must not know flags, SQL o
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 import traceback
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
-from autotuned.core.pipeline import Evaluate, Finish, Halt, Outcome, Probe, decide_kept, next_step
+from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
 from autotuned.core.request import Plan
 from autotuned.engine.events import Events
 from autotuned.engine.progress import Progress
 from autotuned.engine.trial import Asked, Bench, TrialRun
-from autotuned.store.database import Store
+from autotuned.store import runs
+from autotuned.store.database import Database
 
 BUDGET_WARNING = 0.9
 CUT = {
@@ -37,7 +35,7 @@ class Runner:
     """One run from its first probe to its outcome."""
 
     def __init__(
-        self, run_id: str, plan: Plan, bench: Bench, store: Store, events: Events, began: float
+        self, run_id: str, plan: Plan, bench: Bench, store: Database, events: Events, began: float
     ) -> None:
         self.run_id, self.plan = run_id, plan
         self.progress = Progress(plan, began)
@@ -55,8 +53,8 @@ class Runner:
         """True once somebody has asked for the end."""
         return self._halt is Halt.CANCELLED
 
-    async def search(self) -> tuple[Outcome, tuple[Trial, ...]]:
-        """Walk the candidates, climb the cells; the outcome and all trials, oldest first.
+    async def search(self) -> tuple[Finish, tuple[Trial, ...]]:
+        """Walk the candidates, climb the cells; how it ended, and all trials, oldest first.
 
         Never raises for anything that a candidate does. A bug in our own code ends the run as
         `internal_error` with the traceback in a trial's notes and in the log.
@@ -70,10 +68,10 @@ class Runner:
         )
         try:
             while True:
-                history = await self._store.history(self.run_id)
+                history = await self._store.ask(runs.history, self.run_id)
                 step = next_step(self.plan, history, self._halt)
                 if isinstance(step, Finish):
-                    return step.outcome, history
+                    return step, history
                 await self._take(step, history)
         finally:
             timer.cancel()
@@ -82,10 +80,9 @@ class Runner:
     async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
         asked = self._ask(step)
         began = time.monotonic()
-        trial = decide_kept(self.plan, history, await self._evaluate(asked))
-        await self._store.append_trial(
-            self.run_id, trial, self.plan.request.target_context, self._bench.settings.max_tokens
-        )
+        trial = with_kept(self.plan, history, await self._evaluate(asked))
+        target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
+        await self._store.ask(runs.append_trial, self.run_id, trial, target, answer)
         if asked.stage == STAGE_CLIMB:
             self.progress.cells_seconds.append(time.monotonic() - began)
         reason = trial.failure.reason if trial.failure else None
@@ -129,7 +126,7 @@ class Runner:
                 work.cancel()
             return await work
         except asyncio.CancelledError:
-            if self._halt is None:
+            if self._halt is None:  # somebody cancelled the run's task itself
                 raise
             return trial.record(Failure(*CUT[self._halt]))
         except Exception:  # a bug of ours must still put the live provider back and leave a row
@@ -143,23 +140,22 @@ class Runner:
                 await asyncio.gather(work, return_exceptions=True)
 
     def _ask(self, step: Probe | Evaluate) -> Asked:
-        request, progress = self.plan.request, self.progress
-        match step:
-            case Probe(candidate):
-                asked = Asked(
-                    STAGE_SELECTION,
-                    candidate.model,
-                    candidate.rank,
-                    None,
-                    request.stage1_replicates,
-                )
-                progress.candidate = candidate.rank
-                self.enter("selecting")
-            case Evaluate(index, knobs, model, rank):
-                asked = Asked(STAGE_CLIMB, model, rank, knobs, request.stage2_replicates, index + 1)
-                progress.candidate, progress.cell, progress.knobs = rank, index + 1, knobs
-                self.enter("climbing")
-        progress.stage, progress.model = asked.stage, asked.model
+        request, progress, candidate = self.plan.request, self.progress, step.candidate
+        if isinstance(step, Probe):
+            asked = Asked(
+                STAGE_SELECTION, candidate.model, candidate.rank, None, request.stage1_replicates
+            )
+            self.enter("selecting")
+        else:
+            cell, count = step.index + 1, request.stage2_replicates
+            asked = Asked(STAGE_CLIMB, candidate.model, candidate.rank, step.knobs, count, cell)
+            progress.cell, progress.knobs = cell, step.knobs
+            self.enter("climbing")
+        progress.candidate, progress.stage, progress.model = (
+            candidate.rank,
+            asked.stage,
+            asked.model,
+        )
         progress.replicate, progress.replicates = 0, asked.replicates
         return asked
 
@@ -187,13 +183,3 @@ class Runner:
         self._halt = halt
         self._halted.set()
         return True
-
-
-def remove_folder(folder: Path, on_error: Callable[[OSError], None]) -> None:
-    """Remove a run's private folder; what cannot be removed is reported, not raised."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        on_error(error)

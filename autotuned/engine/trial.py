@@ -59,11 +59,11 @@ class Bench:
     environ: Mapping[str, str]
     logs: Path
     folder: Path
-    parent_pid: Callable[[], int]
     port: int
     target_context: int
     gate_ttft_ms: int
     static_fit_check: bool
+    cooldown_s: float = 0.0
     calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, model: str) -> Calibration:
@@ -159,6 +159,7 @@ class TrialRun:
 
     async def _guarded(self, weights: Weights) -> Failure | None:
         """Serve and measure, unless the machine runs out of memory first."""
+        await self._bench.processes.open()
         launch = self._launch(weights)
         work = asyncio.create_task(self._serve(launch, weights))
         watch = asyncio.create_task(self._watch_memory())
@@ -202,7 +203,7 @@ class TrialRun:
             port=self._bench.port,
             target_context=self._bench.target_context,
             folder=self._bench.folder,
-            parent_pid=self._bench.parent_pid(),
+            parent_pid=self._bench.processes.guardian_pid,
         )
 
     async def _start(self, launch: Launch) -> Child:
@@ -323,7 +324,7 @@ class TrialRun:
                 prompt_tokens=replicate.prompt_tokens,
                 error=replicate.error,
             )
-            if not replicate.alive_after or gate.is_hopeless(replicate, self._bench.gate_ttft_ms):
+            if gate.is_final(replicate):
                 return
 
     async def _replicate(
@@ -379,8 +380,8 @@ class TrialRun:
             return
         await child.stop(self._bench.settings.stop_grace_s)
         deadline = time.monotonic() + PORT_FREE_S
-        while not self._bench.ports.is_free(self._bench.port) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        while not self._bench.ports.is_free(self._bench.port) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # nothing tells when a port becomes free
 
     async def _died(self, code: int, when: str) -> Failure:
         reason = f"exited {when} with code {code}"
@@ -406,7 +407,7 @@ class TrialRun:
         critical_since: float | None = None
         order = list(Pressure)
         while True:
-            pressure = self._bench.machine.pressure()
+            pressure = await asyncio.to_thread(self._bench.machine.pressure)
             if order.index(pressure) > order.index(Pressure(self._strain.worst_pressure)):
                 self._strain = replace(self._strain, worst_pressure=pressure)
             if pressure is not Pressure.CRITICAL or not self._bench.settings.memory_guard:

@@ -64,6 +64,13 @@ class Child(Protocol):
 class Processes(Protocol):
     """Starts candidates so that none can outlive the agent, even one killed with -9."""
 
+    @property
+    def guardian_pid(self) -> int:
+        """The pid that a candidate has as its parent."""
+
+    async def open(self) -> None:
+        """Make ready, so that `guardian_pid` is true. Idempotent. Raises OSError."""
+
     async def start(
         self,
         argv: Sequence[str],

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from autotuned.core.model import Knobs
-
-WeightsFormat = Literal["mlx", "gguf"]
+from autotuned.core.model import Knobs, WeightsFormat
 
 
 @dataclass(frozen=True, slots=True)

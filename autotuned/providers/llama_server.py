@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import naming, telling
@@ -21,11 +22,10 @@ from autotuned.providers.interface import (
     CatalogueEntry,
     Command,
     Launch,
-    WeightsFormat,
 )
 
 NAME = "llama-server"
-LAUNCHER = "autotuned.providers.llama_launcher"
+LAUNCHER = Path(__file__).with_name("llama_launcher.py")
 
 HEADROOM = 256
 """Tokens beyond the target context in stage 1: the first prompt's length is still an estimate."""
@@ -51,7 +51,7 @@ class LlamaServer:
     ) -> None:
         """`named`: the binary of the settings, if any; `environ`: the agent's environment."""
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
-        self.process_names = (NAME, LAUNCHER, *((named.name,) if named else ()))
+        self.process_names = (NAME, LAUNCHER.name, *((named.name,) if named else ()))
 
     def find(self) -> tuple[str, ...] | None:
         """The command: the settings' binary, one of the PATH, or our launcher around the wheel."""
@@ -61,7 +61,7 @@ class LlamaServer:
         if path is not None:
             return (str(path),)
         if importlib.util.find_spec("xllamacpp") is not None:
-            return (sys.executable, "-m", LAUNCHER)
+            return (sys.executable, "-P", str(LAUNCHER))
         return None
 
     async def locate(self) -> Binary:

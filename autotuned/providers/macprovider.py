@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import naming, telling
@@ -21,7 +22,6 @@ from autotuned.providers.interface import (
     CatalogueEntry,
     Command,
     Launch,
-    WeightsFormat,
 )
 
 NAME = "macprovider-cli"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import naming, telling
@@ -22,7 +23,6 @@ from autotuned.providers.interface import (
     CatalogueEntry,
     Command,
     Launch,
-    WeightsFormat,
 )
 
 NAME = "mlx_lm.server"

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.core.candidates import is_path
-from autotuned.core.model import Failure, FailureKind
-from autotuned.providers.interface import WeightsFormat
+from autotuned.core.model import Failure, FailureKind, WeightsFormat
 from autotuned.weights import integrity
 
 

@@ -1,0 +1,123 @@
+"""`autotuned`: flags and settings in, the agent runs in the foreground, an exit code out.
+
+The only place that ends the process. 0: stopped as asked; 1: another one runs, or a bug; 2: bad settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+
+from autotuned import __version__, settings
+from autotuned.errors import AlreadyRunning, AutotunedError
+from autotuned.settings import Settings
+
+KEPT_LOGS = 5
+
+
+def main(words: list[str] | None = None) -> NoReturn:
+    """Parse, claim the home, serve."""
+    flags = _parser().parse_args(words)
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal changes nothing
+    try:
+        _run(flags)
+    except AlreadyRunning as error:
+        _fail(error, 1)
+    except AutotunedError as error:
+        _fail(error, 2)
+    sys.exit(0)
+
+
+def _run(flags: argparse.Namespace) -> None:
+    from autotuned import daemon  # noqa: PLC0415 - `--help` and `--version` answer without loading it
+
+    lock = daemon.claim(os.environ)
+    try:
+        orphans = daemon.sweep(os.environ)
+        chosen = settings.load(os.environ, database=flags.db_path, socket=flags.socket)
+        _set_up_logs(chosen)
+        if orphans:
+            structlog.get_logger(__name__).warning(
+                "ended candidates that a crash left behind", count=orphans
+            )
+        asyncio.run(daemon.serve(chosen, dict(os.environ)))
+    finally:
+        lock.release()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autotuned",
+        description="The agent that finds the biggest model this machine can usefully serve. Runs in the foreground; "
+        "`autotunectl` talks to it and starts it when needed.",
+        epilog="example: autotuned --db-path ~/tuning.sqlite",
+    )
+    parser.add_argument("--socket", type=Path, help="control socket (AUTOTUNED_SOCKET)")
+    parser.add_argument("--db-path", type=Path, help="database (AUTOTUNED_DB_PATH)")
+    parser.add_argument("--version", action="version", version=f"autotuned {__version__}")
+    return parser
+
+
+def _set_up_logs(chosen: Settings) -> None:
+    """JSON lines into a rotating file of ours; what a person reads on the terminal, if there is one."""
+    chosen.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    file = logging.handlers.RotatingFileHandler(
+        chosen.logs / "autotuned.log",
+        maxBytes=chosen.log.max_bytes,
+        backupCount=KEPT_LOGS,
+        encoding="utf-8",
+        delay=True,
+    )
+    json_lines: list[Any] = [
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(),
+    ]
+    text: list[Any] = [
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+    ]
+    terminal = logging.StreamHandler(sys.stderr)
+    for handler, renderers in (
+        (file, json_lines if chosen.log.format == "json" else text),
+        (terminal, text),
+    ):
+        removed = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=shared, processors=[removed, *renderers]
+            )
+        )
+    logging.basicConfig(level=chosen.log.level.upper(), handlers=[file, terminal], force=True)
+    for noisy in ("httpx", "httpcore", "huggingface_hub", "jsonrpcserver"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _fail(error: AutotunedError, code: int) -> NoReturn:
+    print(f"autotuned: {error.message}", file=sys.stderr)  # noqa: T201 - before there is a log
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The composition root: builds the concrete pieces, runs them, and takes them down in order. No logic.
+
+Order of the start: lock, orphans of a crash, store, agent, socket. The socket appears last, so that
+whoever can connect gets answers. The stop is the same way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from autotuned import __version__, providers, wire
+from autotuned.engine.agent import Agent, Host
+from autotuned.engine.events import Events
+from autotuned.engine.records import Records
+from autotuned.errors import AlreadyRunning
+from autotuned.host.clock import utc_now
+from autotuned.host.files import Lock, lock_holder, private_folder, take_lock
+from autotuned.host.launchd import Launchd
+from autotuned.host.machine import ThisMachine
+from autotuned.host.ports import LoopbackPorts
+from autotuned.host.process import GuardedProcesses, sweep_orphans
+from autotuned.rpc.methods import Agenda, table
+from autotuned.rpc.server import Server
+from autotuned.settings import Settings
+from autotuned.store import events as kept
+from autotuned.store.database import Database
+
+MARKER = "AUTOTUNED_CANDIDATE"
+"""The environment variable by which a candidate of this home is known; its value is the home's folder."""
+
+log = structlog.get_logger(__name__)
+
+
+def claim(environ: Mapping[str, str]) -> Lock:
+    """Become the one agent of this home. Raises AlreadyRunning naming the holder, or UnsafePath."""
+    folder = Path(wire.config_folder(environ)) / "run"
+    private_folder(folder)
+    path = folder / "autotuned.lock"
+    lock = take_lock(path)
+    if lock is None:
+        message = f"another autotuned runs for this home: {lock_holder(path)} ({path})"
+        raise AlreadyRunning(message, path=str(path))
+    return lock
+
+
+def sweep(environ: Mapping[str, str]) -> int:
+    """End candidates that a killed agent of this home left behind; how many."""
+    return sweep_orphans(MARKER, wire.config_folder(environ))
+
+
+async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM, SIGINT or `shutdown`; a run in progress is cancelled and seen to its end."""
+    database = await Database.open(settings.database)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        if database.moved_aside is not None:
+            log.error(
+                "the database was corrupt and has been set aside", path=str(database.moved_aside)
+            )
+        events = Events(database, utc_now, await database.ask(kept.last_seq))
+        stack.push_async_callback(events.close)
+        machine = ThisMachine()
+        records = Records(database, machine)
+        host = Host(
+            processes=lambda: GuardedProcesses(MARKER, str(settings.home)),
+            ports=LoopbackPorts(),
+            machine=machine,
+            launchd=Launchd(environ),
+            choose=lambda kind: providers.choose(kind, settings.provider, environ),
+            marker=MARKER,
+            environ=environ,
+        )
+        agent = Agent(settings, records, events, host)
+        stopping = asyncio.Event()
+        agenda = Agenda(settings, agent, records, events, utc_now(), stopping.set)
+        server = Server(settings.socket, table(agenda))
+        await server.start()
+        stack.push_async_callback(server.close)
+        stack.push_async_callback(agent.close)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        log.info("listening", socket=str(settings.socket), pid=os.getpid(), version=__version__)
+        await stopping.wait()
+        log.info("stopping")

@@ -1,0 +1,131 @@
+"""What happens, in order: published at once, kept in batches, replayed to whoever comes later.
+
+Publishing never waits: the store is written behind, one batch at a time. Sequence numbers are dense,
+so a subscriber can see that it has lost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import structlog
+
+from autotuned.core.event import Event
+from autotuned.errors import StoreError
+from autotuned.store import events as kept
+from autotuned.store.database import Database
+
+MAX_WAITING = 20_000
+"""Events that may wait for one subscriber: twice what is kept, so that a whole replay fits."""
+
+log = structlog.get_logger(__name__)
+
+
+class Subscription:
+    """Events for one reader: what was kept since `since`, then what comes. Ends when it falls too far behind."""
+
+    def __init__(self, number: int, run_id: str | None) -> None:
+        self.id = f"s{number}"
+        self._run_id = run_id
+        self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(MAX_WAITING)
+        self._last = 0
+        self._held: list[Event] | None = []
+        self._closed = False
+
+    def offer(self, event: Event) -> None:
+        """Hand over one event, if it is wanted and new; during the replay it waits its turn."""
+        if self._held is not None:
+            self._held.append(event)
+            return
+        if self._closed or event.seq <= self._last or self._run_id not in (None, event.run_id):
+            return
+        self._last = event.seq
+        try:
+            self._waiting.put_nowait(event)
+        except asyncio.QueueFull:
+            self.close()
+
+    def begin(self, replay: Sequence[Event]) -> None:
+        """Hand over what was kept, then what was published meanwhile."""
+        held, self._held = self._held or [], None
+        for event in (*replay, *held):
+            self.offer(event)
+
+    def close(self) -> None:
+        """End it after what waits. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            if self._waiting.full():
+                self._waiting.get_nowait()
+            self._waiting.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self._waiting.get()) is not None:
+            yield event
+
+
+class Events:
+    """The agent's one stream of events."""
+
+    def __init__(self, database: Database, now: Callable[[], str], last_seq: int) -> None:
+        self._database, self._now = database, now
+        self._seq = last_seq
+        self._unwritten: list[Event] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._subscriptions: set[Subscription] = set()
+        self._numbers = 0
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest event."""
+        return self._seq
+
+    def publish(self, kind: str, run_id: str | None, **fields: Any) -> int:
+        """Tell everybody, keep it soon; its number."""
+        self._seq += 1
+        event = Event(self._seq, self._now(), run_id, kind, fields)
+        self._unwritten.append(event)
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(), name="events")
+        return self._seq
+
+    async def subscribe(self, run_id: str | None, since: int | None) -> Subscription:
+        """Events of one run, or of all; with `since`, first what is kept after that number."""
+        self._numbers += 1
+        subscription = Subscription(self._numbers, run_id)
+        self._subscriptions.add(subscription)
+        replay: list[Event] = []
+        if since is not None:
+            unwritten = [event for event in self._unwritten if event.seq > since]
+            replay = [*await self._database.ask(kept.since, since, run_id), *unwritten]
+        subscription.begin(replay)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop telling it."""
+        self._subscriptions.discard(subscription)
+        subscription.close()
+
+    async def flush(self) -> None:
+        """Return once everything published so far is kept."""
+        while self._writer is not None and not self._writer.done():
+            await asyncio.shield(self._writer)
+
+    async def close(self) -> None:
+        """Keep the rest and end all subscriptions."""
+        await self.flush()
+        for subscription in list(self._subscriptions):
+            self.unsubscribe(subscription)
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            batch = list(self._unwritten)
+            try:
+                await self._database.ask(kept.append, batch)
+            except StoreError as error:
+                log.error("events cannot be kept", reason=error.message, lost=len(batch))
+            del self._unwritten[: len(batch)]

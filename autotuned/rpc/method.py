@@ -1,0 +1,33 @@
+"""One method of the control socket: its name, what it takes, what it gives, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from autotuned.rpc.connection import Connection
+
+Handler = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
+
+
+class Params(BaseModel):
+    """Parameters by name; an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`params` validates unless the handler does so itself (`start`); `result` is a JSON Schema or a model."""
+
+    name: str
+    summary: str
+    handler: Handler
+    params: type[BaseModel] = Params
+    result: type[BaseModel] | Mapping[str, Any] | None = None
+    errors: tuple[int, ...] = ()
+    validates_itself: bool = False
