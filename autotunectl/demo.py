@@ -44,8 +44,12 @@ def run_demo(*, json_output: bool = False) -> int:
         print(f"autotunectl: {error}", file=sys.stderr)
         return 2
     print(STORY, file=sys.stderr)
-    home = Path(tempfile.mkdtemp(prefix="autotuned-demo-", dir="/tmp"))  # short: a socket path has 104 bytes
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AUTOTUNED_")}
+    home = Path(
+        tempfile.mkdtemp(prefix="autotuned-demo-", dir="/tmp")
+    )  # short: a socket path has 104 bytes
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith("AUTOTUNED_")
+    }
     environ |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     try:
         return _tune(models, environ, json_output=json_output)

