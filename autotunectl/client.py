@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -80,11 +80,15 @@ class Client:
         self._socket = None
         self._buffer.clear()
 
-    def call(self, method: str, *, timeout_s: float | None = CALL_S, **params: Any) -> Any:
+    def call(self, method: str, **params: Any) -> Any:
         """Call a method and return its result. Raises CallError, Unreachable or NoAnswer."""
+        return self.request(method, params)
+
+    def request(self, method: str, params: Mapping[str, Any], *, timeout_s: float = CALL_S) -> Any:
+        """As `call`, with a deadline of its own for the answer."""
         number = next(self._numbers)
-        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)})
+        deadline = time.monotonic() + timeout_s
         while True:
             message = self._receive(deadline)
             if message.get("id") == number or ("error" in message and message.get("id") is None):
@@ -111,7 +115,9 @@ class Client:
             left = (
                 slice_s if deadline is None else min(slice_s, max(0.0, deadline - time.monotonic()))
             )
-            found: dict[str, Any] = self._slice(left, named, slice_s)
+            found: dict[str, Any] = self.request(
+                "wait", {**named, "timeout_s": left}, timeout_s=left + CALL_S
+            )
             if not found.get("timed_out"):
                 return found
             if deadline is not None and time.monotonic() >= deadline:
@@ -147,17 +153,6 @@ class Client:
             params = message.get("params", {})
             if message.get("method") == "event" and params.get("subscription") == subscription:
                 yield params
-
-    def _slice(self, left: float, named: dict[str, str], slice_s: float) -> dict[str, Any]:
-        number = next(self._numbers)
-        params = {**named, "timeout_s": left}
-        self._send({"jsonrpc": "2.0", "id": number, "method": "wait", "params": params})
-        deadline = time.monotonic() + left + slice_s + CALL_S
-        while True:
-            message = self._receive(deadline)
-            if message.get("id") == number:
-                found: dict[str, Any] = _result(message)
-                return found
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"

@@ -52,7 +52,7 @@ def start(path: str | None) -> dict[str, Any]:
     while time.monotonic() < deadline:
         ended = agent.poll() is not None
         with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-            version: dict[str, Any] = client.call("version", timeout_s=START_S)
+            version: dict[str, Any] = client.call("version")
             return version
         if ended and agent.returncode != 1:
             break

@@ -16,6 +16,7 @@ from typing import Any
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAK = "Ġ</s>"
 """A plain token whose text is ` </s>`: what a model with a wrongly converted vocabulary says aloud."""
+CONTROL = ("<|end|>",)
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -91,7 +92,7 @@ def _written(path: Path, *, width: int, layers: int, leaks: bool) -> Path:
     if path.exists():
         return path
     random = np.random.default_rng(7)
-    tokens = [LEAK, "<|end|>", *_byte_tokens(), "th"]
+    tokens = [LEAK, *CONTROL, *_byte_tokens(), "th"]
     part = path.with_suffix(".part")
     writer = _writer(part, width=width, layers=layers, tokens=tokens)
 
@@ -144,7 +145,7 @@ def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types(
-        [TokenType.CONTROL if token == "<|end|>" else TokenType.NORMAL for token in tokens]
+        [TokenType.CONTROL if token in CONTROL else TokenType.NORMAL for token in tokens]
     )
     writer.add_token_merges(["t h"])  # llama.cpp refuses a vocabulary without any
     writer.add_eos_token_id(1)

@@ -6,11 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FLAGS = {
-    "kv_bits": "--kv-bits",
-    "max_concurrency_override": "--max-batch",
-    "max_context_override": "--max-context",
-}
+Table = list[tuple[str, ...]]
+"""Rows of equally many cells, the heading first."""
 
 
 def bits(value: Any) -> str:
@@ -141,9 +138,9 @@ def doing(run: Mapping[str, Any]) -> str:
     return f"{where}, {model}, replicate {replicate.get('index', 0)} of {replicate.get('total', 0)}"
 
 
-def runs(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The table of runs, its heading first."""
-    table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
+    table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
     for row in rows:
         model = short(row["model"]) if row.get("model") else "-"
         started = row["started_at"].replace("T", " ")[:19]
@@ -161,7 +158,7 @@ def runs(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return table
 
 
-def columns(table: list[tuple[str, ...]]) -> str:
+def columns(table: Table) -> str:
     """A table with its columns aligned, two spaces apart."""
     widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
     return "\n".join(
@@ -202,7 +199,7 @@ def plan(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def event(document: Mapping[str, Any]) -> str | None:
+def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
     """One plain line for an event; None for what is too small to tell."""
     kind = document["type"]
     model = short(document.get("model") or "")
@@ -239,7 +236,7 @@ def event(document: Mapping[str, Any]) -> str | None:
 
 
 def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
-    table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "")]
+    table: Table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "")]
     for cell in cells:
         chosen = cell["knobs"]
         table.append(
