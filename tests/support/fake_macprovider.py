@@ -1,0 +1,215 @@
+"""A scripted `macprovider-cli`: serves as a plan says, and writes down all that it sees.
+
+Copied into a folder under that name, it reads `plan.json` beside itself and appends to `calls.jsonl`.
+The plan maps a model to its behaviour; `cells` in it override that for knobs written as "4/1/2000"
+(`unset/...` without the flag). A replicate's behaviour is taken from the list `replicates`, whose last
+entry repeats. Standard library only; knows nothing of the agent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+HELP = "OPTIONS: --model --no-join --port --config --kv-bits --max-batch --max-context"
+
+
+def record(**entry: Any) -> None:
+    """Append one line to the log of calls, in one write."""
+    with (HERE / "calls.jsonl").open("a") as file:
+        file.write(json.dumps({"at": time.time(), "pid": os.getpid(), **entry}) + "\n")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """`/v1/models` and `/v1/chat/completions` as planned."""
+
+    protocol_version = "HTTP/1.1"
+    behaviour: dict[str, Any]
+    model: str
+    measured = 0
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
+        """The list of models."""
+        status = self.behaviour.get("models_status", 200)
+        listed = self.behaviour.get("lists", [self.model])
+        self.answer(
+            status,
+            json.dumps({"object": "list", "data": [{"id": name} for name in listed]}).encode(),
+        )
+
+    def do_POST(self) -> None:  # noqa: N802 - the library's name
+        """A chat: the warm-up plainly, a replicate as planned."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        arrived = time.perf_counter()
+        asked = json.loads(body)
+        prompt = asked["messages"][-1]["content"]
+        warm = asked["max_tokens"] == 1
+        plans = self.behaviour.get("replicates", [{}])
+        plan = {} if warm else plans[min(Handler.measured, len(plans) - 1)]
+        Handler.measured += not warm
+        record(
+            request="warm-up" if warm else "replicate",
+            characters=len(prompt),
+            head=prompt[:80],
+            model=asked["model"],
+        )
+        if "status" in plan:
+            self.answer(
+                plan["status"],
+                json.dumps({"error": {"message": plan.get("says", "planned")}}).encode(),
+            )
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            self.stream(plan, arrived, len(prompt), warm=warm)
+        except BrokenPipeError:
+            record(request="abandoned")
+        if plan.get("dies"):
+            self.wfile.flush()
+            os._exit(plan.get("exit_code", 1))
+
+    def stream(self, plan: dict[str, Any], arrived: float, characters: int, *, warm: bool) -> None:
+        """The events at their planned times, counted from the request's arrival."""
+        tokens = 1 if warm else plan.get("tokens", 48)
+        total_s = (
+            0.001
+            if warm
+            else tokens / plan["tps"]
+            if "tps" in plan
+            else plan.get("total_ms", 12) / 1000
+        )
+        first_s = min(total_s, 0.0 if warm else plan.get("ttft_ms", 5) / 1000)
+        chunks = plan.get("chunks") or [f"word{i} " for i in range(min(tokens, 6))]
+        field = plan.get("field", "content")
+        for _ in range(plan.get("comments", 0)):
+            self.write(": keepalive\n\n")
+        self.event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": None}}]})
+        for index, text in enumerate([] if plan.get("hidden") else chunks):
+            due = first_s + (total_s - first_s) * index / max(1, len(chunks) - 1)
+            sleep_until(arrived + (first_s if index == 0 else due))
+            self.event({"choices": [{"index": 0, "delta": {field: text}}]})
+            if index == plan.get("breaks_after"):
+                return
+        sleep_until(arrived + max(first_s, total_s))
+        if not plan.get("no_usage"):
+            rate, overhead = (
+                self.behaviour.get("characters_per_token", 4.0),
+                self.behaviour.get("overhead", 0),
+            )
+            usage = {
+                "prompt_tokens": int(characters / rate) + overhead,
+                "completion_tokens": tokens,
+                **plan.get("usage", {}),
+            }
+            self.event({"choices": [], "usage": usage})
+        self.write("data: [DONE]\n\n")
+
+    def event(self, content: dict[str, Any]) -> None:
+        """One event; NaN and infinity are written as Python does."""
+        self.write(f"data: {json.dumps(content)}\n\n")
+
+    def write(self, text: str) -> None:
+        """Send at once."""
+        self.wfile.write(text.encode())
+        self.wfile.flush()
+
+    def answer(self, status: int, body: bytes) -> None:
+        """A plain JSON answer."""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Can bind a port whose last connections linger."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+def sleep_until(moment: float) -> None:
+    """Sleep to a moment of `perf_counter`; the last half millisecond is spun for exactness."""
+    while (left := moment - time.perf_counter()) > 0:
+        if left > 0.0005:
+            time.sleep(left - 0.0005)
+
+
+def main() -> None:
+    """The command line of the real one, as far as it is used."""
+    plan = json.loads((HERE / "plan.json").read_text())
+    if "--version" in sys.argv:
+        print(plan.get("version", "1.4.0"))
+        sys.exit(plan.get("version_code", 0))
+    if "--help" in sys.argv:
+        print(plan.get("help", HELP))
+        return
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command")
+    for flag in (
+        "--model",
+        "--port",
+        "--config",
+        "--kv-bits",
+        "--max-batch",
+        "--max-context",
+        "--candidate-parent-pid",
+    ):
+        parser.add_argument(flag)
+    parser.add_argument("--no-join", action="store_true")
+    flags, _ = parser.parse_known_args()
+    behaviour = plan["models"].get(flags.model, plan["models"].get("*", {}))
+    knobs = f"{flags.kv_bits or 'unset'}/{flags.max_batch}/{flags.max_context}"
+    behaviour = {**behaviour, **behaviour.get("cells", {}).get(knobs, {})}
+    config = Path(flags.config) if flags.config else None
+    record(
+        started=flags.model,
+        argv=sys.argv[1:],
+        knobs=knobs,
+        environment=dict(os.environ),
+        config=config.read_text() if config and config.is_file() else None,
+        config_mode=oct(config.stat().st_mode & 0o777) if config and config.is_file() else None,
+        parent=os.getppid(),
+    )
+    serve(flags.model, int(flags.port or 8080), behaviour)
+
+
+def serve(model: str, port: int, behaviour: dict[str, Any]) -> None:
+    """Load, fail or serve as planned."""
+    for line in behaviour.get("log", ()):
+        print(line, flush=True)
+    if behaviour.get("ignores_sigterm"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if behaviour.get("helper"):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    time.sleep(behaviour.get("load_s", 0))
+    if "exit_code" in behaviour:
+        sys.stdout.flush()
+        os._exit(behaviour["exit_code"])
+    if behaviour.get("never_listens"):
+        time.sleep(600)
+    Handler.behaviour, Handler.model = behaviour, model
+    Server(("127.0.0.1", port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
