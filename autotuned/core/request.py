@@ -97,6 +97,18 @@ def parse(params: Mapping[str, Any]) -> TuneRequest:
     return request
 
 
+def usable(params: Mapping[str, Any]) -> TuneRequest:
+    """What can be used of parameters that were refused, and the defaults elsewhere: for the record of the refusal."""
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        try:
+            TuneRequest.model_validate({name: value})
+        except ValidationError:
+            continue
+        kept[name] = value
+    return TuneRequest.model_validate(kept)
+
+
 def plan(request: TuneRequest, catalogue: candidates.Catalogue, max_tokens: int, seed: int) -> Plan:
     """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells."""
     floor = max_tokens + PROMPT_MIN_TOKENS

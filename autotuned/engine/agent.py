@@ -20,7 +20,7 @@ import structlog
 
 from autotuned.core.model import ExitReason, Failure
 from autotuned.core.pipeline import Finish
-from autotuned.core.request import Plan, TuneRequest, parse, plan
+from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, find_conflicts
 from autotuned.engine.records import Records, run_document, summary
@@ -132,7 +132,6 @@ class Agent:
     async def _begin(
         self, active: Active, params: Mapping[str, Any], began: float
     ) -> dict[str, Any]:
-        request: TuneRequest | None = None
         try:
             request = parse(params)
             provider, binary, planned = await self._plan(request)
@@ -140,7 +139,7 @@ class Agent:
             if found:
                 raise conflict(found, request.port, drain=request.drain)
         except AutotunedError as error:
-            await self._records.refuse(active.run_id, request, error)
+            await self._records.refuse(active.run_id, usable(params), error)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
         private_folder(self._settings.run_folder)

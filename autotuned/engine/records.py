@@ -33,9 +33,8 @@ class Records:
     def __init__(self, database: Database, machine: Machine) -> None:
         self.database, self._machine = database, machine
 
-    async def refuse(self, run_id: str, request: TuneRequest | None, error: AutotunedError) -> None:
-        """Write a run that was refused before it began, with the defaults where its own values are unusable."""
-        asked = request or TuneRequest()
+    async def refuse(self, run_id: str, asked: TuneRequest, error: AutotunedError) -> None:
+        """Write a run that was refused before it began; `asked` holds what was usable of its request."""
         row = _row(
             run_id, asked, list(asked.candidate_models or ()), self._machine.facts(), "unknown"
         )

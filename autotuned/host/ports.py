@@ -64,9 +64,7 @@ def _listens(process: psutil.Process, port: int) -> bool:
         connections = process.net_connections("tcp")
     except (psutil.Error, OSError):
         return False
-    return any(
-        c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections
-    )
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
 def _from_tables(port: int) -> int | None:

@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """The list of models."""
         status = self.behaviour.get("models_status", 200)
         listed = self.behaviour.get("lists", [self.model])
@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             json.dumps({"object": "list", "data": [{"id": name} for name in listed]}).encode(),
         )
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         """A chat: the warm-up plainly, a replicate as planned."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         arrived = time.perf_counter()
