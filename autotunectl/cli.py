@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(wire.EXIT_INTERRUPTED_HERE)
         except CallError as error:
             _fail(_in_flags(error), wire.EXIT_OF_ERROR.get(error.code, 1), _hint(error))
         except ClientError as error:
@@ -164,7 +167,7 @@ def start(
       autotunectl start --target-context 4000 --max-model-size 16B --wait
     """
     params = {name: value for name, value in request.items() if value is not None}
-    with reach.client() as client:
+    with reach.client() as client, Interrupts() as interrupts:
         if verbose:
             click.echo(f"agent at {client.path}", err=True)
         if dry_run:
@@ -172,6 +175,8 @@ def start(
             _warn(found["warnings"])
             click.echo(_json(found) if as_json else render.plan(found))
             return
+        if wait:
+            interrupts.hold()
         try:
             begun = client.call("start", **params)
         except CallError as error:
@@ -182,7 +187,7 @@ def start(
         if not wait:
             _announce(begun, as_json=as_json)
             return
-    _wait_for(reach, begun["run_id"], as_json=as_json)
+        _wait_for(reach, begun["run_id"], interrupts, as_json=as_json)
 
 
 @main.command()
@@ -395,16 +400,50 @@ def demo(as_json: bool) -> None:
 # --- what several commands share --------------------------------------------------------------------
 
 
-def _wait_for(reach: Reach, run_id: str, *, as_json: bool) -> NoReturn:
+class Interrupts:
+    """Ctrl-C, held back while a run is being asked for, so that none can fall between the start and the wait."""
+
+    def __init__(self) -> None:
+        self._held: bool = False
+        self._pending: bool = False
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._arrived)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def hold(self) -> None:
+        """From now on only remember it."""
+        self._held = True
+
+    def release(self) -> None:
+        """Raise KeyboardInterrupt when it comes from now on, or at once if it has come meanwhile."""
+        self._held = False
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt
+
+    def _arrived(self, *_: object) -> None:
+        if not self._held:
+            raise KeyboardInterrupt
+        self._pending = True
+
+
+def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: bool) -> NoReturn:
     """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone."""
     from autotunectl.display import follow
 
     cancelled = False
     while True:
         try:
+            interrupts.release()
             follow(reach.path(), run_id)
+            interrupts.hold()
             break
         except KeyboardInterrupt:
+            interrupts.hold()
             if cancelled:
                 click.echo("left: the agent goes on cancelling; see autotunectl status", err=True)
                 sys.exit(wire.EXIT_INTERRUPTED_HERE)

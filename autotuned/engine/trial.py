@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import httpx
 
 from autotuned.core import gate, stats
-from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Knobs, Replicate, Strain, Trial
 from autotuned.engine import chat
 from autotuned.engine.prompt import Calibration
 from autotuned.host.clock import utc_now
@@ -143,6 +143,8 @@ class TrialRun:
     # --- the way of a trial ----------------------------------------------------------------------
 
     async def _evaluate(self) -> Failure | None:
+        if self._asked.stage == STAGE_CLIMB:
+            await asyncio.sleep(self._bench.cooldown_s)
         weights = await self._bench.prewarm(self._asked.model)
         if isinstance(weights, Failure):
             return weights

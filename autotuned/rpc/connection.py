@@ -17,6 +17,8 @@ from autotuned.rpc import framing
 
 MAX_IN_FLIGHT = 32
 PEER_POLL_S = 1.0
+FINISH_S = 2.0
+"""What an agent that stops gives calls in flight to answer, and readers to take what waits for them."""
 
 Respond = Callable[["Connection", bytes], Awaitable[bytes | None]]
 
@@ -72,6 +74,22 @@ class Connection:
             return
         finally:
             self.close()
+
+    async def finish(self) -> None:
+        """Let calls in flight and what waits for a subscriber go out, within a moment; then drop the client."""
+        for name in list(self._endings):
+            self.end(name)
+        waiting = [*self._work, *self._beside]
+        if waiting:
+            await asyncio.wait(waiting, timeout=FINISH_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self._flushed()
+        self.close()
+
+    async def _flushed(self) -> None:
+        self._writer.transport.set_write_buffer_limits(high=0)
+        await self.drained()
 
     def close(self) -> None:
         """Drop the client. Idempotent."""

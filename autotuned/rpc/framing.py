@@ -1,13 +1,14 @@
 """Bytes of one line to JSON-RPC messages, or to the error that answers them.
 
 Everything hostile ends here: no UTF-8, no JSON, too deep, too large, doubled keys, numbers that JSON
-does not have. Pure; must not know any method.
+does not have, halves of characters. Pure; must not know any method.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,15 +17,19 @@ from autotuned import wire
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_ID_LENGTH = 128
 _MEMBERS = {"jsonrpc", "method", "params", "id"}
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"?')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One well-formed request. `wanted` is False for a notification: it gets no answer."""
+    """One well-formed request; a list of params is never empty.
+
+    `wanted` is False for a notification: it gets no answer, not even an error.
+    """
 
     method: str
-    params: dict[str, Any]
+    params: dict[str, Any] | list[Any]
     id: str | int | None
     wanted: bool
 
@@ -45,7 +50,7 @@ def parse_line(line: bytes) -> Message | list[Message]:
     """One message, or the messages of a batch, in order. Never raises."""
     if len(line) > wire.MAX_LINE_BYTES:
         return Refusal(wire.INVALID_REQUEST, f"a line is at most {wire.MAX_LINE_BYTES} bytes")
-    if _depth(line) > wire.MAX_DEPTH:
+    if _too_deep(line):
         return Refusal(wire.PARSE_ERROR, f"nested deeper than {wire.MAX_DEPTH} levels")
     try:
         content = json.loads(
@@ -55,9 +60,15 @@ def parse_line(line: bytes) -> Message | list[Message]:
             parse_int=_integer,
             parse_float=_float,
         )
+        if b"\\u" in line:
+            json.dumps(
+                content, ensure_ascii=False
+            ).encode()  # half a surrogate pair is no character
+    except UnicodeEncodeError:
+        return Refusal(wire.PARSE_ERROR, "an escape that is half a character")
     except UnicodeDecodeError:
         return Refusal(wire.PARSE_ERROR, "not UTF-8")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Refusal(wire.PARSE_ERROR, f"not JSON: {error}"[:200])
     if isinstance(content, list):
         if not content:
@@ -86,8 +97,13 @@ def refusal(
 
 
 def encode(message: Any) -> bytes:
-    """One line. Raises ValueError for what JSON cannot hold."""
+    """One line. Raises ValueError or TypeError for what JSON cannot hold."""
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def encode_batch(lines: Sequence[bytes]) -> bytes | None:
+    """The one line that answers a batch, out of the lines that answer its calls; None where there are none."""
+    return b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]\n" if lines else None
 
 
 def _message(content: Any) -> Message:
@@ -105,38 +121,30 @@ def _message(content: Any) -> Message:
             wire.INVALID_REQUEST, "a call has only jsonrpc, id, method and params", identity
         )
     params = content.get("params", {})
-    if isinstance(params, list) and not params:
-        params = {}
-    if isinstance(params, list):
-        return Refusal(wire.INVALID_PARAMS, "params are given by name", identity)
-    if not isinstance(params, dict):
+    if not isinstance(params, (dict, list)):
         return Refusal(wire.INVALID_REQUEST, "params is not an object", identity)
-    return Call(content["method"], params, identity, wanted="id" in content)
+    return Call(content["method"], params or {}, identity, wanted="id" in content)
 
 
 def _is_id(value: Any) -> bool:
     if value is None:
         return True
     if isinstance(value, str):
-        return len(value) <= MAX_ID_LENGTH and not any(
-            "\ud800" <= letter <= "\udfff" for letter in value
-        )
+        return len(value) <= MAX_ID_LENGTH
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _depth(line: bytes) -> int:
-    """The deepest nesting, found without nesting ourselves."""
-    depth = deepest = 0
-    for found in _STRUCTURE.finditer(line):
-        match found[0]:
-            case b"[" | b"{":
-                depth += 1
-                deepest = max(deepest, depth)
-            case b"]" | b"}":
-                depth -= 1
-            case _:
-                continue  # a string: its brackets mean nothing
-    return deepest
+def _too_deep(line: bytes) -> bool:
+    """Whether brackets nest deeper than is allowed, found without nesting ourselves."""
+    if line.count(b"[") + line.count(b"{") <= wire.MAX_DEPTH:
+        return False
+    plain = line.replace(b"\\\\", b"").replace(b'\\"', b"")  # what is left of quotes delimits
+    depth = 0
+    for bracket in _STRING.sub(b"", plain).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > wire.MAX_DEPTH:
+            return True
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -91,9 +91,15 @@ class Home:
                 stderr=output,
                 cwd="/",
             )
-        poll(lambda: self.socket.exists() or self.daemon is None or self.daemon.poll() is not None)
-        self.rpc("version")
+        poll(self._answers, f"the agent answers: {(self.path / 'state' / 'agent.log')}")
         return self.daemon
+
+    def _answers(self) -> bool:
+        """Our agent, and no other, answers."""
+        try:
+            return self.daemon is not None and self.rpc("version")["pid"] == self.daemon.pid
+        except (OSError, ValueError):
+            return False
 
     def ctl(self, *words: str, timeout: float = DEADLINE_S) -> subprocess.CompletedProcess[str]:
         """Run the real client to its end."""
@@ -151,7 +157,11 @@ class Home:
         """A raw connection to the agent."""
         made = socket.socket(socket.AF_UNIX)
         made.settimeout(DEADLINE_S)
-        made.connect(str(self.socket))
+        try:
+            made.connect(str(self.socket))
+        except OSError:
+            made.close()
+            raise
         return made
 
     # --- what the test looks at --------------------------------------------------------------------

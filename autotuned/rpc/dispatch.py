@@ -1,0 +1,132 @@
+"""From one line to the line that answers it: every call reaches its method, every failure its code.
+
+jsonrpcserver dispatches what our framing has let through. An answer is always a JSON-RPC object; of
+a bug it tells no more than the number under which the log has it. Must not know sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from jsonrpcserver import Error, Success, async_dispatch_to_serializable
+from pydantic import ValidationError
+
+from autotuned import wire
+from autotuned.errors import (
+    AutotunedError,
+    Busy,
+    ConfigError,
+    NotFound,
+    ProviderConflict,
+    ProviderMissing,
+    RestoreOutstanding,
+    ShuttingDown,
+)
+from autotuned.rpc import framing
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method
+
+CODES: Mapping[type[AutotunedError], int] = {
+    ConfigError: wire.INVALID_PARAMS,
+    ProviderMissing: wire.INVALID_PARAMS,
+    ProviderConflict: wire.PROVIDER_CONFLICT,
+    Busy: wire.BUSY,
+    NotFound: wire.NOT_FOUND,
+    RestoreOutstanding: wire.RESTORE_OUTSTANDING,
+    ShuttingDown: wire.SHUTTING_DOWN,
+}
+LONGEST_MESSAGE = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """The table of methods, ready to be called by name."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self._methods = {method.name: _adapted(method) for method in methods}
+
+    async def respond(self, connection: Connection, line: bytes) -> bytes | None:
+        """The line that answers `line`; None where nothing is to be answered. Never raises."""
+        parsed = framing.parse_line(line)
+        if not isinstance(parsed, list):
+            return await self._one(connection, parsed)
+        answers = await asyncio.gather(*(self._one(connection, message) for message in parsed))
+        return framing.encode_batch([answer for answer in answers if answer is not None])
+
+    async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:
+        if isinstance(message, framing.Refusal):
+            return framing.encode(framing.refusal(message.id, message.code, message.message))
+        reply = await self._reply(connection, message)
+        if not message.wanted:
+            return None
+        try:
+            return framing.encode({**reply, "id": message.id})
+        except (ValueError, TypeError) as error:
+            return framing.encode(framing.refusal(message.id, *_incident(message.method, error)))
+
+    async def _reply(self, connection: Connection, call: framing.Call) -> dict[str, Any]:
+        if call.method not in self._methods:
+            unknown = f"there is no method {call.method[:60]!r}"
+            return framing.refusal(call.id, wire.METHOD_NOT_FOUND, unknown)
+        if isinstance(call.params, list):
+            return framing.refusal(call.id, wire.INVALID_PARAMS, "params are given by name")
+        request = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
+        reply: Any = await async_dispatch_to_serializable(
+            "",
+            self._methods,
+            context=connection,
+            deserializer=lambda _: request,
+            validator=lambda _: None,
+        )
+        return dict(reply)
+
+
+def _adapted(method: Method) -> Any:
+    async def call(connection: Connection, /, **params: Any) -> Any:
+        try:
+            checked = params if method.validates_itself else _validated(method, params)
+            return Success(await method.handler(connection, checked))
+        except AutotunedError as error:
+            return _told(method.name, error)
+        except Exception as error:  # noqa: BLE001 - logged with an incident number, told by that alone
+            return Error(*_incident(method.name, error))
+
+    return call
+
+
+def _told(method: str, error: AutotunedError) -> Any:
+    """An error that a caller may be told about, under its code."""
+    code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), wire.INTERNAL_ERROR)
+    if code == wire.INTERNAL_ERROR:
+        log.error("method failed", method=method, kind=error.kind, reason=error.message)
+    data = dict(error.data)
+    if code == wire.INVALID_PARAMS:
+        data = {"exit_reason": error.kind, "run_id": None, **data}
+    return Error(code, error.message[:LONGEST_MESSAGE], data)
+
+
+def _incident(method: str, error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Code, message and data of a bug; what it was stands in the log only."""
+    incident = secrets.token_hex(4)
+    log.error("method failed", method=method, incident=incident, exc_info=error)
+    message = f"a bug: incident {incident} in the agent's log"
+    return wire.INTERNAL_ERROR, message, {"incident": incident}
+
+
+def _validated(method: Method, params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return method.params.model_validate(params).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "params"
+        rule = (
+            f"is not a parameter of {method.name}"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Input ")
+        )
+        raise ConfigError(field, params.get(field), rule) from None
