@@ -26,7 +26,7 @@ from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.process import GuardedProcesses, sweep_orphans
-from autotuned.rpc.methods import Agenda, table
+from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
 from autotuned.store import events as kept
@@ -79,8 +79,8 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
         )
         agent = Agent(settings, records, events, host)
         stopping = asyncio.Event()
-        agenda = Agenda(settings, agent, records, events, utc_now(), stopping.set)
-        server = Server(settings.socket, table(agenda))
+        pieces = Pieces(settings, agent, records, events, utc_now(), stopping.set)
+        server = Server(settings.socket, table(pieces))
         await server.start()
         stack.push_async_callback(server.close)
         stack.push_async_callback(agent.close)

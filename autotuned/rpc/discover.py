@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from autotuned import __version__, wire
+from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
 
 ERRORS = {
@@ -17,6 +18,16 @@ ERRORS = {
     wire.NOT_FOUND: "no such run or subscription",
     wire.SHUTTING_DOWN: "the agent is stopping",
 }
+
+
+def with_itself(methods: Sequence[Method]) -> list[Method]:
+    """`methods`, and `rpc.discover` that describes them all."""
+
+    async def described(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return document(every)
+
+    every = [*methods, Method("rpc.discover", "this interface as an OpenRPC document", described)]
+    return every
 
 
 def document(methods: Sequence[Method]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""`daemon`: the agent started and stopped without a service manager."""
+
+from __future__ import annotations
+
+import click
+
+from autotunectl import daemonctl
+from autotunectl.client import Client
+from autotunectl.output import as_text
+from autotunectl.reach import Reach
+
+
+@click.group()
+def daemon() -> None:
+    """Start and stop the agent without a service manager.
+
+    \b
+    Example:
+      autotunectl daemon restart
+    """
+
+
+@daemon.command("start")
+@click.pass_obj
+def daemon_start(reach: Reach) -> None:
+    """Start the agent, where none runs.
+
+    \b
+    Example:
+      autotunectl daemon start
+    """
+    with daemonctl.connect(reach.socket, autostart=True) as client:
+        click.echo(f"running, pid {client.call('version')['pid']}")
+
+
+@daemon.command("stop")
+@click.pass_obj
+def daemon_stop(reach: Reach) -> None:
+    """Stop the agent; a run in progress is cancelled first.
+
+    \b
+    Example:
+      autotunectl daemon stop
+    """
+    click.echo("stopped" if daemonctl.stop(reach.socket) else "no agent was running")
+
+
+@daemon.command("restart")
+@click.pass_obj
+def daemon_restart(reach: Reach) -> None:
+    """Stop the agent and start it again.
+
+    \b
+    Example:
+      autotunectl daemon restart
+    """
+    daemonctl.stop(reach.socket)
+    click.echo(f"running, pid {daemonctl.start(reach.socket)['pid']}")
+
+
+@daemon.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def daemon_status(reach: Reach, as_json: bool) -> None:
+    """Whether the agent runs; exit 9 when it does not.
+
+    \b
+    Example:
+      autotunectl daemon status
+    """
+    with Client(reach.socket, connect_s=0.0) as client:
+        found = client.call("version")
+    click.echo(
+        as_text(found) if as_json else f"running, pid {found['pid']}, version {found['version']}"
+    )

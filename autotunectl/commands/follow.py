@@ -1,0 +1,78 @@
+"""`status`, `watch` and `cancel`: a run in progress, seen and ended from any terminal."""
+
+from __future__ import annotations
+
+import click
+
+from autotunectl import render
+from autotunectl.output import as_text, fail, named
+from autotunectl.reach import Reach
+from autotuned import wire
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--watch", "watching", is_flag=True, help="Follow the run.")
+@click.pass_obj
+def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None:
+    """The agent, the run and what it is doing.
+
+    \b
+    Example:
+      autotunectl status --json
+    """
+    with reach.client() as client:
+        found = client.call("status", **named(run))
+        click.echo(as_text(found) if as_json else render.status(found))
+    if watching and found["run"] is not None:
+        follow_run(reach, found["run"]["run_id"])
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.pass_obj
+def watch(reach: Reach, run: str | None) -> None:
+    """Follow a run from any terminal; Ctrl-C detaches.
+
+    \b
+    Example:
+      autotunectl watch
+    """
+    with reach.client() as client:
+        found = client.call("status", **named(run))["run"]
+    if found is None:
+        fail("there is no run yet", wire.EXIT_NO_SUCH_RUN, "autotunectl start")
+    follow_run(reach, found["run_id"])
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--no-wait", is_flag=True, help="Return as soon as cancelling has begun.")
+@click.pass_obj
+def cancel(reach: Reach, run: str | None, no_wait: bool) -> None:
+    """End a run early; what it has found so far is kept.
+
+    \b
+    Example:
+      autotunectl cancel
+    """
+    with reach.client() as client:
+        found = client.call("cancel", **named(run))
+        if not found["cancelled"]:
+            click.echo("no run is active", err=True)
+            return
+        if no_wait:
+            click.echo(f"cancelling {found['run_id']}")
+            return
+        ended = client.wait(found["run_id"])
+        click.echo(f"{found['run_id']} ended: {ended['exit_reason'] if ended else 'unknown'}")
+
+
+def follow_run(reach: Reach, run_id: str) -> None:
+    from autotunectl import display
+
+    try:
+        display.follow(reach.path(), run_id)
+    except KeyboardInterrupt:
+        click.echo("detached: the run goes on; autotunectl watch", err=True)

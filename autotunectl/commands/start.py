@@ -1,0 +1,204 @@
+"""`start`: the request's flags, and following the run to its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from autotunectl import render
+from autotunectl.client import CallError, Client
+from autotunectl.output import as_text, present, warn
+from autotunectl.reach import Reach
+from autotuned import wire
+
+
+def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return (
+        None
+        if value is None
+        else [word.strip() for word in value.split(",")]
+        if value.strip()
+        else []
+    )
+
+
+def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
+    words = _csv(ctx, option, value)
+    return (
+        None
+        if words is None
+        else [None if word == "unset" else _integer(word, option) for word in words]
+    )
+
+
+def _integer(word: str, option: click.Parameter) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        message = f"{word!r} is not an integer"
+        raise click.BadParameter(message, param=option) from None
+
+
+REQUEST_OPTIONS = [
+    click.option(
+        "--target-context", type=int, help="Tokens of prompt and answer to serve.  [default: 2000]"
+    ),
+    click.option(
+        "--candidate-models",
+        callback=_csv,
+        metavar="CSV",
+        help="Models, largest first; the order is the contract.",
+    ),
+    click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
+    click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),
+    click.option(
+        "--kv-bits-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        help="Of 4, 8, unset.  [default: unset,4,8]",
+    ),
+    click.option("--max-batch-axis", callback=_csv_int, metavar="CSV", help="[default: 1,2]"),
+    click.option(
+        "--max-context-axis", callback=_csv_int, metavar="CSV", help="[default: the target context]"
+    ),
+    click.option("--stage1-replicates", type=int, help="Requests a candidate.  [default: 1]"),
+    click.option("--stage2-replicates", type=int, help="Requests a cell.  [default: 3]"),
+    click.option(
+        "--gate-ttft-ms", type=int, help="Longest p95 to the first token.  [default: 60000]"
+    ),
+    click.option("--tps-tie-epsilon", type=float, help="Relative width of a tie.  [default: 0.02]"),
+    click.option(
+        "--max-duration",
+        type=float,
+        metavar="SECONDS",
+        help="Budget of the whole run.  [default: 7200]",
+    ),
+    click.option("--drain-grace", type=float, metavar="SECONDS", help="[default: 30]"),
+    click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
+    click.option("--retain-runs", type=int, help="Runs to keep.  [default: 50]"),
+    click.option("--cell-order", metavar="ORDER", help="axis, reverse or random.  [default: axis]"),
+    click.option(
+        "--cooldown-s", type=float, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
+    ),
+    click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server."),
+]
+
+
+def _request_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_request_options
+@click.option(
+    "--wait", is_flag=True, help="Follow the run, then print the recommendation; Ctrl-C cancels it."
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
+@click.pass_obj
+def start(
+    reach: Reach, /, wait: bool, dry_run: bool, as_json: bool, verbose: bool, **request: Any
+) -> None:
+    """Start a run; it goes on without this terminal.
+
+    \b
+    Example:
+      autotunectl start --target-context 4000 --max-model-size 16B --wait
+    """
+    params = {name: value for name, value in request.items() if value is not None}
+    with reach.client() as client, Interrupts() as interrupts:
+        if verbose:
+            click.echo(f"agent at {client.path}", err=True)
+        if dry_run:
+            found = client.call("start", dry_run=True, **params)["plan"]
+            warn(found["warnings"])
+            click.echo(as_text(found) if as_json else render.plan(found))
+            return
+        if wait:
+            interrupts.hold()
+        try:
+            begun = client.call("start", **params)
+        except CallError as error:
+            if as_json and error.data.get("run_id") and error.code != wire.BUSY:
+                click.echo(as_text(client.call("result", run_id=error.data["run_id"])))
+            raise
+        warn(begun["warnings"])
+        if not wait:
+            _announce(begun, as_json=as_json)
+            return
+        _wait_for(reach, begun["run_id"], interrupts, as_json=as_json)
+
+
+class Interrupts:
+    """Ctrl-C, held back while a run is being asked for, so that none can fall between the start and the wait."""
+
+    def __init__(self) -> None:
+        self._held: bool = False
+        self._pending: bool = False
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._arrived)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def hold(self) -> None:
+        """From now on only remember it."""
+        self._held = True
+
+    def release(self) -> None:
+        """Raise KeyboardInterrupt when it comes from now on, or at once if it has come meanwhile."""
+        self._held = False
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt
+
+    def _arrived(self, *_: object) -> None:
+        if not self._held:
+            raise KeyboardInterrupt
+        self._pending = True
+
+
+def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: bool) -> NoReturn:
+    """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone."""
+    from autotunectl import display
+
+    cancelled = False
+    while True:
+        try:
+            interrupts.release()
+            display.follow(reach.path(), run_id)
+            interrupts.hold()
+            break
+        except KeyboardInterrupt:
+            interrupts.hold()
+            if cancelled:
+                click.echo("left: the agent goes on cancelling; see autotunectl status", err=True)
+                sys.exit(wire.EXIT_INTERRUPTED_HERE)
+            cancelled = True
+            click.echo("cancelling; Ctrl-C again leaves that to the agent", err=True)
+            with Client(reach.socket) as client:
+                client.call("cancel", run_id=run_id)
+    with Client(reach.socket) as client:
+        client.wait(run_id)
+        document = client.call("result", run_id=run_id)
+    present(document, as_json=as_json, code=wire.EXIT_INTERRUPTED_HERE if cancelled else None)
+
+
+def _announce(begun: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(as_text(begun))
+        return
+    click.echo(begun["run_id"])
+    click.echo(
+        "follow it with: autotunectl watch; result: autotunectl show; end it: autotunectl cancel",
+        err=True,
+    )

@@ -1,0 +1,64 @@
+"""`rpc`, `completion` and `demo`: for programs, shells and the curious."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from autotunectl.output import as_text, fail
+from autotunectl.reach import Reach
+
+
+@click.command()
+@click.argument("method")
+@click.argument("params", required=False, default="{}")
+@click.pass_obj
+def rpc(reach: Reach, method: str, params: str) -> None:
+    """One raw call of the control socket.
+
+    \b
+    Example:
+      autotunectl rpc runs '{"limit": 1}'
+    """
+    try:
+        content = json.loads(params)
+    except ValueError as error:
+        fail(f"PARAMS is not JSON: {error}", 2, "autotunectl rpc runs '{\"limit\": 1}'")
+    if not isinstance(content, dict):
+        fail("PARAMS is not a JSON object", 2, "autotunectl rpc runs '{\"limit\": 1}'")
+    with reach.client() as client:
+        click.echo(as_text(client.request(method, content)))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    Example:
+      eval "$(autotunectl completion zsh)"
+    """
+    from click.shell_completion import get_completion_class
+
+    from autotunectl.cli import main
+
+    found = get_completion_class(shell)
+    if found is not None:
+        click.echo(found(main, {}, "autotunectl", "_AUTOTUNECTL_COMPLETE").source())
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def demo(as_json: bool) -> None:
+    """Tune small models with a real server on this machine, in about a minute.
+
+    \b
+    Example:
+      autotunectl demo
+    """
+    from autotunectl.demo import run_demo
+
+    sys.exit(run_demo(json_output=as_json))

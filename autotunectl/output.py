@@ -1,0 +1,77 @@
+"""What every command does alike with its output: documents to stdout, warnings and refusals to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from autotunectl import render
+from autotunectl.client import CallError
+from autotuned import wire
+
+
+def present(document: dict[str, Any], *, as_json: bool, code: int | None = None) -> NoReturn:
+    """Print a result, and end with the code of its exit reason."""
+    if as_json:
+        click.echo(as_text(document))
+    elif document["recommendation"] is not None:
+        click.echo(render.recommendation(document))
+    if not as_json:
+        warn(document["warnings"])
+        if document["exit_reason"] != "ok" and document["state"] == "finished":
+            for line in render.failure(document):
+                click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
+    running = document["state"] == "running"
+    if running and not as_json:
+        click.echo("the run goes on: autotunectl watch", err=True)
+    sys.exit(
+        code if code is not None else 0 if running else wire.EXIT_CODES[document["exit_reason"]]
+    )
+
+
+def named(run: str | None) -> dict[str, str]:
+    """The parameters of a call about a run; the agent chooses where none is named."""
+    return {} if run is None else {"run_id": run}
+
+
+def as_text(document: Any) -> str:
+    """A document as JSON for people and programs."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def warn(warnings: list[str]) -> None:
+    """Each doubt on a line of its own, on stderr."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def in_flags(error: CallError) -> str:
+    """The message with the flag's name in place of the field's."""
+    field = error.data.get("field")
+    return (
+        error.message
+        if not field
+        else error.message.replace(f"{field}:", f"--{field.replace('_', '-')}:", 1)
+    )
+
+
+def hint(error: CallError) -> str | None:
+    """What to do about a refusal, where one command says it."""
+    hints = {
+        wire.BUSY: "autotunectl watch, or autotunectl cancel",
+        wire.INVALID_PARAMS: "autotunectl start --help",
+        wire.NOT_FOUND: "autotunectl runs",
+        wire.INTERNAL_ERROR: "the agent's log has the details",
+    }
+    return hints.get(error.code)
+
+
+def fail(message: str, code: int, remedy: str | None = None) -> NoReturn:
+    """One line on stderr, a hint, and the exit code."""
+    click.echo(f"autotunectl: {message}", err=True)
+    if remedy:
+        click.echo(f"hint: {remedy}", err=True)
+    sys.exit(code)

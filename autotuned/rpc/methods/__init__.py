@@ -1,0 +1,19 @@
+"""The table of methods, one module a feature: what each takes, and which piece of the agent answers.
+
+No logic: a method validates its parameters by its model, asks, and hands back what it got.
+"""
+
+from __future__ import annotations
+
+from autotuned.rpc import discover
+from autotuned.rpc.method import Method
+from autotuned.rpc.methods import agent, events, runs
+from autotuned.rpc.methods.pieces import Pieces
+
+__all__ = ["Pieces", "table"]
+
+
+def table(pieces: Pieces) -> list[Method]:
+    """All methods, `rpc.discover` last: it describes the others and itself."""
+    methods = [*agent.methods(pieces), *runs.methods(pieces), *events.methods(pieces)]
+    return discover.with_itself(methods)

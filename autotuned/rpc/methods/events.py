@@ -1,0 +1,62 @@
+"""`subscribe` and `unsubscribe`: events as notifications on the connection that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from autotuned import wire
+from autotuned.engine.events import Subscription
+from autotuned.errors import NotFound
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method, Params
+from autotuned.rpc.methods.pieces import Pieces, RunParams
+
+
+class SubscribeParams(RunParams):
+    """Events of one run or of all; `since` replays what is kept after that number."""
+
+    since: Annotated[int, Field(ge=0)] | None = None
+
+
+class UnsubscribeParams(Params):
+    """Which subscription to end."""
+
+    subscription: str
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """Following what happens."""
+    records = pieces.records
+
+    async def subscribe(connection: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        if params["run_id"] is not None:
+            await records.row(params["run_id"])
+        seq = pieces.events.seq
+        subscription = await pieces.events.subscribe(params["run_id"], params["since"])
+        connection.keep(subscription.id, lambda: pieces.events.unsubscribe(subscription))
+        connection.later(_forward(connection, subscription))
+        return {"subscription": subscription.id, "seq": seq}
+
+    async def unsubscribe(connection: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        if not connection.end(params["subscription"]):
+            message = f"this connection has no subscription {params['subscription']!r}"
+            raise NotFound(message, subscription=params["subscription"])
+        return {}
+
+    follow, unknown = "events as notifications on this connection", (wire.NOT_FOUND,)
+    end = "end a subscription of this connection"
+    return [
+        Method("subscribe", follow, subscribe, SubscribeParams, errors=unknown),
+        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, errors=unknown),
+    ]
+
+
+async def _forward(connection: Connection, subscription: Subscription) -> None:
+    """Send a subscription's events at the pace at which the client reads them."""
+    async for event in subscription:
+        connection.notify("event", {"subscription": subscription.id, **event.document()})
+        await connection.drained()
+    connection.end(subscription.id)

@@ -1,0 +1,46 @@
+"""What the methods speak to, and the parameters that several of them take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from autotuned import __version__, wire
+from autotuned.engine.agent import Agent
+from autotuned.engine.events import Events
+from autotuned.engine.records import Records
+from autotuned.rpc.method import Params
+from autotuned.settings import Settings
+
+
+class RunParams(Params):
+    """A run; the active or else the newest one where it is left out."""
+
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The pieces that the methods speak to."""
+
+    settings: Settings
+    agent: Agent
+    records: Records
+    events: Events
+    started_at: str
+    shut_down: Callable[[], None]
+
+    def version(self) -> dict[str, Any]:
+        """Who answers, and where its files are."""
+        return {
+            "name": "autotuned",
+            "version": __version__,
+            "protocol": wire.PROTOCOL,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+            "socket": str(self.settings.socket),
+            "db_path": str(self.settings.database),
+            "provider": self.settings.provider.kind,
+        }

@@ -1,0 +1,100 @@
+"""`start` to `wait`: runs asked for, looked at and ended.
+
+`start` validates its own request, because its errors leave a run behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from autotuned import wire
+from autotuned.core.recommendation import ResultDocument
+from autotuned.core.request import TuneRequest
+from autotuned.engine.records import summary, trial_document
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method, Params
+from autotuned.rpc.methods.pieces import Pieces, RunParams
+
+
+class StartParams(TuneRequest):
+    """The request's fields, and whether only its plan is wanted."""
+
+    dry_run: bool = False
+
+
+class OneRunParams(Params):
+    """A run, named."""
+
+    run_id: str
+
+
+class RunsParams(Params):
+    """How many runs, and after which."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 20
+    before: str | None = None
+
+
+class WaitParams(RunParams):
+    """Which run to wait for, and how many seconds at most."""
+
+    timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """Everything about runs."""
+    agent, records = pieces.agent, pieces.records
+
+    async def start(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        request = {name: value for name, value in params.items() if name != "dry_run"}
+        if params.get("dry_run") is True:
+            return {"plan": await agent.dry_run(request)}
+        return await agent.start(request if params.get("dry_run", False) is False else params)
+
+    async def status(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "daemon": pieces.version(),
+            "run": await agent.status(params["run_id"]),
+            "live_provider": None,
+            "lease": None,
+        }
+
+    async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        if params["run_id"] is not None:
+            await records.row(params["run_id"])
+        return agent.cancel(params["run_id"])
+
+    async def result(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await agent.result(params["run_id"])
+
+    async def runs(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        rows = await records.recent(params["limit"], params["before"])
+        active = agent.active_run()
+        return {"runs": [summary(row, running=row.run_id == active) for row in rows]}
+
+    async def trials(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        row = await records.row(params["run_id"])
+        return {"trials": [trial_document(trial) for trial in await records.history(row.run_id)]}
+
+    async def wait(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await agent.wait(params["run_id"], params["timeout_s"])
+
+    started = (wire.BUSY, wire.PROVIDER_CONFLICT, wire.SHUTTING_DOWN)
+    unknown = (wire.NOT_FOUND,)
+    begin = "validate, look for conflicts, begin a run"
+    looks = "the agent and the active, else the latest, run"
+    samples = "the trials of a run with all samples"
+    return [
+        Method("start", begin, start, StartParams, errors=started, validates_itself=True),
+        Method("status", looks, status, RunParams, errors=unknown),
+        Method("cancel", "ask a run to end; idempotent", cancel, RunParams, errors=unknown),
+        Method(
+            "result", "the public document of a run", result, RunParams, ResultDocument, unknown
+        ),
+        Method("runs", "a table of runs, newest first", runs, RunsParams),
+        Method("trials", samples, trials, OneRunParams, errors=unknown),
+        Method("wait", "a run's summary once it has ended", wait, WaitParams, errors=unknown),
+    ]
