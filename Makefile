@@ -14,10 +14,11 @@ demo: $(VENV)/.demo
 	@$(BIN)/autotunectl demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
+	@$(BIN)/python -m pytest -m slow
 
 test-fast: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

@@ -72,6 +72,8 @@ def _serving(provider: Provider, marker: str) -> Iterator[int]:
 
 
 def _is_server(argv: Sequence[str], provider: Provider) -> bool:
+    if "--help" in argv:  # somebody asks the program a question: it serves nobody
+        return False
     for index, argument in enumerate(argv[:LEADING_ARGUMENTS]):
         if Path(argument).name in provider.process_names:
             return provider.kind != "macprovider" or argv[index + 1 : index + 2] == ["serve"]

@@ -33,9 +33,10 @@ def test_a_stranger_on_the_port_is_named_and_never_touched(home: Home) -> None:
 
 
 def test_a_foreground_provider_is_refused_with_its_pid_and_the_remedy(home: Home) -> None:
+    home.settings(home.private_program())
     home.provider({Y: {}})
     live = subprocess.Popen(
-        [str(home.bin / "macprovider-cli"), "serve", "--port", str(free_port())], env=home.environ
+        [str(home.bin / home.program), "serve", "--port", str(free_port())], env=home.environ
     )
     try:
         poll(lambda: home.starts() == [None])

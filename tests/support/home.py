@@ -43,13 +43,14 @@ class Home:
             "PATH": f"{self.bin}:{os.environ.get('PATH', os.defpath)}",
             "XDG_STATE_HOME": str(self.path / "state"),
         }
+        self.program = "macprovider-cli"
         self.daemon: subprocess.Popen[bytes] | None = None
 
     # --- what the test sets up ---------------------------------------------------------------------
 
     def provider(self, models: dict[str, Any], *, cached: bool = True, **plan: Any) -> None:
         """Install the scripted macprovider-cli with this plan; its models are in the cache unless told."""
-        script = self.bin / "macprovider-cli"
+        script = self.bin / self.program
         source = Path(__file__).with_name("fake_macprovider.py").read_text(encoding="utf-8")
         script.write_text(f"#!{sys.executable} -S\n{source}", encoding="utf-8")
         script.chmod(0o755)
@@ -59,6 +60,14 @@ class Home:
         for model in models if cached else ():
             if model != "*":
                 self.cache(model)
+
+    def private_program(self) -> str:
+        """Give the provider a name of this home's own, so that homes beside it never see its live server.
+
+        Returns the `[provider]` table to put into the settings.
+        """
+        self.program = f"macprovider-{self.path.name}"
+        return f'[provider]\nkind = "macprovider"\nbinary = "{self.bin / self.program}"\n'
 
     def cache(self, model: str, *, files: dict[str, bytes] | None = None) -> Path:
         """Stage a complete repository in the Hugging Face cache; its snapshot folder."""
