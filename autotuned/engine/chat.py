@@ -20,6 +20,7 @@ from autotuned.core.model import Replicate
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
+NOTHING_SAID = "no text and no tokens"
 CACHED_SHARE = 0.05
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
 
@@ -208,7 +209,7 @@ class _Answer:
         remarks = ["tokens counted from chunks"] if completion is None else []
         tokens = len(self.texts) if completion is None else completion
         if tokens <= 0:
-            return Replicate(error="no text and no tokens")
+            return Replicate(error=NOTHING_SAID)
         if self.first is None:
             remarks.append("no visible text")
         total_ms = (self.ended - sent) / 1e6

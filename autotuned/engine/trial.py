@@ -25,6 +25,7 @@ from autotuned.engine import chat
 from autotuned.engine.prompt import Calibration
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Child, Machine, Ports, Pressure, Processes
+from autotuned.providers.binary import isolated
 from autotuned.providers.interface import Binary, Launch, Provider
 from autotuned.settings import ProviderSettings
 from autotuned.weights.cache import Weights, fits_in_memory
@@ -38,6 +39,7 @@ DEATH_SETTLE_S = 0.05
 PORT_FREE_S = 10.0
 PRESSURE_POLL_S = 1.0
 PRESSURE_CRITICAL_S = 10.0
+THERMAL_POLL_S = 2.0
 DECODE_ALLOWANCE_S = 600.0
 """After the gate a request may take this much longer to send the rest; the budget ends it sooner."""
 LOG_PART_BYTES = 256 * 1024
@@ -64,6 +66,7 @@ class Bench:
     gate_ttft_ms: int
     static_fit_check: bool
     cooldown_s: float = 0.0
+    thermal_gate: bool = False
     calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, model: str) -> Calibration:
@@ -145,6 +148,7 @@ class TrialRun:
     async def _evaluate(self) -> Failure | None:
         if self._asked.stage == STAGE_CLIMB:
             await asyncio.sleep(self._bench.cooldown_s)
+            await self._cooled_down()
         weights = await self._bench.prewarm(self._asked.model)
         if isinstance(weights, Failure):
             return weights
@@ -158,6 +162,13 @@ class TrialRun:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
             return Failure(FailureKind.START, reason)
         return await self._guarded(weights)
+
+    async def _cooled_down(self) -> None:
+        """With the thermal gate: wait until the machine reports nominal thermals; the budget bounds it."""
+        while self._bench.thermal_gate and not await asyncio.to_thread(  # noqa: ASYNC110 - heat tells nobody
+            self._bench.machine.thermals_nominal
+        ):
+            await asyncio.sleep(THERMAL_POLL_S)
 
     async def _guarded(self, weights: Weights) -> Failure | None:
         """Serve and measure, unless the machine runs out of memory first."""
@@ -210,12 +221,7 @@ class TrialRun:
 
     async def _start(self, launch: Launch) -> Child:
         command = self._bench.provider.command(self._bench.binary, launch)
-        environ = {
-            name: value
-            for name, value in self._bench.environ.items()
-            if not name.startswith(command.env_drop_prefixes or ("\0",))
-        }
-        environ |= {"HF_HUB_OFFLINE": "1", **command.env}
+        environ = isolated(self._bench.environ, command.settings) | {**command.env}
         for path, text in command.files.items():
             await asyncio.to_thread(_write_private, path, text)
         self._bench.publish(
@@ -293,7 +299,7 @@ class TrialRun:
         )
         if child.exit_code is not None:
             return await self._died(child.exit_code, "during the warm-up request")
-        if answer.error is not None:
+        if answer.error not in (None, chat.NOTHING_SAID):  # one token of a hidden thought is none
             return await self._with_log(
                 FailureKind.START, f"warm-up request failed: {answer.error}"
             )

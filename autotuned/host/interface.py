@@ -111,5 +111,8 @@ class Machine(Protocol):
     def pressure(self) -> Pressure:
         """Memory pressure now."""
 
+    def thermals_nominal(self) -> bool:
+        """False while the machine says that heat slows it down; True where it does not say."""
+
     def group_rss(self, group: int) -> int:
         """Resident bytes of all processes of a group, 0 when it is gone."""

@@ -51,6 +51,13 @@ class ThisMachine:
             )
         return linux_pressure(_read("/proc/pressure/memory"), _read("/proc/meminfo"))
 
+    def thermals_nominal(self) -> bool:
+        """False while the machine says that heat slows it down; True where it does not say."""
+        if sys.platform == "darwin":
+            said = _tool("/usr/bin/notifyutil", "-g", "com.apple.system.thermalpressurelevel")
+            return said.split()[-1:] in ([], ["0"])
+        return not any(map(_zone_is_hot, Path("/sys/class/thermal").glob("thermal_zone*")))
+
     def group_rss(self, group: int) -> int:
         """Resident bytes of all processes of a group, 0 when it is gone."""
         total = 0
@@ -75,6 +82,18 @@ def linux_pressure(stalls: str, meminfo: str) -> Pressure:
     if stalled >= STALLED_WARNING or share < AVAILABLE_WARNING:
         return Pressure.WARNING
     return Pressure.NORMAL
+
+
+def _zone_is_hot(zone: Path) -> bool:
+    """Whether a thermal zone of Linux has reached the first temperature at which the kernel acts."""
+    now = _read(f"{zone}/temp").strip()
+    trips = [
+        int(degrees)
+        for kind in zone.glob("trip_point_*_type")
+        if _read(str(kind)).strip() in ("passive", "hot", "critical")
+        and (degrees := _read(str(kind).replace("_type", "_temp")).strip()).isdigit()
+    ]
+    return now.isdigit() and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
 
 
 def _darwin_facts() -> MachineFacts:

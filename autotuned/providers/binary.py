@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,14 @@ from autotuned.errors import ProviderMissing
 ANSWER_LIMIT = 256 * 1024
 VERSION_LIMIT = 200
 
-CREDENTIALS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
-"""Prefixes of variables that hold the operator's hub credentials; no candidate needs them."""
+OURS = ("MACPROVIDER_", "AUTOTUNED_")
+"""Prefixes of variables that configure the operator's own server, or this agent."""
+
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTH",
+    re.IGNORECASE,
+)
+_NO_SECRET = ("TOKENIZERS_PARALLELISM",)
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -74,30 +81,33 @@ def first(paths: Sequence[Path]) -> Path | None:
     return next((path for path in paths if _runs(path)), None)
 
 
+def isolated(environ: Mapping[str, str], settings: Sequence[str] = ()) -> dict[str, str]:
+    """`environ` as a candidate may see it: without credentials, and without what configures servers.
+
+    `settings` are further prefixes of variables by which this kind of server is configured.
+    """
+    dropped = (*OURS, *settings)
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(dropped) and (name in _NO_SECRET or not _SECRET.search(name))
+    }
+
+
 async def ask(
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    drop_prefixes: tuple[str, ...] = (),
-    timeout_s: float = 20.0,
+    argv: Sequence[str], environ: Mapping[str, str], *, timeout_s: float = 20.0
 ) -> Answer:
     """Run `argv` to its end and give back what it printed; never raises for what the program does.
 
-    The environment is `environ` without the variables that start with one of `drop_prefixes`. After
-    `timeout_s` its whole process group is killed. Outputs are cut at `ANSWER_LIMIT` bytes each.
+    After `timeout_s` its whole process group is killed. Outputs are cut at `ANSWER_LIMIT` bytes each.
     """
-    env = {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(drop_prefixes or ("\0",))
-    }
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**env, "LC_ALL": "C"},
+            env={**isolated(environ), "LC_ALL": "C"},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

@@ -46,7 +46,8 @@ class Command:
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
-    env_drop_prefixes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """Prefixes of the variables that would configure this kind of server."""
     files: Mapping[Path, str] = field(default_factory=dict)
     """Files to write first, mode 0600."""
 

@@ -30,7 +30,7 @@ LAUNCHER = Path(__file__).with_name("llama_launcher.py")
 HEADROOM = 256
 """Tokens beyond the target context in stage 1: the first prompt's length is still an estimate."""
 
-_DROPPED = ("LLAMA_", "MACPROVIDER_", *programs.CREDENTIALS)
+_SETTINGS = ("LLAMA_",)
 
 _CACHE_TYPES = {8: "q8_0", 4: "q4_0"}
 
@@ -73,7 +73,7 @@ class LlamaServer:
                 "or name the program as [provider] binary in autotuned.toml"
             )
             raise ProviderMissing(message)
-        answer = await programs.ask([*command, "--version"], self._environ, drop_prefixes=_DROPPED)
+        answer = await programs.ask([*command, "--version"], self._environ)
         version = _version(answer)
         if answer.code != 0 or version is None:
             message = f"{' '.join(command)} --version {answer.ended}: {answer.said}"
@@ -82,24 +82,27 @@ class LlamaServer:
 
     def command(self, binary: Binary, launch: Launch) -> Command:
         """The server with one model, its prompt caches off and a fixed context for each slot."""
-        # Arguments of the settings come first: a knob under test must win over one given there.
-        argv = [*binary.command, *self._extra]
-        argv += ["-m", str(launch.weights), "--host", "127.0.0.1", "--port", str(launch.port)]
-        argv += ["--alias", launch.model, "--no-webui", "--offline", "--jinja"]
+        argv = self._serving(binary, launch)
+        argv += ["--host", "127.0.0.1", "--port", str(launch.port), "--no-webui", "--offline"]
         argv += ["--no-cache-prompt", "--cache-ram", "0"]
-        if launch.knobs is None:
-            argv += ["-np", "1", "-c", str(launch.target_context + HEADROOM)]
-        else:
-            slots = launch.knobs.max_batch
-            argv += ["-np", str(slots), "-c", str(launch.knobs.max_context * slots), "-no-kvu"]
-            if launch.knobs.kv_bits is not None:
-                cache = _CACHE_TYPES[launch.knobs.kv_bits]
-                argv += ["-ctk", cache, "-ctv", cache]
-        return Command(argv=tuple(argv), env=programs.OFFLINE, env_drop_prefixes=_DROPPED)
+        return Command(argv=tuple(argv), env=programs.OFFLINE, settings=_SETTINGS)
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
-        """The candidate's own command: it needs nothing that an operator would not want."""
-        return self.command(binary, launch).argv
+        """The model and the knobs; prompt cache, web interface, host and port are the operator's own choice."""
+        return tuple(self._serving(binary, launch))
+
+    def _serving(self, binary: Binary, launch: Launch) -> list[str]:
+        # Arguments of the settings come first: a knob under test must win over one given there.
+        argv = [*binary.command, *self._extra, "-m", str(launch.weights)]
+        argv += ["--alias", launch.model, "--jinja"]
+        if launch.knobs is None:
+            return [*argv, "-np", "1", "-c", str(launch.target_context + HEADROOM)]
+        slots = launch.knobs.max_batch
+        argv += ["-np", str(slots), "-c", str(launch.knobs.max_context * slots), "-no-kvu"]
+        if launch.knobs.kv_bits is not None:
+            cache = _CACHE_TYPES[launch.knobs.kv_bits]
+            argv += ["-ctk", cache, "-ctv", cache]
+        return argv
 
     def serves(self, listing: Any, model: str) -> bool:
         """It lists the alias; one that holds commas it takes for several."""

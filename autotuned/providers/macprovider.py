@@ -26,7 +26,6 @@ from autotuned.providers.interface import (
 
 NAME = "macprovider-cli"
 
-_DROPPED = ("MACPROVIDER_", *programs.CREDENTIALS)
 
 PRIVATE_CONFIG = """\
 # Written by autotuned for one candidate. The model, the port and the knobs stand on its command line.
@@ -76,7 +75,7 @@ class MacProvider:
                 "or name the program as [provider] binary in autotuned.toml"
             )
             raise ProviderMissing(message)
-        answer = await programs.ask([str(path), "--version"], self._environ, drop_prefixes=_DROPPED)
+        answer = await programs.ask([str(path), "--version"], self._environ)
         version = programs.last_line(answer.out) or programs.last_line(answer.err)
         if answer.code != 0 or version is None:
             message = f"{path} --version {answer.ended}: {answer.said}; install macprovider again"
@@ -102,7 +101,6 @@ class MacProvider:
         return Command(
             argv=tuple(argv),
             env=programs.OFFLINE,
-            env_drop_prefixes=_DROPPED,
             files={config: PRIVATE_CONFIG},
         )
 
@@ -136,7 +134,7 @@ class MacProvider:
         identity = _identity(path)
         if identity not in _flags_seen:
             argv = [str(path), "serve", "--help"]
-            answer = await programs.ask(argv, self._environ, drop_prefixes=_DROPPED)
+            answer = await programs.ask(argv, self._environ)
             if answer.code is None:
                 message = f"{path} serve --help {answer.ended}: {answer.said}"
                 raise ProviderMissing(message)

@@ -27,7 +27,7 @@ from autotuned.providers.interface import (
 
 NAME = "mlx_lm.server"
 
-_DROPPED = ("MLXLM_", "MACPROVIDER_", *programs.CREDENTIALS)
+_SETTINGS = ("MLXLM_",)
 
 _LISTED_WHEN = ("config.json", "model.safetensors.index.json", "tokenizer_config.json")
 """Files that a repository in the cache needs, or the server leaves it out of its list."""
@@ -80,7 +80,7 @@ class MlxLm:
             )
             raise ProviderMissing(message)
         argv = [interpreter, "-I", "-c", _VERSIONS]
-        answer = await programs.ask(argv, self._environ, drop_prefixes=_DROPPED)
+        answer = await programs.ask(argv, self._environ)
         version = programs.last_line(answer.out)
         if answer.code != 0 or version is None:
             message = f"{path}: {interpreter} does not know mlx-lm: {telling.telling_line(answer.err) or answer.ended}"
@@ -89,27 +89,30 @@ class MlxLm:
 
     def command(self, binary: Binary, launch: Launch) -> Command:
         """The server with its prompt cache off; looks at which files the snapshot holds."""
-        # Arguments of the settings come first: a knob under test must win over one given there.
-        argv = [*binary.command, *self._extra]
-        argv += ["--model", self._model(launch), "--host", "127.0.0.1", "--port", str(launch.port)]
+        argv = self._serving(binary, launch)
+        argv += ["--host", "127.0.0.1", "--port", str(launch.port)]
         argv += ["--log-level", "INFO", "--prompt-cache-size", "0"]
-        if launch.knobs is None:
-            argv += ["--decode-concurrency", "1"]
-        else:
-            batch = str(launch.knobs.max_batch)
-            argv += ["--decode-concurrency", batch, "--prompt-concurrency", batch]
-            if launch.knobs.kv_bits is not None:
-                argv += ["--kv-bits", str(launch.knobs.kv_bits), "--quantized-kv-start", "0"]
         env = dict(programs.OFFLINE)
         if self._model(launch) != launch.model or naming.is_path(launch.model):
             # Its list walks the whole hub cache, and breaks off where there is none: an empty folder
             # of ours does instead, since nothing of the cache is needed for a path.
             env["HF_HUB_CACHE"] = str(launch.folder)
-        return Command(argv=tuple(argv), env=env, env_drop_prefixes=_DROPPED)
+        return Command(argv=tuple(argv), env=env, settings=_SETTINGS)
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
-        """The candidate's own command: it needs nothing that an operator would not want."""
-        return self.command(binary, launch).argv
+        """The model and the knobs; prompt cache, host and port are the operator's own choice."""
+        return tuple(self._serving(binary, launch))
+
+    def _serving(self, binary: Binary, launch: Launch) -> list[str]:
+        # Arguments of the settings come first: a knob under test must win over one given there.
+        argv = [*binary.command, *self._extra, "--model", self._model(launch)]
+        if launch.knobs is None:
+            return [*argv, "--decode-concurrency", "1"]
+        batch = str(launch.knobs.max_batch)
+        argv += ["--decode-concurrency", batch, "--prompt-concurrency", batch]
+        if launch.knobs.kv_bits is not None:
+            argv += ["--kv-bits", str(launch.knobs.kv_bits), "--quantized-kv-start", "0"]
+        return argv
 
     def serves(self, listing: Any, model: str) -> bool:
         """It lists an id as such, and the folder behind `--model` with all links resolved."""
