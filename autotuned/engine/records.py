@@ -46,6 +46,9 @@ class Records:
             ExitReason(error.kind) if error.kind in set(ExitReason) else ExitReason.CONFIG_ERROR
         )
         await self._end(row, {}, None, (), finish, said, None)
+        # A flood of refusals must neither fill the disk nor push out what good runs have found.
+        refused = (ExitReason.CONFIG_ERROR.value, ExitReason.PROVIDER_CONFLICT.value)
+        await self.database.ask(runs.retain, asked.retain_runs, run_id, only=refused)
 
     async def begin(self, run_id: str, plan: Plan, provider: str, binary_version: str) -> None:
         """Write a run that begins now."""

@@ -189,12 +189,18 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     return tuple(_trial(row, _samples(db, row[0])) for row in rows)
 
 
-def retain(db: sqlite3.Connection, keep: int, active: str) -> list[str]:
-    """Drop all runs but the newest `keep` and the active one, with all that belongs to them; their ids."""
+def retain(
+    db: sqlite3.Connection, keep: int, active: str, *, only: Sequence[str] = ()
+) -> list[str]:
+    """Drop all runs but the newest `keep` and the active one, with all that belongs to them; their ids.
+
+    With `only`, none but runs of these exit reasons are counted and dropped.
+    """
+    where = f"WHERE exit_reason IN ({', '.join('?' for _ in only)})" if only else ""
     with transaction(db):
         rows = db.execute(
-            "SELECT run_id FROM tune_runs ORDER BY started_at_utc DESC, run_id DESC LIMIT -1 OFFSET ?",
-            (keep,),
+            f"SELECT run_id FROM tune_runs {where} ORDER BY started_at_utc DESC, run_id DESC LIMIT -1 OFFSET ?",
+            (*only, keep),
         )
         gone = [row[0] for row in rows if row[0] != active]
         for run_id in gone:
