@@ -64,7 +64,7 @@ def _tune(models: list[Path], environ: Mapping[str, str], *, json_output: bool) 
         "--candidate-models": ",".join(str(model) for model in models),
         "--target-context": "1024",
         "--kv-bits-axis": "unset,8",
-        "--max-batch-axis": "1,2",
+        "--max-batch-axis": "1,4",
         "--stage2-replicates": "2",
         "--port": str(_free_port()),
     }

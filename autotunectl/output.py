@@ -13,8 +13,8 @@ from autotunectl.client import CallError
 from autotuned import wire
 
 
-def present(document: dict[str, Any], *, as_json: bool, code: int | None = None) -> NoReturn:
-    """Print a result, and end with the code of its exit reason."""
+def present(document: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result: the recommendation on stdout, doubts and what is missing on stderr."""
     if as_json:
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
@@ -24,12 +24,8 @@ def present(document: dict[str, Any], *, as_json: bool, code: int | None = None)
         if document["exit_reason"] != "ok" and document["state"] == "finished":
             for line in render.failure(document):
                 click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
-    running = document["state"] == "running"
-    if running and not as_json:
-        click.echo("the run goes on: autotunectl watch", err=True)
-    sys.exit(
-        code if code is not None else 0 if running else wire.EXIT_CODES[document["exit_reason"]]
-    )
+        if document["state"] == "running":
+            click.echo("the run goes on: autotunectl watch", err=True)
 
 
 def named(run: str | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,21 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] 
         else [word.strip() for word in value.split(",")]
         if value.strip()
         else []
+    )
+
+
+def _models(ctx: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
+    """Paths are of the folder in which the command is typed; the agent's is another one."""
+    words = _csv(ctx, option, value)
+    return (
+        None
+        if words is None
+        else [
+            os.path.abspath(os.path.expanduser(word))  # noqa: PTH100, PTH111 - words, not files
+            if word.startswith(("./", "../", "~/"))
+            else word
+            for word in words
+        ]
     )
 
 
@@ -49,7 +65,7 @@ REQUEST_OPTIONS = [
     ),
     click.option(
         "--candidate-models",
-        callback=_csv,
+        callback=_models,
         metavar="CSV",
         help="Models, largest first; the order is the contract.",
     ),
@@ -83,6 +99,12 @@ REQUEST_OPTIONS = [
     click.option("--cell-order", metavar="ORDER", help="axis, reverse or random.  [default: axis]"),
     click.option(
         "--cooldown-s", type=float, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
+    ),
+    click.option("--seed", type=int, help="Of a random order of the cells.  [default: a new one]"),
+    click.option(
+        "--thermal-gate/--no-thermal-gate",
+        default=None,
+        help="Wait before each cell until the machine has cooled down.  [default: off]",
     ),
     click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server."),
 ]
@@ -190,7 +212,8 @@ def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: boo
     with Client(reach.socket) as client:
         client.wait(run_id)
         document = client.call("result", run_id=run_id)
-    present(document, as_json=as_json, code=wire.EXIT_INTERRUPTED_HERE if cancelled else None)
+    present(document, as_json=as_json)
+    sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
 
 
 def _announce(begun: dict[str, Any], *, as_json: bool) -> None:
