@@ -43,6 +43,9 @@ class ProviderMissing(AutotunedError):
 
     kind = "config_error"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, field="provider", value=None, rule=message)
+
 
 class ProviderConflict(AutotunedError):
     """A live provider or a stranger is in the way, and nobody asked for a drain."""

@@ -68,6 +68,7 @@ class TuneRequest(BaseModel):
     cell_order: Literal["axis", "reverse", "random"] = "axis"
     seed: int | None = None
     cooldown_s: Annotated[float, Field(ge=0)] = 0.0
+    thermal_gate: bool = False
     trigger: Literal["manual", "schedule", "os_update"] = "manual"
 
 
@@ -92,7 +93,7 @@ def parse(params: Mapping[str, Any]) -> TuneRequest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        raise ConfigError(str(first["loc"][0]), params[str(first["loc"][0])], rule) from None
+        raise ConfigError(str(first["loc"][0]), first["input"], rule) from None
     _check_axes(request)
     return request
 

@@ -198,6 +198,7 @@ class Agent:
             gate_ttft_ms=request.gate_ttft_ms,
             static_fit_check=request.static_fit_check,
             cooldown_s=request.cooldown_s,
+            thermal_gate=request.thermal_gate,
         )
 
     # --- the life of a run -----------------------------------------------------------------------

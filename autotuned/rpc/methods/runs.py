@@ -63,9 +63,13 @@ def methods(pieces: Pieces) -> list[Method]:
         }
 
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        if params["run_id"] is not None:
-            await records.row(params["run_id"])
-        return agent.cancel(params["run_id"])
+        run_id = params["run_id"] or agent.active_run()
+        if run_id is None:
+            newest = await records.recent(1, None)
+            run_id = newest[0].run_id if newest else None
+        else:
+            await records.row(run_id)
+        return agent.cancel(run_id)
 
     async def result(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         return await agent.result(params["run_id"])
