@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from autotuned import __version__, providers, wire
+from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent, Host
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
@@ -66,6 +67,8 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             )
         events = Events(database, utc_now, await database.ask(kept.last_seq))
         stack.push_async_callback(events.close)
+        for run_id in await database.ask(kept.unfinished_runs):
+            events.publish("run.finished", run_id, exit_reason=ExitReason.INTERRUPTED.value)
         machine = ThisMachine()
         records = Records(database, machine)
         host = Host(

@@ -1,7 +1,7 @@
-"""What happens, in order: published at once, kept in batches, replayed to whoever comes later.
+"""What happens, in order: kept in batches, then told, replayed to whoever comes later.
 
-Publishing never waits: the store is written behind, one batch at a time. Sequence numbers are dense,
-so a subscriber can see that it has lost nothing.
+Publishing never waits: one writer keeps a batch and then tells it, so nobody has seen an event that
+an agent started after a crash does not know. Sequence numbers are dense: a gap shows a loss.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 class Subscription:
     """Events for one reader: what was kept since `since`, then what comes. Ends when it falls too far behind."""
 
-    def __init__(self, number: int, run_id: str | None) -> None:
+    def __init__(self, number: int, run_id: str | None, after: int) -> None:
         self.id = f"s{number}"
         self._run_id = run_id
         self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(MAX_WAITING)
-        self._last = 0
+        self._last = after
         self._held: list[Event] | None = []
         self._closed = False
 
@@ -83,12 +83,9 @@ class Events:
         return self._seq
 
     def publish(self, kind: str, run_id: str | None, **fields: Any) -> int:
-        """Tell everybody, keep it soon; its number."""
+        """Keep it and tell everybody, in a moment; its number."""
         self._seq += 1
-        event = Event(self._seq, self._now(), run_id, kind, fields)
-        self._unwritten.append(event)
-        for subscription in self._subscriptions:
-            subscription.offer(event)
+        self._unwritten.append(Event(self._seq, self._now(), run_id, kind, fields))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name="events")
         return self._seq
@@ -96,12 +93,11 @@ class Events:
     async def subscribe(self, run_id: str | None, since: int | None) -> Subscription:
         """Events of one run, or of all; with `since`, first what is kept after that number."""
         self._numbers += 1
-        subscription = Subscription(self._numbers, run_id)
+        subscription = Subscription(self._numbers, run_id, self._seq if since is None else since)
         self._subscriptions.add(subscription)
         replay: list[Event] = []
         if since is not None:
-            unwritten = [event for event in self._unwritten if event.seq > since]
-            replay = [*await self._database.ask(kept.since, since, run_id), *unwritten]
+            replay = await self._database.ask(kept.since, since, run_id)
         subscription.begin(replay)
         return subscription
 
@@ -129,3 +125,6 @@ class Events:
             except StoreError as error:
                 log.error("events cannot be kept", reason=error.message, lost=len(batch))
             del self._unwritten[: len(batch)]
+            for event in batch:
+                for subscription in self._subscriptions:
+                    subscription.offer(event)

@@ -35,6 +35,17 @@ def since(db: sqlite3.Connection, seq: int, run_id: str | None, limit: int = KEP
     ]
 
 
+def unfinished_runs(db: sqlite3.Connection) -> list[str]:
+    """Runs that a crash cut off and whose followers have not been told, oldest first."""
+    rows = db.execute(
+        "SELECT run_id FROM tune_runs AS r WHERE ended_at_utc IS NULL "
+        "AND EXISTS (SELECT 1 FROM events WHERE run_id = r.run_id) "
+        "AND NOT EXISTS (SELECT 1 FROM events WHERE run_id = r.run_id AND type = 'run.finished') "
+        "ORDER BY started_at_utc"
+    )
+    return [row[0] for row in rows]
+
+
 def last_seq(db: sqlite3.Connection) -> int:
     """The highest sequence number ever kept, 0 when there is none."""
     return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
