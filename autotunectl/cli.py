@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "runs": "results",
     "daemon": "daemon",
     "rpc": "tools",
+    "dial-stdio": "tools",
     "completion": "tools",
     "demo": "tools",
 }
@@ -68,14 +69,27 @@ class Commands(click.Group):
 @click.option(
     "--socket", metavar="PATH", envvar=wire.SOCKET_VARIABLE, help="The agent's control socket."
 )
+@click.option(
+    "--host",
+    "hosts",
+    metavar="ssh://[USER@]NAME",
+    multiple=True,
+    envvar="AUTOTUNED_HOST",
+    help="The agent of another machine, through ssh; status, runs, check-stale and start take several.",
+)
 @click.option("--no-autostart", is_flag=True, help="Do not start an agent where none runs.")
 @click.version_option(__version__, prog_name="autotunectl")
 @click.pass_context
-def main(ctx: click.Context, socket: str | None, no_autostart: bool) -> None:
+def main(
+    ctx: click.Context, socket: str | None, hosts: tuple[str, ...], no_autostart: bool
+) -> None:
     """Find the biggest model that this machine can usefully serve, by measuring.
 
     \b
     Example:
       autotunectl start --target-context 4000 --wait
     """
-    ctx.obj = Reach(socket, autostart=not no_autostart)
+    if socket and hosts:
+        message = "--socket names an agent of this machine, --host one of another: give one of them"
+        raise click.UsageError(message)
+    ctx.obj = Reach(socket, autostart=not no_autostart, hosts=hosts)

@@ -5,12 +5,12 @@
         for event in client.events(run_id=run["run_id"], since=0):
             print(event["type"])
 
-Connects when first used. Every wait has a deadline; every failure is one of the exceptions below.
+Connects when first used; `Client(host="ssh://user@mac")` reaches the agent of another machine. Every
+wait has a deadline; every failure is one of the exceptions below.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -18,13 +18,17 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuned import wire
+
+if TYPE_CHECKING:
+    from autotunectl.dial import Line
 
 CONNECT_S = 2.0
 CALL_S = 60.0
 RECONNECT_S = 30.0
+RECONNECT_POLL_S = 0.05
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -52,13 +56,60 @@ class CallError(ClientError):
         self.code, self.message, self.data = code, message, data
 
 
-class Client:
-    """One connection to the agent, made when it is first needed."""
+class BadRequest(CallError):
+    """A parameter is not usable: `data` names field, value and rule."""
 
-    def __init__(self, path: str | None = None, *, connect_s: float = CONNECT_S) -> None:
+
+class Busy(CallError):
+    """Another run is active: `data["run_id"]`."""
+
+
+class Conflict(CallError):
+    """A live provider or a stranger is in the way: `data["conflicts"]`."""
+
+
+class NotFound(CallError):
+    """No such run, subscription or backup."""
+
+
+class ApplyRefused(CallError):
+    """A recipe that may not be applied: `data["reason"]`."""
+
+
+class RestoreOutstanding(CallError):
+    """A live provider is still owed its restore: `data["lease"]`."""
+
+
+class ShuttingDown(CallError):
+    """The agent is stopping."""
+
+
+KINDS: Mapping[int, type[CallError]] = {
+    wire.INVALID_PARAMS: BadRequest,
+    wire.BUSY: Busy,
+    wire.PROVIDER_CONFLICT: Conflict,
+    wire.NOT_FOUND: NotFound,
+    wire.APPLY_REFUSED: ApplyRefused,
+    wire.RESTORE_OUTSTANDING: RestoreOutstanding,
+    wire.SHUTTING_DOWN: ShuttingDown,
+}
+
+
+class Client:
+    """One connection to the agent, made when it is first needed.
+
+    `path`: its socket, the usual one by default. `host`: the machine that it is on, reached by ssh.
+    `connect_s`: for how long to try where nobody answers.
+    """
+
+    def __init__(
+        self, path: str | None = None, *, host: str | None = None, connect_s: float = CONNECT_S
+    ) -> None:
         self.path = path or wire.socket_path(os.environ)
+        self.host = host
         self._connect_s = connect_s
         self._socket: socket.socket | None = None
+        self._line: Line | None = None
         self._buffer = bytearray()
         self._numbers = itertools.count(1)
 
@@ -75,10 +126,22 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Idempotent; the next call connects again."""
-        if self._socket is not None:
+        if self._line is not None:
+            self._line.close()
+        elif self._socket is not None:
             self._socket.close()
-        self._socket = None
+        self._socket = self._line = None
         self._buffer.clear()
+
+    def take_over(self) -> socket.socket:
+        """The connection itself, for who speaks JSON-RPC of their own; connected if need be. Raises Unreachable."""
+        if self._socket is None:
+            self._socket = self._connect()
+        return self._socket
+
+    def again(self) -> Client:
+        """Another connection to the same agent."""
+        return Client(self.path, host=self.host, connect_s=self._connect_s)
 
     def call(self, method: str, **params: Any) -> Any:
         """Call a method and return its result. Raises CallError, Unreachable or NoAnswer."""
@@ -131,20 +194,23 @@ class Client:
         Connects again by itself when the agent is restarted, and goes on where it was: nothing is lost
         or doubled. Ends only by the caller, or with Unreachable when no agent came back in 30 s.
         """
-        seen = since
+        seen, connected, give_up_at = since, False, 0.0
+        named = {} if run_id is None else {"run_id": run_id}
         while True:
-            with Client(
-                self.path, connect_s=RECONNECT_S if seen is not None else self._connect_s
-            ) as other:
-                named = {} if run_id is None else {"run_id": run_id}
-                begun = other.call(
-                    "subscribe", **named, **({} if seen is None else {"since": seen})
-                )
-                seen = begun["seq"] if seen is None else seen
-                with contextlib.suppress(Unreachable):
+            with self.again() as other:
+                try:
+                    after = {} if seen is None else {"since": seen}
+                    begun = other.call("subscribe", **named, **after)
+                    connected, give_up_at = True, 0.0
+                    seen = begun["seq"] if seen is None else seen
                     for event in other.notifications(begun["subscription"]):
                         seen = max(seen, event["seq"])
                         yield event
+                except (Unreachable, ShuttingDown):
+                    give_up_at = give_up_at or time.monotonic() + RECONNECT_S
+                    if not connected or time.monotonic() >= give_up_at:
+                        raise
+            time.sleep(RECONNECT_POLL_S)
 
     def notifications(self, subscription: str) -> Iterator[dict[str, Any]]:
         """The events of one subscription of this connection, until the agent hangs up (Unreachable)."""
@@ -156,17 +222,24 @@ class Client:
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
+        fresh = self._socket is None
+        try:
+            self._put(line)
+        except OSError:
+            lost = self._lost()
+            if fresh:
+                raise lost from None
+            self._send(message)  # the agent was restarted between two calls
+
+    def _put(self, line: bytes) -> None:
         if self._socket is None:
             self._socket = self._connect()
-        try:
-            self._socket.settimeout(CALL_S)
-            self._socket.sendall(line)
-        except OSError:
-            self.close()  # the agent was restarted between two calls
-            self._socket = self._connect()
-            self._socket.sendall(line)
+        self._socket.settimeout(CALL_S)
+        self._socket.sendall(line)
 
     def _connect(self) -> socket.socket:
+        if self.host is not None:
+            return self._dial(self.host)
         deadline = time.monotonic() + self._connect_s
         while True:
             made = socket.socket(socket.AF_UNIX)
@@ -184,6 +257,26 @@ class Client:
                 time.sleep(0.02)
             else:
                 return made
+
+    def _dial(self, host: str) -> socket.socket:
+        from autotunectl import dial
+
+        try:
+            self._line = dial.Line(dial.Host.parse(host))
+        except dial.BadHost as error:
+            raise ClientError(str(error)) from None
+        except OSError as error:
+            message = f"{host}: ssh cannot be started: {error.strerror}"
+            raise Unreachable(message) from None
+        return self._line.socket
+
+    def _lost(self) -> Unreachable:
+        """The connection has ended; why, as far as can be known."""
+        message = "the agent hung up"
+        if self._line is not None:
+            message = f"{self.host}: {self._line.reason()}"
+        self.close()
+        return Unreachable(message)
 
     def _receive(self, deadline: float | None) -> dict[str, Any]:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -203,9 +296,7 @@ class Client:
             except OSError:
                 data = b""
             if not data:
-                self.close()
-                message = "the agent hung up"
-                raise Unreachable(message)
+                raise self._lost()
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -216,7 +307,8 @@ class Client:
 def _result(message: dict[str, Any]) -> Any:
     error = message.get("error")
     if error is not None:
-        raise CallError(error["code"], error["message"], error.get("data") or {})
+        kind = KINDS.get(error["code"], CallError)
+        raise kind(error["code"], error["message"], error.get("data") or {})
     return message["result"]
 
 

@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotunectl import render
@@ -22,15 +22,15 @@ REFRESH_S = 0.25
 KEPT_LINES = ("trial", "run.started", "run.finished", "budget.warning", "log")
 
 
-def follow(path: str, run_id: str) -> str:
-    """Show a run until it has ended; its exit reason. Raises ClientError when the agent is gone for good."""
+def follow(again: Callable[[], Client], run_id: str) -> str:
+    """Show a run until it has ended; its exit reason. `again` makes a client of its agent. Raises ClientError when the agent is gone for good."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return _live(path, run_id)
-    return _plain(path, run_id)
+        return _live(again, run_id)
+    return _plain(again, run_id)
 
 
-def _plain(path: str, run_id: str) -> str:
-    with Client(path) as client:
+def _plain(again: Callable[[], Client], run_id: str) -> str:
+    with again() as client:
         for event in client.events(run_id=run_id, since=0):
             line = render.event(event)
             if line is not None:
@@ -40,14 +40,14 @@ def _plain(path: str, run_id: str) -> str:
     raise AssertionError  # events end with an exception only
 
 
-def _live(path: str, run_id: str) -> str:
+def _live(again: Callable[[], Client], run_id: str) -> str:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True, highlight=False)
     arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
-    threading.Thread(target=_collect, args=(path, run_id, arrived), daemon=True).start()
-    client = Client(path)
+    threading.Thread(target=_collect, args=(again, run_id, arrived), daemon=True).start()
+    client = again()
     with Live(console=console, refresh_per_second=4, transient=True) as live, client:
         while True:
             for event in _waiting(arrived):
@@ -66,9 +66,11 @@ def _live(path: str, run_id: str) -> str:
             live.update(_panel(run, console.width))
 
 
-def _collect(path: str, run_id: str, arrived: queue.Queue[dict[str, Any] | ClientError]) -> None:
+def _collect(
+    again: Callable[[], Client], run_id: str, arrived: queue.Queue[dict[str, Any] | ClientError]
+) -> None:
     try:
-        with Client(path) as client:
+        with again() as client:
             for event in client.events(run_id=run_id, since=0):
                 arrived.put(event)
     except ClientError as error:

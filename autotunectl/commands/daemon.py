@@ -29,6 +29,7 @@ def daemon_start(reach: Reach) -> None:
     Example:
       autotunectl daemon start
     """
+    reach.here()
     with daemonctl.connect(reach.socket, autostart=True) as client:
         click.echo(f"running, pid {client.call('version')['pid']}")
 
@@ -42,6 +43,7 @@ def daemon_stop(reach: Reach) -> None:
     Example:
       autotunectl daemon stop
     """
+    reach.here()
     click.echo("stopped" if daemonctl.stop(reach.socket) else "no agent was running")
 
 
@@ -54,6 +56,7 @@ def daemon_restart(reach: Reach) -> None:
     Example:
       autotunectl daemon restart
     """
+    reach.here()
     daemonctl.stop(reach.socket)
     click.echo(f"running, pid {daemonctl.start(reach.socket)['pid']}")
 
@@ -68,7 +71,7 @@ def daemon_status(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl daemon status
     """
-    with Client(reach.socket, connect_s=0.0) as client:
+    with Client(reach.socket, connect_s=0.0) if not reach.hosts else reach.again() as client:
         found = client.call("version")
     click.echo(
         as_text(found) if as_json else f"running, pid {found['pid']}, version {found['version']}"

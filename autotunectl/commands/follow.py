@@ -22,6 +22,11 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
     Example:
       autotunectl status --json
     """
+    if len(reach.hosts) > 1:
+        from autotunectl import fleet
+
+        fleet.show(reach, "status", named(run), fleet.status_row, as_json=as_json)
+        return
     with reach.client() as client:
         found = client.call("status", **named(run))
         click.echo(as_text(found) if as_json else render.status(found))
@@ -73,6 +78,6 @@ def follow_run(reach: Reach, run_id: str) -> None:
     from autotunectl import display
 
     try:
-        display.follow(reach.path(), run_id)
+        display.follow(reach.again, run_id)
     except KeyboardInterrupt:
         click.echo("detached: the run goes on; autotunectl watch", err=True)

@@ -36,6 +36,11 @@ def runs(reach: Reach, limit: int, as_json: bool) -> None:
     Example:
       autotunectl runs --limit 5
     """
+    if len(reach.hosts) > 1:
+        from autotunectl import fleet
+
+        fleet.show(reach, "runs", {"limit": limit}, fleet.run_rows, as_json=as_json)
+        return
     with reach.client() as client:
         found = client.call("runs", limit=limit)
     click.echo(as_text(found) if as_json else render.columns(render.runs(found["runs"])))

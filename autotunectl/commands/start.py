@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from autotunectl import render
-from autotunectl.client import CallError, Client
+from autotunectl.client import CallError
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
 from autotuned import wire
@@ -135,6 +135,14 @@ def start(
       autotunectl start --target-context 4000 --max-model-size 16B --wait
     """
     params = {name: value for name, value in request.items() if value is not None}
+    if len(reach.hosts) > 1:
+        from autotunectl import fleet
+
+        if wait or dry_run:
+            message = "--wait and --dry-run take one --host"
+            raise click.UsageError(message)
+        fleet.show(reach, "start", params, fleet.started_row, as_json=as_json)
+        return
     with reach.client() as client, Interrupts() as interrupts:
         if verbose:
             click.echo(f"agent at {client.path}", err=True)
@@ -197,7 +205,7 @@ def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: boo
     while True:
         try:
             interrupts.release()
-            display.follow(reach.path(), run_id)
+            display.follow(reach.again, run_id)
             interrupts.hold()
             break
         except KeyboardInterrupt:
@@ -207,9 +215,9 @@ def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: boo
                 sys.exit(wire.EXIT_INTERRUPTED_HERE)
             cancelled = True
             click.echo("cancelling; Ctrl-C again leaves that to the agent", err=True)
-            with Client(reach.socket) as client:
+            with reach.again() as client:
                 client.call("cancel", run_id=run_id)
-    with Client(reach.socket) as client:
+    with reach.again() as client:
         client.wait(run_id)
         document = client.call("result", run_id=run_id)
     present(document, as_json=as_json)

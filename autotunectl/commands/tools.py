@@ -1,4 +1,4 @@
-"""`rpc`, `completion` and `demo`: for programs, shells and the curious."""
+"""`rpc`, `dial-stdio`, `completion` and `demo`: for programs, shells and the curious."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ def rpc(reach: Reach, method: str, params: str) -> None:
         fail("PARAMS is not a JSON object", 2, "autotunectl rpc runs '{\"limit\": 1}'")
     with reach.client() as client:
         click.echo(as_text(client.request(method, content)))
+
+
+@click.command("dial-stdio")
+@click.pass_obj
+def dial_stdio(reach: Reach) -> None:
+    """Join stdin and stdout to the agent's socket: the far end of --host ssh://...
+
+    \b
+    Example:
+      printf '%s\\n' '{"jsonrpc":"2.0","id":1,"method":"status"}' | autotunectl dial-stdio
+    """
+    from autotunectl import dial
+
+    reach.here()
+    with reach.client() as client:
+        dial.join(client.take_over())
 
 
 @click.command()

@@ -1,0 +1,90 @@
+"""Several machines at once: one call to each, side by side, and one table or document of their answers.
+
+For a handful of machines; a fleet with an inventory is better served by its own tools.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from autotunectl import render
+from autotunectl.client import CallError, ClientError
+from autotunectl.output import as_text
+from autotunectl.reach import Reach
+from autotuned import wire
+
+Rows = list[dict[str, str]]
+"""Cells by the name of their column; every row of a table has the same columns."""
+
+
+def show(
+    reach: Reach,
+    method: str,
+    params: Mapping[str, Any],
+    rows: Callable[[Any], Rows],
+    *,
+    as_json: bool,
+) -> None:
+    """Call `method` on every host and print what came; exits with the highest code of those that failed."""
+    answers = reach.everywhere(lambda client: client.request(method, params))
+    if as_json:
+        click.echo(as_text({host: _document(answer) for host, answer in answers}))
+    else:
+        table = [
+            (host, row)
+            for host, answer in answers
+            if not isinstance(answer, ClientError)
+            for row in rows(answer)
+        ]
+        if table:
+            heading = ("HOST", *table[0][1])
+            click.echo(render.columns([heading, *((host, *row.values()) for host, row in table)]))
+    codes = [0]
+    for host, answer in answers:
+        if isinstance(answer, ClientError):
+            click.echo(f"autotunectl: {host}: {answer}", err=True)
+            codes.append(_code(answer))
+    sys.exit(max(codes))
+
+
+def status_row(found: Mapping[str, Any]) -> Rows:
+    """What a machine does, on one line."""
+    run = found["run"]
+    best = (run or {}).get("best") or {}
+    ended = "-" if run is None else run.get("exit_reason") or run["phase"]
+    return [
+        {
+            "RUN": "-" if run is None else run["run_id"],
+            "STATE": ended,
+            "MODEL": render.short(best.get("model") or "-"),
+            "TOK/S": render.number(best.get("tps_median"), "", 2),
+        }
+    ]
+
+
+def run_rows(found: Mapping[str, Any]) -> Rows:
+    """The table of runs of one machine."""
+    heading, *rows = render.runs(found["runs"])
+    return [dict(zip(heading, row, strict=True)) for row in rows]
+
+
+def started_row(found: Mapping[str, Any]) -> Rows:
+    """The run that a machine has begun."""
+    return [{"RUN": found["run_id"], "STATE": found["state"]}]
+
+
+def _document(answer: Any) -> Any:
+    if not isinstance(answer, ClientError):
+        return answer
+    data = answer.data if isinstance(answer, CallError) else {}
+    return {"error": {"message": str(answer), "data": data}}
+
+
+def _code(error: ClientError) -> int:
+    if isinstance(error, CallError):
+        return wire.EXIT_OF_ERROR.get(error.code, 1)
+    return wire.EXIT_UNREACHABLE
