@@ -2,7 +2,8 @@
 
 Copied into a folder under that name, it reads `plan.json` beside itself and appends to `calls.jsonl`.
 The plan maps a model to its behaviour; `cells` in it override that for knobs written as "4/1/2000"
-(`unset/...` without the flag). A replicate's behaviour is taken from the list `replicates`, whose last
+(`unset/...` without the flag). Without `--no-join` it is the live provider, behaves as `live` says and
+takes its port from the configuration where no flag names one. A replicate's behaviour is taken from the list `replicates`, whose last
 entry repeats. Standard library only; knows nothing of the agent.
 """
 
@@ -179,6 +180,8 @@ def main() -> None:
     knobs = f"{flags.kv_bits or 'unset'}/{flags.max_batch}/{flags.max_context}"
     behaviour = {**behaviour, **behaviour.get("cells", {}).get(knobs, {})}
     config = Path(flags.config) if flags.config else None
+    if not flags.no_join:
+        behaviour = plan.get("live", {})
     record(
         started=flags.model,
         argv=sys.argv[1:],
@@ -188,7 +191,13 @@ def main() -> None:
         config_mode=oct(config.stat().st_mode & 0o777) if config and config.is_file() else None,
         parent=os.getppid(),
     )
-    serve(flags.model, int(flags.port or 8080), behaviour)
+    serve(flags.model, int(flags.port or configured_port(config)), behaviour)
+
+
+def configured_port(config: Path | None) -> int:
+    """`port:` of the configuration, or the real program's default."""
+    lines = config.read_text().splitlines() if config and config.is_file() else []
+    return next((int(line[5:]) for line in lines if line.startswith("port:")), 8080)
 
 
 def serve(model: str, port: int, behaviour: dict[str, Any]) -> None:

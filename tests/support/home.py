@@ -45,6 +45,8 @@ class Home:
         }
         self.program = "macprovider-cli"
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.at_end: list[Callable[[], object]] = []
+        """What a live provider or another installed thing has to take down, once the agent is gone."""
 
     # --- what the test sets up ---------------------------------------------------------------------
 
@@ -220,6 +222,8 @@ class Home:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.daemon.wait(DEADLINE_S)
         try:
+            for end in self.at_end:
+                end()
             poll(lambda: not self.processes(), "no process of this home is left")
             poll(lambda: port_is_free(self.port), "the port is free again")
         finally:
