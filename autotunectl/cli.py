@@ -20,7 +20,7 @@ from autotuned import __version__, wire
 EXIT_HELP = """\b
 Exit codes: 0 ok, 1 internal error, 2 bad request, 3 nothing feasible, 4 budget used up, 5 partial
 recommendation, 6 interrupted, 7 provider conflict, 8 damaged weights, 9 agent not reachable, 10 busy,
-11 no such run, 12 apply refused, 13 restore outstanding, 130 Ctrl-C."""
+11 no such run, 12 apply refused, 13 restore outstanding, 20 stale, 21 never tuned, 130 Ctrl-C."""
 
 
 COMMANDS: Mapping[str, str] = {
@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "cancel": "follow",
     "show": "results",
     "runs": "results",
+    "check-stale": "stale",
     "daemon": "daemon",
     "rpc": "tools",
     "dial-stdio": "tools",

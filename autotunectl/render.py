@@ -100,6 +100,8 @@ def status(document: Mapping[str, Any]) -> str:
     lines = [
         f"agent     version {agent['version']}, pid {agent['pid']}, since {agent['started_at']}"
     ]
+    if document.get("stale"):
+        lines.append(f"recipe    {staleness(document['stale'])}")
     if run is None:
         return "\n".join([*lines, "run       none yet: autotunectl start"])
     ended = run.get("exit_reason") or "running"
@@ -124,6 +126,15 @@ def status(document: Mapping[str, Any]) -> str:
     ]
     lines += [f"warning   {warning}" for warning in run.get("warnings", ())]
     return "\n".join(lines)
+
+
+def staleness(document: Mapping[str, Any]) -> str:
+    """Whether the last good recipe still holds, on one line."""
+    if document["never_tuned"]:
+        return "never tuned: autotunectl start"
+    if document["stale"]:
+        return f"stale: {'; '.join(document['reasons'])}"
+    return f"fresh: nothing has changed since {document['last_run_id']}"
 
 
 def doing(run: Mapping[str, Any]) -> str:

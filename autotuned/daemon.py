@@ -20,6 +20,7 @@ from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent, Host
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
+from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning
 from autotuned.host.clock import utc_now
 from autotuned.host.files import Lock, lock_holder, private_folder, take_lock
@@ -81,8 +82,10 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             environ=environ,
         )
         agent = Agent(settings, records, events, host)
+        staleness = Staleness(agent, records, machine, settings.provider.kind)
+        stack.push_async_callback(staleness.close)
         stopping = asyncio.Event()
-        pieces = Pieces(settings, agent, records, events, utc_now(), stopping.set)
+        pieces = Pieces(settings, agent, records, events, staleness, utc_now(), stopping.set)
         server = Server(settings.socket, table(pieces))
         await server.start()
         stack.push_async_callback(server.close)

@@ -140,9 +140,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What the recipe is valid for. `ram_bytes` is physical memory, `ram_gb` the rounded figure."""
+    """What the recipe is valid for. `ram_bytes` is physical memory, `ram_gb` the rounded figure.
+
+    `os_build` is finer than the version and no part of the recipe; empty where the system does not tell.
+    """
 
     ram_gb: int
     chip: str
     os_version: str
     ram_bytes: int
+    os_build: str = ""

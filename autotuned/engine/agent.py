@@ -95,7 +95,7 @@ class Agent:
     async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params)
-        provider, binary, planned = await self._plan(request)
+        provider, binary, planned = await self.prepare(request)
         candidates = []
         for candidate in planned.candidates:
             weights = await prewarm(candidate.model, provider.weights, self._host.environ)
@@ -132,9 +132,10 @@ class Agent:
     async def _begin(
         self, active: Active, params: Mapping[str, Any], began: float
     ) -> dict[str, Any]:
+        await asyncio.to_thread(self._host.machine.refresh)
         try:
             request = parse(params)
-            provider, binary, planned = await self._plan(request)
+            provider, binary, planned = await self.prepare(request)
             found = await self._conflicts(provider, request)
             if found:
                 raise conflict(found, request.port, drain=request.drain)
@@ -155,7 +156,11 @@ class Agent:
         active.task = asyncio.create_task(work, name=f"run {active.run_id}")
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
 
-    async def _plan(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
+    async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
+        """What would serve a request's candidates, and in which order they are tried; changes nothing.
+
+        Raises ConfigError or ProviderMissing.
+        """
         provider = self._host.choose(request.provider or self._settings.provider.kind)
         binary = await provider.locate()
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]

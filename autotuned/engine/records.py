@@ -53,13 +53,15 @@ class Records:
     async def begin(self, run_id: str, plan: Plan, provider: str, binary_version: str) -> None:
         """Write a run that begins now."""
         models = [candidate.model for candidate in plan.candidates]
-        row = _row(run_id, plan.request, models, self._machine.facts(), binary_version)
+        facts = self._machine.facts()
+        row = _row(run_id, plan.request, models, facts, binary_version)
         details = {
             "trigger": plan.request.trigger,
             "provider": provider,
             "warnings": list(plan.warnings),
             "seed": plan.seed,
             "request": plan.request.model_dump(mode="json"),
+            "os_build": facts.os_build,
         }
         await self.database.ask(runs.begin, row, details)
 
@@ -101,6 +103,10 @@ class Records:
     async def recent(self, limit: int, before: str | None) -> list[RunRow]:
         """Runs, newest first."""
         return await self.database.ask(runs.newest, limit, before)
+
+    async def last_good(self) -> RunRow | None:
+        """The newest run that ended `ok`."""
+        return await self.database.ask(runs.last_good)
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
         """The trials of a run, oldest first."""

@@ -106,7 +106,10 @@ class Machine(Protocol):
     """Facts and strain of this machine."""
 
     def facts(self) -> MachineFacts:
-        """RAM, chip and OS as the recipe names them (4-surface)."""
+        """RAM, chip and OS as the recipe names them (4-surface), as they were when last asked for."""
+
+    def refresh(self) -> MachineFacts:
+        """The same, asked again. Blocks."""
 
     def pressure(self) -> Pressure:
         """Memory pressure now."""

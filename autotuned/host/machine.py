@@ -1,27 +1,25 @@
 """What this machine is, and how hard a candidate presses it.
 
-Facts come from the system's own tools by absolute path, each with a deadline; what cannot be asked
-reads `unknown` rather than stopping anything.
+Facts come from the system's own tools, each with a deadline; what cannot be asked reads `unknown` rather
+than stopping anything. A `sw_vers` makes it a Mac, as a `launchctl` makes it a machine with launchd.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 
 from autotuned.core.model import MachineFacts
+from autotuned.host import tools
 from autotuned.host.interface import Pressure
 from autotuned.host.ports import members
 
 GIB = 2**30
-TOOL_DEADLINE_S = 5.0
 DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
 
 STALLED_CRITICAL, STALLED_WARNING = 40.0, 10.0
@@ -38,23 +36,26 @@ class ThisMachine:
         self._facts: MachineFacts | None = None
 
     def facts(self) -> MachineFacts:
-        """RAM, chip and OS as the recipe names them; asked once, they do not change under a running agent."""
-        if self._facts is None:
-            self._facts = _darwin_facts() if sys.platform == "darwin" else _linux_facts()
+        """RAM, chip and OS as the recipe names them, as they were when last asked for."""
+        return self._facts or self.refresh()
+
+    def refresh(self) -> MachineFacts:
+        """Ask again: an update may have come under a running agent. Blocks for as long as the tools take."""
+        self._facts = _mac_facts() if tools.find("sw_vers") else _linux_facts()
         return self._facts
 
     def pressure(self) -> Pressure:
         """Memory pressure now, as the kernel judges it."""
         if sys.platform == "darwin":
             return DARWIN_LEVELS.get(
-                _sysctl("kern.memorystatus_vm_pressure_level"), Pressure.NORMAL
+                tools.ask("sysctl", "-n", "kern.memorystatus_vm_pressure_level"), Pressure.NORMAL
             )
         return linux_pressure(_read("/proc/pressure/memory"), _read("/proc/meminfo"))
 
     def thermals_nominal(self) -> bool:
         """False while the machine says that heat slows it down; True where it does not say."""
         if sys.platform == "darwin":
-            said = _tool("/usr/bin/notifyutil", "-g", "com.apple.system.thermalpressurelevel")
+            said = tools.ask("notifyutil", "-g", "com.apple.system.thermalpressurelevel")
             return said.split()[-1:] in ([], ["0"])
         return not any(map(_zone_is_hot, Path("/sys/class/thermal").glob("thermal_zone*")))
 
@@ -96,21 +97,30 @@ def _zone_is_hot(zone: Path) -> bool:
     return now.isdigit() and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
 
 
-def _darwin_facts() -> MachineFacts:
-    ram = int(_sysctl("hw.memsize") or 0) or psutil.virtual_memory().total
-    version = _tool("/usr/bin/sw_vers", "-productVersion") or "unknown"
-    chip = _sysctl("machdep.cpu.brand_string") or platform.machine()
+def _mac_facts() -> MachineFacts:
+    told = tools.ask("sysctl", "-n", "hw.memsize")
+    ram = int(told) if told.isdigit() else psutil.virtual_memory().total
+    version = tools.ask("sw_vers", "-productVersion") or "unknown"
     return MachineFacts(
-        ram_gb=round(ram / GIB), chip=chip, os_version=f"macOS {version}", ram_bytes=ram
+        ram_gb=round(ram / GIB),
+        chip=tools.ask("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine(),
+        os_version=f"macOS {version}",
+        ram_bytes=ram,
+        os_build=tools.ask("sysctl", "-n", "kern.osversion")
+        or tools.ask("sw_vers", "-buildVersion"),
     )
 
 
 def _linux_facts() -> MachineFacts:
     ram = psutil.virtual_memory().total
-    chip = _field(_read("/proc/cpuinfo"), "model name", ":") or platform.machine()
-    release = _field(_read("/etc/os-release"), "PRETTY_NAME", "=") or platform.system()
+    release = _read("/etc/os-release")
+    build = _field(release, "BUILD_ID", "=") or _field(release, "VERSION", "=")
     return MachineFacts(
-        ram_gb=math.ceil(ram / GIB), chip=chip, os_version=release.strip('"'), ram_bytes=ram
+        ram_gb=math.ceil(ram / GIB),
+        chip=_field(_read("/proc/cpuinfo"), "model name", ":") or platform.machine(),
+        os_version=_field(release, "PRETTY_NAME", "=").strip('"') or platform.system(),
+        ram_bytes=ram,
+        os_build=build.strip('"'),
     )
 
 
@@ -127,24 +137,3 @@ def _read(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _sysctl(name: str) -> str:
-    return _tool("/usr/sbin/sysctl", "-n", name)
-
-
-def _tool(*command: str) -> str:
-    environ = {**os.environ, "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TOOL_DEADLINE_S,
-            stdin=subprocess.DEVNULL,
-            env=environ,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

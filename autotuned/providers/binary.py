@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -140,6 +141,17 @@ def last_line(text: str) -> str | None:
         if kept:
             return kept[:VERSION_LIMIT]
     return None
+
+
+async def digest(path: Path) -> str:
+    """What stands for the version of a program that has none: `sha256:` and the hash of its file. Raises ProviderMissing."""
+    try:
+        with path.open("rb") as file:
+            found = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+    except OSError as error:
+        message = f"{path}: cannot be read: {error}"
+        raise ProviderMissing(message) from None
+    return f"sha256:{found.hexdigest()}"
 
 
 def _runs(path: Path) -> bool:

@@ -76,10 +76,11 @@ class MacProvider:
             )
             raise ProviderMissing(message)
         answer = await programs.ask([str(path), "--version"], self._environ)
-        version = programs.last_line(answer.out) or programs.last_line(answer.err)
-        if answer.code != 0 or version is None:
+        if answer.code != 0:
             message = f"{path} --version {answer.ended}: {answer.said}; install macprovider again"
             raise ProviderMissing(message)
+        version = programs.last_line(answer.out) or programs.last_line(answer.err)
+        version = version or await programs.digest(path)
         if "--no-join" not in await self._flags(path):
             message = (
                 f"{path} ({version}) is too old: its `serve --help` lists no --no-join, and without it "

@@ -104,6 +104,13 @@ def newest(db: sqlite3.Connection, limit: int, before: str | None = None) -> lis
     return [RunRow(*row) for row in rows]
 
 
+def last_good(db: sqlite3.Connection) -> RunRow | None:
+    """The newest run that ended `ok`: what this machine is known to serve."""
+    query = f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE exit_reason = 'ok' ORDER BY started_at_utc DESC, run_id DESC LIMIT 1"
+    row = db.execute(query).fetchone()
+    return RunRow(*row) if row else None
+
+
 def details_of(db: sqlite3.Connection, run_id: str) -> dict[str, Any]:
     """What is kept beside a run's row; empty for a prototype's run."""
     row = db.execute("SELECT details_json FROM run_details WHERE run_id = ?", (run_id,)).fetchone()

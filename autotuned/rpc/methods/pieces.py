@@ -11,6 +11,7 @@ from autotuned import __version__, wire
 from autotuned.engine.agent import Agent
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
+from autotuned.engine.staleness import Staleness
 from autotuned.rpc.method import Params
 from autotuned.settings import Settings
 
@@ -29,6 +30,7 @@ class Pieces:
     agent: Agent
     records: Records
     events: Events
+    staleness: Staleness
     started_at: str
     shut_down: Callable[[], None]
 

@@ -55,11 +55,13 @@ def methods(pieces: Pieces) -> list[Method]:
         return await agent.start(request if params.get("dry_run", False) is False else params)
 
     async def status(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        glanced = await pieces.staleness.glance()
         return {
             "daemon": pieces.version(),
             "run": await agent.status(params["run_id"]),
             "live_provider": None,
             "lease": None,
+            "stale": None if glanced is None else glanced.document(),
         }
 
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
