@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "cancel": "follow",
     "show": "results",
     "runs": "results",
+    "compare": "compare",
     "check-stale": "stale",
     "daemon": "daemon",
     "rpc": "tools",

@@ -20,6 +20,11 @@ def number(value: Any, unit: str = "", digits: int = 1) -> str:
     return "-" if value is None else f"{value:,.{digits}f}{unit}"
 
 
+def gigabytes(size: Any) -> str:
+    """Bytes as GB with two digits; a dash where unknown."""
+    return "-" if size is None else f"{size / 2**30:,.2f} GB"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as `1:02:03` or `2:03`; a dash where unknown."""
     if seconds is None:
@@ -247,7 +252,9 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
 
 
 def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
-    table: Table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "")]
+    table: Table = [
+        ("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "MEMORY", "")
+    ]
     for cell in cells:
         chosen = cell["knobs"]
         table.append(
@@ -258,6 +265,7 @@ def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
                 number(cell["tps_median"], "", 2),
                 number(cell["ttft_p95_ms"], " ms", 0),
                 number(cell["load_ms"], " ms", 0),
+                gigabytes(cell.get("peak_rss_bytes")),
                 cell["reason"] or ("kept" if cell["kept"] else ""),
             )
         )

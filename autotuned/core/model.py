@@ -98,6 +98,24 @@ class Strain:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Where a trial's time went, in ms, in this order; None for a part that it never came to.
+
+    `pause`: the cool-down before a cell. `prewarm`: bringing the weights in and checking them. `load`:
+    from the start of the program until it serves. `warm`: the disposable request. `measure`: all
+    replicates. `stop`: until the program is gone and its port free. A part cut short counts as far as
+    it came.
+    """
+
+    pause_ms: float | None = None
+    prewarm_ms: float | None = None
+    load_ms: float | None = None
+    warm_ms: float | None = None
+    measure_ms: float | None = None
+    stop_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a trial is not feasible. `reason` is a sentence of at most 480 characters."""
 
@@ -110,7 +128,7 @@ class Trial:
     """One evaluated configuration: a probe (stage 1, `knobs` None) or a cell (stage 2).
 
     `failure` None means feasible. `kept` True means: became the best at that moment (stage 2 only).
-    `load_ms` is start, readiness and warm-up together; `timings` maps a phase to milliseconds.
+    `load_ms` is start, readiness and warm-up together, of a trial that came so far; `spent` has every part.
     """
 
     stage: int
@@ -124,6 +142,7 @@ class Trial:
     load_ms: float | None = None
     kept: bool = False
     strain: Strain = Strain()
+    spent: Spent = Spent()
     started_at: str = ""
     ended_at: str = ""
 

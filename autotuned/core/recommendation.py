@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from autotuned.core.candidates import alternates, smallest_first
 from autotuned.core.model import (
@@ -26,11 +26,14 @@ from autotuned.core.model import (
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
 from autotuned.core.stats import pooled_relative_spread
-from autotuned.wire import SPEC_VERSION
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+"""UTC, ISO 8601, with `Z`."""
 
 
 class MachineDocument(_Document):
@@ -71,7 +74,9 @@ class RecommendationDocument(_Document):
     ttft_p95_ms: float
     replicates: int
     serve_command: str
-    partial: Literal[True] | None = Field(default=None, exclude_if=lambda value: value is None)
+    partial: Annotated[Literal[True] | None, WithJsonSchema({"const": True})] = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 class InfeasibleDocument(_Document):
@@ -107,6 +112,7 @@ class CellDocument(_Document):
     decode_tps: float | None
     prefill_tps: float | None
     load_ms: float | None
+    peak_rss_bytes: int | None = None
     fits: bool
     kept: bool
     reason: str | None
@@ -132,10 +138,10 @@ class AppliedDocument(_Document):
 class ResultDocument(_Document):
     """The result of one run, finished or not."""
 
-    spec_version: str = SPEC_VERSION
+    spec_version: Literal["SPEC-013 v0.3"]
     run_id: str
-    started_at: str
-    ended_at: str | None
+    started_at: Timestamp
+    ended_at: Timestamp | None
     machine: MachineDocument
     inputs: InputsDocument
     recommendation: RecommendationDocument | None
@@ -156,8 +162,15 @@ class ResultDocument(_Document):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the result document."""
-    return ResultDocument.model_json_schema(mode="serialization")
+    """The JSON Schema of the result document (draft 2020-12).
+
+    Open: a later version may add fields, so a reader must pass over those that it does not know.
+    """
+    schema = ResultDocument.model_json_schema(mode="serialization")
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("additionalProperties", None)
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, **schema, "title": "Result of one run of autotuned"}
 
 
 def recipe_hash(
@@ -291,6 +304,7 @@ def cells(history: Sequence[Trial]) -> list[CellDocument]:
             decode_tps=_mean(replicate.decode_tps for replicate in trial.replicates),
             prefill_tps=_mean(replicate.prefill_tps for replicate in trial.replicates),
             load_ms=trial.load_ms,
+            peak_rss_bytes=trial.strain.peak_rss_bytes,
             fits=trial.fits,
             kept=trial.kept,
             reason=trial.failure.reason if trial.failure else None,

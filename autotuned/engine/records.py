@@ -6,6 +6,7 @@ nothing about a run.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -190,6 +191,7 @@ class Records:
                 facts, row.binary_version, models, row.target_context, answer.model, best
             )
         document = public.ResultDocument(
+            spec_version=wire.SPEC_VERSION,
             run_id=row.run_id,
             started_at=row.started_at_utc,
             ended_at=row.ended_at_utc,
@@ -289,6 +291,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "peak_rss_bytes": trial.strain.peak_rss_bytes,
         "worst_pressure": trial.strain.worst_pressure,
         "nice": trial.strain.nice,
+        "spent": dataclasses.asdict(trial.spent),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "samples": [

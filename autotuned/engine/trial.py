@@ -7,12 +7,13 @@ can disappoint is a value there. Must not know which step comes next, the budget
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,16 @@ from typing import Any, TypeVar
 import httpx
 
 from autotuned.core import gate, stats
-from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    Failure,
+    FailureKind,
+    Knobs,
+    Replicate,
+    Spent,
+    Strain,
+    Trial,
+)
 from autotuned.engine import chat
 from autotuned.engine.prompt import Calibration
 from autotuned.host.clock import utc_now
@@ -111,7 +121,7 @@ class TrialRun:
         self._started_at = utc_now()
         self._replicates: list[Replicate] = []
         self._load_ms: float | None = None
-        self._strain = Strain()
+        self._strain, self._spent = Strain(), Spent()
         self._child: Child | None = None
         self._measuring = False
 
@@ -120,7 +130,8 @@ class TrialRun:
         try:
             failure = await self._evaluate()
         finally:
-            await uncancelled(self._stop())
+            with self._spending("stop_ms"):
+                await uncancelled(self._stop())
         return self.record(failure)
 
     def record(self, failure: Failure | None) -> Trial:
@@ -139,17 +150,30 @@ class TrialRun:
             ttft_p95_ms=stats.p95_nearest_rank(ttft) if ttft else None,
             load_ms=self._load_ms,
             strain=self._strain,
+            spent=self._spent,
             started_at=self._started_at,
             ended_at=utc_now(),
         )
 
     # --- the way of a trial ----------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _spending(self, part: str) -> Iterator[None]:
+        """Count the time inside as this part of the trial, also when it is cut short."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed_ms = (time.perf_counter() - began) * 1000
+            self._spent = replace(self._spent, **{part: elapsed_ms})
+
     async def _evaluate(self) -> Failure | None:
         if self._asked.stage == STAGE_CLIMB:
-            await asyncio.sleep(self._bench.cooldown_s)
-            await self._cooled_down()
-        weights = await self._bench.prewarm(self._asked.model)
+            with self._spending("pause_ms"):
+                await asyncio.sleep(self._bench.cooldown_s)
+                await self._cooled_down()
+        with self._spending("prewarm_ms"):
+            weights = await self._bench.prewarm(self._asked.model)
         if isinstance(weights, Failure):
             return weights
         self._bench.publish("prewarm.done", **self._asked.named(), bytes=weights.weights_bytes)
@@ -189,23 +213,26 @@ class TrialRun:
 
     async def _serve(self, launch: Launch, weights: Weights) -> Failure | None:
         began = time.perf_counter()
-        try:
-            child = await self._start(launch)
-        except OSError as error:
-            return Failure(FailureKind.START, f"cannot be started: {error}")
         async with chat.new_client() as client:
-            failure = await self._ready(client, child, launch)
+            with self._spending("load_ms"):
+                try:
+                    child = await self._start(launch)
+                except OSError as error:
+                    return Failure(FailureKind.START, f"cannot be started: {error}")
+                failure = await self._ready(client, child, launch)
             if failure is not None:
                 return failure
             ready_ms = (time.perf_counter() - began) * 1000
             self._bench.publish(
                 "provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1)
             )
-            failure = await self._warm(client, child, launch)
+            with self._spending("warm_ms"):
+                failure = await self._warm(client, child, launch)
             if failure is not None:
                 return failure
             self._load_ms = (time.perf_counter() - began) * 1000
-            await self._measure(client, child, launch, weights)
+            with self._spending("measure_ms"):
+                await self._measure(client, child, launch, weights)
         return gate.judge(self._replicates, self._bench.gate_ttft_ms)
 
     def _launch(self, weights: Weights) -> Launch:

@@ -86,7 +86,17 @@ def m002_our_tables(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_public_tables, m002_our_tables)
+def m003_where_a_trials_time_went(db: sqlite3.Connection) -> None:
+    """Each part of a trial in milliseconds; unknown for trials from before."""
+    for part in ("pause", "prewarm", "load", "warm", "measure", "stop"):
+        db.execute(f"ALTER TABLE trial_details ADD COLUMN spent_{part}_ms REAL")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    m001_public_tables,
+    m002_our_tables,
+    m003_where_a_trials_time_went,
+)
 
 
 def refuse_newer(db: sqlite3.Connection, path: str) -> None:

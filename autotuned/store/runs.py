@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuned.core.gate import bounded
-from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Spent, Strain, Trial
 from autotuned.core.stats import median
 from autotuned.store.database import transaction
 
 _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
 )
+_SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(Spent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,17 @@ def last_good(db: sqlite3.Connection) -> RunRow | None:
     return RunRow(*row) if row else None
 
 
+def good(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
+    """Runs that ended `ok` with a recommendation, newest first; `before` as for `newest`."""
+    where, values = "exit_reason = 'ok' AND recommendation_json IS NOT NULL", []
+    if before is not None:
+        where += " AND (started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
+        values = [before]
+    order = "ORDER BY started_at_utc DESC, run_id DESC LIMIT ?"
+    query = f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE {where} {order}"
+    return [RunRow(*row) for row in db.execute(query, (*values, limit))]
+
+
 def details_of(db: sqlite3.Connection, run_id: str) -> dict[str, Any]:
     """What is kept beside a run's row; empty for a prototype's run."""
     row = db.execute("SELECT details_json FROM run_details WHERE run_id = ?", (run_id,)).fetchone()
@@ -153,20 +165,22 @@ def append_trial(
         )
         trial_id = cursor.lastrowid or 0
         failure, strain = trial.failure, trial.strain
+        details = {
+            "trial_id": trial_id,
+            "rank": trial.rank,
+            "failure_kind": failure and failure.kind.value,
+            "failure_reason": failure and failure.reason,
+            "load_ms": trial.load_ms,
+            "peak_rss_bytes": strain.peak_rss_bytes,
+            "worst_pressure": strain.worst_pressure,
+            "nice": strain.nice,
+            "started_at_utc": trial.started_at,
+            "ended_at_utc": trial.ended_at,
+            **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
+        }
+        columns, marks = ", ".join(details), ", ".join("?" for _ in details)
         db.execute(
-            "INSERT INTO trial_details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                trial_id,
-                trial.rank,
-                failure and failure.kind.value,
-                failure and failure.reason,
-                trial.load_ms,
-                strain.peak_rss_bytes,
-                strain.worst_pressure,
-                strain.nice,
-                trial.started_at,
-                trial.ended_at,
-            ),
+            f"INSERT INTO trial_details({columns}) VALUES ({marks})", tuple(details.values())
         )
         names, marks = ", ".join(_SAMPLE_FIELDS), ", ".join("?" for _ in _SAMPLE_FIELDS)
         db.executemany(
@@ -186,10 +200,12 @@ def append_trial(
 
 def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     """The trials of a run, oldest first, equal to those that were appended."""
+    spent = ", ".join(f"d.{column}" for column in _SPENT_COLUMNS)
     rows = db.execute(
         "SELECT t.id, t.stage, t.model, t.kv_bits, t.max_batch, t.max_context_cap, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
-        "d.nice, d.started_at_utc, t.fits, t.notes FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
+        f"d.nice, d.started_at_utc, t.fits, t.notes, {spent} "
+        "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
     ).fetchall()
@@ -228,7 +244,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     (_, stage, model, kv_bits, batch, context, tps, ttft, kept, ts, rank, kind, reason, load_ms) = (
         row[:14]
     )
-    (rss, pressure, nice, started, fits, notes) = row[14:]
+    (rss, pressure, nice, started, fits, notes) = row[14:20]
     failure = Failure(FailureKind(kind), reason) if kind else None
     if rank is None and not fits:  # a prototype's row: its reason is only in the notes
         failure = Failure(FailureKind.GATE, notes or "")
@@ -244,6 +260,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         load_ms=load_ms,
         kept=bool(kept),
         strain=Strain(rss, pressure or "normal", nice),
+        spent=Spent(*row[20:]),
         started_at=started or ts,
         ended_at=ts,
     )

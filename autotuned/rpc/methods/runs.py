@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from autotuned import wire
-from autotuned.core.recommendation import ResultDocument
+from autotuned.core.recommendation import json_schema
 from autotuned.core.request import TuneRequest
 from autotuned.engine.records import summary, trial_document
 from autotuned.rpc.connection import Connection
@@ -97,9 +97,7 @@ def methods(pieces: Pieces) -> list[Method]:
         Method("start", begin, start, StartParams, errors=started, validates_itself=True),
         Method("status", looks, status, RunParams, errors=unknown),
         Method("cancel", "ask a run to end; idempotent", cancel, RunParams, errors=unknown),
-        Method(
-            "result", "the public document of a run", result, RunParams, ResultDocument, unknown
-        ),
+        Method("result", "the public document of a run", result, RunParams, json_schema(), unknown),
         Method("runs", "a table of runs, newest first", runs, RunsParams),
         Method("trials", samples, trials, OneRunParams, errors=unknown),
         Method("wait", "a run's summary once it has ended", wait, WaitParams, errors=unknown),
