@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUIET := $(VENV)/setup.log
 
-.PHONY: demo test test-fast check benchmarks clean
+.PHONY: demo test test-fast check benchmarks schema clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -28,6 +28,10 @@ check: $(VENV)/.dev
 
 benchmarks: $(VENV)/.dev
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+schema: $(VENV)/.dev
+	@$(BIN)/python -c 'import json; from autotuned.core.recommendation import json_schema; \
+	print(json.dumps(json_schema(), indent=2))' > docs/result.schema.json
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

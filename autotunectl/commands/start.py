@@ -121,12 +121,25 @@ def _request_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--wait", is_flag=True, help="Follow the run, then print the recommendation; Ctrl-C cancels it."
 )
+@click.option(
+    "--compare",
+    "comparing",
+    is_flag=True,
+    help="At the end set it against the previous good run; means --wait.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
 @click.pass_obj
 def start(
-    reach: Reach, /, wait: bool, dry_run: bool, as_json: bool, verbose: bool, **request: Any
+    reach: Reach,
+    /,
+    wait: bool,
+    comparing: bool,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
+    **request: Any,
 ) -> None:
     """Start a run; it goes on without this terminal.
 
@@ -151,6 +164,7 @@ def start(
             warn(found["warnings"])
             click.echo(as_text(found) if as_json else render.plan(found))
             return
+        wait = wait or comparing
         if wait:
             interrupts.hold()
         try:
@@ -163,7 +177,7 @@ def start(
         if not wait:
             _announce(begun, as_json=as_json)
             return
-        _wait_for(reach, begun["run_id"], interrupts, as_json=as_json)
+        _wait_for(reach, begun["run_id"], interrupts, as_json=as_json, comparing=comparing)
 
 
 class Interrupts:
@@ -197,7 +211,9 @@ class Interrupts:
         self._pending = True
 
 
-def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: bool) -> NoReturn:
+def _wait_for(
+    reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: bool, comparing: bool
+) -> NoReturn:
     """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone."""
     from autotunectl import display
 
@@ -220,8 +236,22 @@ def _wait_for(reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: boo
     with reach.again() as client:
         client.wait(run_id)
         document = client.call("result", run_id=run_id)
-    present(document, as_json=as_json)
+        present(document, as_json=as_json)
+        if comparing:
+            _compare(client, run_id, on_stderr=as_json)
     sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
+
+
+def _compare(client: Client, run_id: str, *, on_stderr: bool) -> None:
+    """Set the run against the previous good one; stdout holds nothing but the document where that is JSON."""
+    from autotunectl import render_compare
+
+    try:
+        found = client.call("compare", b=run_id)
+    except CallError as error:
+        click.echo(f"nothing to compare: {error.message}", err=True)
+        return
+    click.echo("\n" + render_compare.comparison(found), err=on_stderr)
 
 
 def _announce(begun: dict[str, Any], *, as_json: bool) -> None:
