@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from autotunectl import render
-from autotunectl.client import CallError
+from autotunectl.client import CallError, Client
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
 from autotuned import wire
