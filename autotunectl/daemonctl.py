@@ -1,17 +1,19 @@
-"""Starting and stopping the agent where no service manager does: detached, once, and only when needed."""
+"""Starting and stopping the agent: through its job where that is installed, else detached; once, and only when needed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotunectl.client import Client, ClientError, Unreachable
+from autotuned import wire
+
+if TYPE_CHECKING:
+    from autotunectl.service import Service
 
 START_S = 15.0
 STOP_S = 90.0
@@ -32,16 +34,63 @@ def connect(path: str | None, *, autostart: bool) -> Client:
 
 
 def start(path: str | None) -> dict[str, Any]:
-    """Start the agent detached and return its `version` once it answers. Raises Unreachable with its own words.
+    """Start the agent and return its `version` once it answers. Raises Unreachable with its own words.
 
     Where two clients do this at once, one agent refuses because the other holds the home: both clients
     then find that other one.
     """
+    service = _installed(path)
+    return _detached(path) if service is None else _through(service, path)
+
+
+def _installed(path: str | None) -> Service | None:
+    """The service manager whose job is installed; None for a socket of one's own, which is not the job's."""
+    from autotunectl import service
+
+    found = service.find() if path in (None, wire.socket_path()) else None
+    return found if found is not None and found.path.is_file() else None
+
+
+def _through(service: Service, path: str | None) -> dict[str, Any]:
+    from autotunectl.service import ServiceError
+
+    try:
+        service.start()
+    except ServiceError as error:
+        message = f"{error}; {error.remedy}" if error.remedy else str(error)
+        raise Unreachable(message) from None
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
+            version: dict[str, Any] = client.call("version")
+            return version
+        time.sleep(0.05)
+    message = f"the agent's job was started, but it does not answer: {last_words(service.kind)}"
+    raise Unreachable(message)
+
+
+def last_words(kind: str) -> str:
+    """What the job's agent has said last outside its own log, and where the rest is."""
+    if kind != "launchd":
+        return "see journalctl --user -u autotuned"
+    log = Path(wire.log_folder()) / "launchd.log"
+    try:
+        with log.open("rb") as written:
+            written.seek(max(0, log.stat().st_size - 4096))
+            said = written.read().decode("utf-8", errors="replace")
+    except OSError as error:
+        return f"{log}: {error.strerror}"
+    return f"{_reason(said)} (log: {log})"
+
+
+def _detached(path: str | None) -> dict[str, Any]:
+    from autotunectl.service import program
+
     log = _log_file()
     with log.open("ab") as output:
         begun = output.tell()
         agent = subprocess.Popen(
-            [*_program(), *(["--socket", path] if path else [])],
+            [*program.program(), *(["--socket", path] if path else [])],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -59,13 +108,17 @@ def start(path: str | None) -> dict[str, Any]:
         time.sleep(0.02)
     with log.open("rb") as written:
         written.seek(begun)
-        said = written.read(4096).decode("utf-8", errors="replace").strip().splitlines()
-    reason = next(
-        (line for line in reversed(said) if line.startswith("autotuned:")),
-        said[-1] if said else "it said nothing",
-    )
-    message = f"the agent did not start: {reason.removeprefix('autotuned: ')} (log: {log})"
+        said = written.read(4096).decode("utf-8", errors="replace")
+    message = f"the agent did not start: {_reason(said)} (log: {log})"
     raise Unreachable(message)
+
+
+def _reason(text: str) -> str:
+    """The agent's own line of complaint, else the last one."""
+    said = text.strip().splitlines()
+    last = said[-1] if said else "it said nothing"
+    found = next((line for line in reversed(said) if line.startswith("autotuned:")), last)
+    return found.removeprefix("autotuned: ")
 
 
 def stop(path: str | None) -> bool:
@@ -107,20 +160,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _program() -> list[str]:
-    beside = Path(sys.executable).with_name("autotuned")
-    if beside.is_file():
-        return [str(beside)]
-    found = shutil.which("autotuned")
-    return [found] if found else [sys.executable, "-m", "autotuned"]
-
-
 def _log_file() -> Path:
-    home = Path(os.environ.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        folder = home / "Library" / "Logs" / "autotuned"
-    else:
-        folder = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "autotuned"
+    folder = Path(wire.log_folder())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "start.log"
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))

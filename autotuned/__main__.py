@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import logging.handlers
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 
-from autotuned import __version__, settings
+from autotuned import __version__, logs, settings
 from autotuned.errors import AlreadyRunning, AutotunedError
-from autotuned.settings import Settings
-
-KEPT_LOGS = 5
 
 
 def main(words: list[str] | None = None) -> NoReturn:
@@ -45,7 +40,7 @@ def _run(flags: argparse.Namespace) -> None:
     try:
         orphans = daemon.sweep(os.environ)
         chosen = settings.load(os.environ, database=flags.db_path, socket=flags.socket)
-        _set_up_logs(chosen)
+        logs.set_up(chosen, os.environ)
         if orphans:
             structlog.get_logger(__name__).warning(
                 "ended candidates that a crash left behind", count=orphans
@@ -66,52 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--db-path", type=Path, help="database (AUTOTUNED_DB_PATH)")
     parser.add_argument("--version", action="version", version=f"autotuned {__version__}")
     return parser
-
-
-def _set_up_logs(chosen: Settings) -> None:
-    """JSON lines into a rotating file of ours; what a person reads on the terminal, if there is one."""
-    chosen.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    file = logging.handlers.RotatingFileHandler(
-        chosen.logs / "autotuned.log",
-        maxBytes=chosen.log.max_bytes,
-        backupCount=KEPT_LOGS,
-        encoding="utf-8",
-        delay=True,
-    )
-    json_lines: list[Any] = [
-        structlog.processors.dict_tracebacks,
-        structlog.processors.JSONRenderer(),
-    ]
-    text: list[Any] = [
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
-    ]
-    terminal = logging.StreamHandler(sys.stderr)
-    for handler, renderers in (
-        (file, json_lines if chosen.log.format == "json" else text),
-        (terminal, text),
-    ):
-        removed = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-        handler.setFormatter(
-            structlog.stdlib.ProcessorFormatter(
-                foreign_pre_chain=shared, processors=[removed, *renderers]
-            )
-        )
-    logging.basicConfig(level=chosen.log.level.upper(), handlers=[file, terminal], force=True)
-    for noisy in ("httpx", "httpcore", "huggingface_hub", "jsonrpcserver"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
 
 
 def _fail(error: AutotunedError, code: int) -> NoReturn:

@@ -6,7 +6,6 @@ comes over the socket can change a value here: programs and files are named by t
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +114,7 @@ def load(
         home=home,
         socket=socket or Path(wire.socket_path(environ)),
         database=database or Path(override or home / "autotune.sqlite"),
-        logs=_log_folder(environ),
+        logs=Path(wire.log_folder(environ)),
         **{name: getattr(sections, name) for name in _File.model_fields},
     )
 
@@ -128,10 +127,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"{path}: cannot be read: {error}"
         raise SettingsError(message, file=str(path), key="", rule=str(error)) from None
-
-
-def _log_folder(environ: Mapping[str, str]) -> Path:
-    home = Path(environ.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        return home / "Library" / "Logs" / "autotuned"
-    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "autotuned"

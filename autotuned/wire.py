@@ -31,6 +31,16 @@ def socket_path(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get(SOCKET_VARIABLE) or f"{config_folder(environ)}/run/autotuned.sock"
 
 
+def log_folder(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the agent's logs are: `~/Library/Logs/autotuned`, elsewhere `$XDG_STATE_HOME/autotuned`."""
+    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+    if sys.platform == "darwin":
+        return f"{home}/Library/Logs/autotuned"
+    return f"{environ.get('XDG_STATE_HOME') or f'{home}/.local/state'}/autotuned"
+
+
+LOG_NAME: Final = "autotuned.log"
+
 # --- limits of the socket (3-safety, "The socket is a door") -------------------------------------
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 64

@@ -45,4 +45,5 @@ class Pieces:
             "socket": str(self.settings.socket),
             "db_path": str(self.settings.database),
             "provider": self.settings.provider.kind,
+            "log_path": str(self.settings.logs / wire.LOG_NAME),
         }

@@ -1,0 +1,192 @@
+"""The agent as a job of this machine's service manager: written, validated, started, and taken away again.
+
+Idempotent, and never at a live provider's cost: nothing is stopped while a run is active (unless
+`force` cancels it) or while a live provider is still owed its restore. Must not know how a service
+manager is spoken to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotunectl import daemonctl
+from autotunectl.client import CallError, Client, ClientError, Unreachable
+from autotunectl.service import Job, Service, ServiceError, program
+from autotuned import __version__, wire
+
+ANSWERS_S = 60.0
+CANCELLED_S = 120.0
+
+
+class Refused(Exception):
+    """Not now: a run is active, or a restore is owed. `code` is what the client exits with."""
+
+    def __init__(self, message: str, code: int, remedy: str) -> None:
+        super().__init__(message)
+        self.code, self.remedy = code, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the operator wants: `socket` as on the command line; `say` tells them what is going on."""
+
+    socket: str | None
+    force: bool
+    say: Callable[[str], None]
+
+
+def install(service: Service, asked: Asked) -> dict[str, Any]:
+    """Make the job what it should be, and wait until its agent answers.
+
+    `{kind, path, program, changed, pid, version, where, warnings}`. Raises Refused, ServiceError, ClientError.
+    """
+    words = program.program()
+    if asked.socket:
+        words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
+    job = Job(words, program.environment(os.environ, words))
+    program.verify(program.program(), job.environment)
+    content = service.content(job)
+    loaded, agent = service.loaded(), _version(asked.socket)
+    same = _read(service.path) == content and _is_plain(service.path)
+    answers = agent is not None and loaded is not None and loaded.pid in (None, agent["pid"])
+    changed = not (same and answers and agent is not None and agent["version"] == __version__)
+    if changed:
+        _make_way(service, asked)
+        _write(service.path, content)
+        loaded = service.load()
+        agent = _answering(service, asked.socket)
+    return {
+        "kind": service.kind,
+        "path": str(service.path),
+        "program": list(words),
+        "where": loaded.where if loaded is not None else None,
+        "changed": changed,
+        "pid": agent["pid"] if agent is not None else None,
+        "version": agent["version"] if agent is not None else None,
+        "warnings": program.doubts(words),
+    }
+
+
+def uninstall(service: Service, asked: Asked) -> dict[str, Any]:
+    """Put a drained provider back, stop the job and take its file away: `{kind, path, changed}`.
+
+    Raises Refused, ServiceError, ClientError.
+    """
+    installed = service.path.is_symlink() or service.path.exists()
+    loaded = service.loaded()
+    if loaded is not None or installed:
+        _make_way(service, asked)
+    service.path.unlink(missing_ok=True)
+    if installed:
+        service.forget()
+    return {
+        "kind": service.kind,
+        "path": str(service.path),
+        "changed": installed or loaded is not None,
+    }
+
+
+def _make_way(service: Service, asked: Asked) -> None:
+    """No run, no lease, no agent: neither the job's nor one that was started without it."""
+    status = _status(asked.socket)
+    run = (status or {}).get("run")
+    if run is not None and run.get("state") == "running":
+        if not asked.force:
+            owed = (status or {}).get("lease") is not None
+            message = f"run {run['run_id']} is active" + (
+                ", and has stopped the live provider for its time" if owed else ""
+            )
+            remedy = "autotunectl watch, or add --force to cancel it first"
+            raise Refused(
+                message, wire.EXIT_RESTORE_OUTSTANDING if owed else wire.EXIT_BUSY, remedy
+            )
+        asked.say(f"cancelling run {run['run_id']}")
+        with Client(asked.socket) as client:
+            client.call("cancel", run_id=run["run_id"])
+            client.wait(run["run_id"], timeout_s=CANCELLED_S)
+    if ((_status(asked.socket) or {}).get("lease")) is not None:
+        message = "the live provider has been stopped and is still owed its restore"
+        raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+    if service.unload():
+        asked.say("the former job has been stopped")
+    if daemonctl.stop(asked.socket):
+        asked.say("the agent that ran without the job has been stopped")
+
+
+def _answering(service: Service, socket: str | None) -> dict[str, Any]:
+    """The `version` of the job's own agent, once it answers. Raises ServiceError with its last words."""
+    deadline = time.monotonic() + ANSWERS_S
+    found: dict[str, Any] | None = None
+    while time.monotonic() < deadline:
+        found, loaded = _version(socket), service.loaded()
+        if found is not None and loaded is not None and loaded.pid in (None, found["pid"]):
+            return found
+        time.sleep(0.1)
+    message = (
+        f"the job is loaded, but its agent does not answer: {daemonctl.last_words(service.kind)}"
+    )
+    raise ServiceError(message, "autotunectl logs; autotunectl doctor")
+
+
+def _version(socket: str | None) -> dict[str, Any] | None:
+    with contextlib.suppress(ClientError), Client(socket, connect_s=0.0) as client:
+        found: dict[str, Any] = client.request("version", {}, timeout_s=10.0)
+        return found
+    return None
+
+
+def _status(socket: str | None) -> dict[str, Any] | None:
+    """What the agent says; None where none runs. Raises ClientError for one that runs and cannot be asked."""
+    try:
+        with Client(socket, connect_s=0.0) as client:
+            found: dict[str, Any] = client.call("status")
+            return found
+    except Unreachable:
+        return None
+    except CallError as error:
+        message = f"the agent that runs does not tell its status ({error}); end it first: autotunectl daemon stop"
+        raise ClientError(message) from None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_plain(path: Path) -> bool:
+    """A regular file of ours that others may at most read: launchd ignores links, and refuses what others may write."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return not path.is_symlink() and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace the job's file whole: a regular file, 0644. Raises ServiceError."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    logs = Path(wire.log_folder())
+    try:
+        logs.mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )  # a job whose log cannot be opened dies with 78
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            part.chmod(0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        message = f"{error.filename or path}: cannot be written: {error.strerror}"
+        raise ServiceError(message, "see who owns that folder, and that it is writable") from None

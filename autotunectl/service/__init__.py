@@ -1,0 +1,128 @@
+"""The service manager of this machine, and the agent's job in it: launchd wherever there is a `launchctl`, else systemd.
+
+Both sides answer the same few questions. Must not know the agent's socket, nor when a job may be changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+ANSWER_S = 15.0
+"""No question to a service manager takes longer; one that hangs is killed and told."""
+
+
+class ServiceError(Exception):
+    """The service manager refused. `remedy` says what to do, where that is known."""
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job file says: the program with its arguments, absolute, and the environment beyond HOME and LANG."""
+
+    program: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A job that the manager knows: `where` (a launchd domain, or `user`), and its process, if one runs."""
+
+    where: str
+    pid: int | None
+
+
+class Service(Protocol):
+    """The agent's job."""
+
+    kind: str
+    """`launchd` or `systemd`."""
+    path: Path
+    """The job's file."""
+
+    def content(self, job: Job) -> bytes:
+        """The job's file for this program. Raises ServiceError where it would not be valid."""
+
+    def loaded(self) -> Loaded | None:
+        """Where the job is loaded; None when it is not."""
+
+    def load(self) -> Loaded:
+        """Load the job's file and start it. Raises ServiceError."""
+
+    def unload(self) -> bool:
+        """Stop the job and wait until the manager has forgotten it; False when it was not loaded. Raises ServiceError."""
+
+    def start(self) -> None:
+        """Start an installed job that does not run, loaded or not. Raises ServiceError."""
+
+    def forget(self) -> None:
+        """Undo what stays with the manager after the file has gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command answered; code -1: it did not answer in time, or could not be started."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """Its first line of complaint, for a message."""
+        lines = [line.strip() for line in f"{self.err}\n{self.out}".splitlines() if line.strip()]
+        return lines[0][:200] if lines else f"exit code {self.code}"
+
+
+def ask(argv: Sequence[str], timeout_s: float = ANSWER_S) -> Said:
+    """Run a command of the system to its end, without a terminal and in plain English. Never raises."""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired:
+        return Said(-1, "", f"{argv[0]} did not answer within {timeout_s:g} s")
+    except OSError as error:
+        return Said(-1, "", f"{argv[0]}: {error.strerror}")
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def template(name: str) -> bytes:
+    """A job's file as it is packed with the client."""
+    return resources.files("autotunectl").joinpath("launchd", name).read_bytes()
+
+
+def find() -> Service | None:
+    """The service manager of this machine; None where there is none that we know."""
+    launchctl, systemctl = shutil.which("launchctl"), shutil.which("systemctl")
+    if launchctl:
+        from autotunectl.service.launchd import LaunchdJob
+
+        return LaunchdJob(launchctl)
+    if systemctl:
+        from autotunectl.service.systemd import SystemdUnit
+
+        return SystemdUnit(systemctl)
+    return None
+
+
+def home() -> Path:
+    """The home whose agent this is."""
+    return Path(os.environ.get("HOME") or Path.home())
