@@ -65,15 +65,15 @@ def _through(service: Service, path: str | None) -> dict[str, Any]:
             version: dict[str, Any] = client.call("version")
             return version
         time.sleep(0.05)
-    message = f"the agent's job was started, but it does not answer: {last_words(service.kind)}"
+    message = f"the agent's job was started, but it does not answer: {last_words(service)}"
     raise Unreachable(message)
 
 
-def last_words(kind: str) -> str:
+def last_words(service: Service) -> str:
     """What the job's agent has said last outside its own log, and where the rest is."""
-    if kind != "launchd":
+    log = service.output
+    if log is None:
         return "see journalctl --user -u autotuned"
-    log = Path(wire.log_folder()) / "launchd.log"
     try:
         with log.open("rb") as written:
             written.seek(max(0, log.stat().st_size - 4096))

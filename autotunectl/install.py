@@ -59,7 +59,7 @@ def install(service: Service, asked: Asked) -> dict[str, Any]:
     changed = not (same and answers and agent is not None and agent["version"] == __version__)
     if changed:
         _make_way(service, asked)
-        _write(service.path, content)
+        _write(service, content)
         loaded = service.load()
         agent = _answering(service, asked.socket)
     return {
@@ -129,9 +129,7 @@ def _answering(service: Service, socket: str | None) -> dict[str, Any]:
         if found is not None and loaded is not None and loaded.pid in (None, found["pid"]):
             return found
         time.sleep(0.1)
-    message = (
-        f"the job is loaded, but its agent does not answer: {daemonctl.last_words(service.kind)}"
-    )
+    message = f"the job is loaded, but its agent does not answer: {daemonctl.last_words(service)}"
     raise ServiceError(message, "autotunectl logs; autotunectl doctor")
 
 
@@ -171,14 +169,13 @@ def _is_plain(path: Path) -> bool:
     return not path.is_symlink() and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(service: Service, content: bytes) -> None:
     """Replace the job's file whole: a regular file, 0644. Raises ServiceError."""
+    path = service.path
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    logs = Path(wire.log_folder())
     try:
-        logs.mkdir(
-            mode=0o700, parents=True, exist_ok=True
-        )  # a job whose log cannot be opened dies with 78
+        if service.output is not None:  # a job whose output cannot be opened dies with 78
+            service.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with part.open("xb") as file:
             part.chmod(0o644)

@@ -50,6 +50,10 @@ class Service(Protocol):
     path: Path
     """The job's file."""
 
+    @property
+    def output(self) -> Path | None:
+        """The file that takes what the agent says outside its own log, where the manager keeps none itself."""
+
     def content(self, job: Job) -> bytes:
         """The job's file for this program. Raises ServiceError where it would not be valid."""
 

@@ -16,7 +16,6 @@ import time
 from typing import Any
 
 from autotunectl.service import Job, Loaded, Said, ServiceError, ask, home, template
-from autotuned import wire
 
 LABEL = "live.streamvc.autotuned"
 NOT_LOADED, NO_DOMAIN = 113, (112, 125)
@@ -45,10 +44,11 @@ class LaunchdJob:
         self._launchctl = launchctl
         self._domains = tuple(f"{name}/{os.getuid()}" for name in ("gui", "user"))
         self.path = home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        self.output = home() / "Library" / "Logs" / "autotuned" / "launchd.log"
 
     def content(self, job: Job) -> bytes:
         """The filled in template, checked. Raises ServiceError."""
-        words = {"__HOME__": str(home()), "__LOGS__": wire.log_folder()}
+        words = {"__HOME__": str(home()), "__LOGS__": str(self.output.parent)}
         document = _filled(plistlib.loads(template(self.path.name)), words)
         document["ProgramArguments"] = list(job.program)
         document["EnvironmentVariables"] |= dict(job.environment)

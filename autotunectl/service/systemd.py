@@ -25,6 +25,7 @@ class SystemdUnit:
     def __init__(self, systemctl: str) -> None:
         self._systemctl = systemctl
         config = os.environ.get("XDG_CONFIG_HOME")
+        self.output = None  # the journal
         self.path = (Path(config) if config else home() / ".config") / "systemd" / "user" / UNIT
 
     def content(self, job: Job) -> bytes:
