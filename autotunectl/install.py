@@ -22,6 +22,8 @@ from autotunectl.service import Job, Service, ServiceError, program
 from autotuned import __version__, wire
 
 ANSWERS_S = 60.0
+DEAD_S = 4.0
+"""A job without a process for so long has crashed at its start, and waits to crash again."""
 CANCELLED_S = 120.0
 
 
@@ -123,11 +125,13 @@ def _make_way(service: Service, asked: Asked) -> None:
 def _answering(service: Service, socket: str | None) -> dict[str, Any]:
     """The `version` of the job's own agent, once it answers. Raises ServiceError with its last words."""
     deadline = time.monotonic() + ANSWERS_S
-    found: dict[str, Any] | None = None
-    while time.monotonic() < deadline:
+    lived = time.monotonic()
+    while time.monotonic() < min(deadline, lived + DEAD_S):
         found, loaded = _version(socket), service.loaded()
-        if found is not None and loaded is not None and loaded.pid in (None, found["pid"]):
+        pid = loaded.pid if loaded is not None else None
+        if found is not None and loaded is not None and pid in (None, found["pid"]):
             return found
+        lived = time.monotonic() if pid is not None else lived
         time.sleep(0.1)
     message = f"the job is loaded, but its agent does not answer: {daemonctl.last_words(service)}"
     raise ServiceError(message, "autotunectl logs; autotunectl doctor")

@@ -1,0 +1,169 @@
+"""Installing the agent as a job of a scripted launchd, from outside, with the real programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import plistlib
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.home import Home, Y, poll
+from tests.support.live import install_launchctl
+
+LABEL = "live.streamvc.autotuned"
+FORBIDDEN = {
+    "Nice",
+    "LowPriorityIO",
+    "LowPriorityBackgroundIO",
+    "EnableTransactions",
+    "EnablePressuredExit",
+    "SessionCreate",
+    "StartInterval",
+    "StartCalendarInterval",
+    "Sockets",
+    "LaunchOnlyOnce",
+    "Debug",
+}
+SLOW: dict[str, Any] = {"load_s": 20}
+
+
+def plist(home: Home) -> Path:
+    return home.path / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+
+def launchctl_calls(home: Home, verb: str) -> int:
+    lines = (home.bin / "launchctl-calls.jsonl").read_text().splitlines()
+    calls = [json.loads(line) for line in lines]
+    return sum(entry["call"][0] == verb and "code" in entry for entry in calls)
+
+
+def plan(home: Home, **planned: Any) -> None:
+    (home.bin / "launchctl-plan.json").write_text(json.dumps(planned))
+
+
+def test_install_starts_the_agent_as_a_job_and_again_changes_nothing_and_uninstall_reverses_it(
+    home: Home,
+) -> None:
+    install_launchctl(home)
+    first = home.ctl("install", "--json")
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert (told["kind"], told["changed"]) == ("launchd", True)
+    assert home.rpc("version")["pid"] == told["pid"]
+
+    written = plistlib.loads(plist(home).read_bytes())
+    assert stat.S_IMODE(plist(home).lstat().st_mode) == 0o644
+    assert written["Label"] == LABEL
+    assert written["RunAtLoad"] is True
+    assert written["KeepAlive"] == {"SuccessfulExit": False}
+    assert written["ExitTimeOut"] == 90
+    assert written["ProcessType"] == "Interactive"
+    assert written["AbandonProcessGroup"] is True
+    assert written["Umask"] == 0o077
+    assert written["StandardErrorPath"].startswith(f"{home.path}/Library/Logs/autotuned/")
+    assert not FORBIDDEN & set(written)
+    assert all(Path(word).is_absolute() for word in written["ProgramArguments"])
+    environment = written["EnvironmentVariables"]
+    assert environment["HOME"] == str(home.path)
+    assert {"LANG", "PATH"} <= set(environment)
+    assert "__" not in plist(home).read_text()
+
+    again = home.ctl("install", "--json")
+    assert json.loads(again.stdout)["changed"] is False
+    assert json.loads(again.stdout)["pid"] == told["pid"]
+    assert launchctl_calls(home, "bootstrap") == 1
+
+    assert home.ctl("uninstall").returncode == 0
+    assert not plist(home).exists()
+    assert not home.socket.exists()
+    assert "not installed" in home.ctl("uninstall").stdout
+
+
+def test_a_stopped_job_is_started_through_launchd_when_somebody_asks_for_it(home: Home) -> None:
+    install_launchctl(home)
+    assert home.ctl("install").returncode == 0
+    assert home.ctl("daemon", "stop").returncode == 0
+    assert home.ctl("status").returncode == 0
+    assert launchctl_calls(home, "kickstart") == 1
+    state = json.loads((home.bin / "launchctl-state.json").read_text())
+    assert state["jobs"][f"gui/{os.getuid()}/{LABEL}"]["pid"] == home.rpc("version")["pid"]
+
+
+@pytest.mark.slow
+def test_an_upgrade_replaces_the_job_even_while_the_old_one_dies_slowly(home: Home) -> None:
+    install_launchctl(home)
+    assert home.ctl("install").returncode == 0
+    before = home.rpc("version")["pid"]
+    plist(home).write_bytes(plist(home).read_bytes().replace(b"Interactive", b"Background"))
+    plan(home, dying_s=1.5, faults=[{"id": "eio", "verb": "bootstrap", "code": 5, "times": 2}])
+    done = home.ctl("install")
+    assert done.returncode == 0, done.stderr
+    assert plistlib.loads(plist(home).read_bytes())["ProcessType"] == "Interactive"
+    assert home.rpc("version")["pid"] != before
+
+
+@pytest.mark.slow
+def test_an_agent_that_runs_without_the_job_gives_way_to_it(home: Home) -> None:
+    install_launchctl(home)
+    detached = home.start_daemon()
+    done = home.ctl("install")
+    assert done.returncode == 0, done.stderr
+    assert detached.wait(10) == 0
+    assert home.rpc("version")["pid"] != detached.pid
+
+
+@pytest.mark.slow
+def test_no_run_is_cut_short_by_install_unless_forced(home: Home) -> None:
+    install_launchctl(home)
+    home.provider({Y: SLOW})
+    run_id = home.begin(Y)
+    refused = home.ctl("install")
+    assert refused.returncode == 10
+    assert run_id in refused.stderr
+    assert "--force" in refused.stderr
+    assert not plist(home).exists()
+    assert home.ctl("uninstall").returncode == 0  # nothing is installed: nothing to stop
+    assert home.rpc("status")["run"]["state"] == "running"
+    forced = home.ctl("install", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert home.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "remedy"), [(119, "launchctl enable"), (161, "Login Items")])
+def test_a_job_that_is_switched_off_is_told_with_its_remedy(
+    home: Home, code: int, remedy: str
+) -> None:
+    install_launchctl(home)
+    plan(home, faults=[{"id": "off", "verb": "bootstrap", "code": code}])
+    refused = home.ctl("install")
+    assert refused.returncode == 1
+    assert remedy in refused.stderr
+    assert refused.stderr.count("\n") <= 3
+
+
+@pytest.mark.slow
+def test_without_a_session_at_the_screen_the_job_goes_into_the_user_domain(home: Home) -> None:
+    install_launchctl(home)
+    plan(home, domains=["user"], absent=125)
+    done = home.ctl("install", "--json")
+    assert json.loads(done.stdout)["where"] == f"user/{os.getuid()}"
+    assert home.ctl("uninstall").returncode == 0
+    assert not home.socket.exists()
+
+
+@pytest.mark.slow
+def test_settings_that_cannot_be_used_are_told_by_install_with_file_key_and_rule(
+    home: Home,
+) -> None:
+    install_launchctl(home)
+    home.settings("[log]\nlevel = 3\n")
+    refused = home.ctl("install", timeout=90)
+    assert refused.returncode == 1
+    assert "autotuned.toml: log.level" in refused.stderr
+    assert home.ctl("uninstall").returncode == 0
+    poll(lambda: not home.processes(), "the crashing job is gone")
