@@ -6,6 +6,7 @@ Values are judged by the agent; the client only parses types.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +58,21 @@ class Commands(click.Group):
         found: click.Command = getattr(module, name.replace("-", "_"))
         return found
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run; what cannot be parsed is one line, a hint and exit 2, as everything else."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx is not None else "autotunectl"
+            fail(_sentence(error), error.exit_code, f"{path} --help")
+        except click.ClickException as error:
+            fail(error.format_message(), error.exit_code)
+        except click.Abort:
+            sys.exit(wire.EXIT_INTERRUPTED_HERE)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -66,6 +82,18 @@ class Commands(click.Group):
             fail(in_flags(error), wire.EXIT_OF_ERROR.get(error.code, 1), hint(error))
         except ClientError as error:
             fail(str(error), wire.EXIT_UNREACHABLE, "autotunectl daemon start")
+
+
+def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    if values:
+        from autotunectl.dial import BadHost, Host
+
+        for value in values:
+            try:
+                Host.parse(value)
+            except BadHost as error:
+                raise click.UsageError(str(error)) from None
+    return values
 
 
 @click.group(
@@ -79,6 +107,7 @@ class Commands(click.Group):
     "hosts",
     metavar="ssh://[USER@]NAME",
     multiple=True,
+    callback=_hosts,
     envvar="AUTOTUNED_HOST",
     help="The agent of another machine, through ssh; status, runs, check-stale and start take several.",
 )
@@ -98,3 +127,13 @@ def main(
         message = "--socket names an agent of this machine, --host one of another: give one of them"
         raise click.UsageError(message)
     ctx.obj = Reach(socket, autostart=not no_autostart, hosts=hosts)
+
+
+def _sentence(error: click.UsageError) -> str:
+    """What is wrong with the words, on one line, with the nearest command that exists."""
+    message = error.format_message().replace("\n", " ").rstrip(".")
+    import difflib
+
+    unknown = re.search(r"No such command '(.*)'", message)
+    near = difflib.get_close_matches(unknown[1], COMMANDS, 1) if unknown is not None else []
+    return f"{message}. Did you mean '{near[0]}'?" if near else message

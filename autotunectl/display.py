@@ -1,4 +1,4 @@
-"""Following a run: a display that is redrawn in place on a terminal, one plain line an event elsewhere.
+"""A run as it happens: a display that is redrawn in place on a terminal, one plain line an event elsewhere.
 
 Any number may follow the same run. Everything shown comes from the agent; nothing here ends a run.
 """
@@ -19,11 +19,26 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 REFRESH_S = 0.25
-KEPT_LINES = ("trial", "run.started", "run.finished", "budget.warning", "log")
+KEPT_LINES = (
+    "run.started",
+    "drain.begun",
+    "trial",
+    "budget.warning",
+    "log",
+    "restore.begun",
+    "restore.done",
+    "applied",
+    "run.finished",
+)
+"""Events whose line stays above the part that is redrawn."""
+BAR = "━", "╌"
 
 
 def follow(again: Callable[[], Client], run_id: str) -> str:
-    """Show a run until it has ended; its exit reason. `again` makes a client of its agent. Raises ClientError when the agent is gone for good."""
+    """Show a run until it has ended; its exit reason. `again` makes a client of its agent.
+
+    Raises ClientError when the agent is gone for good; one that is restarted meanwhile is found again.
+    """
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return _live(again, run_id)
     return _plain(again, run_id)
@@ -47,23 +62,24 @@ def _live(again: Callable[[], Client], run_id: str) -> str:
     console = Console(stderr=True, highlight=False)
     arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
     threading.Thread(target=_collect, args=(again, run_id, arrived), daemon=True).start()
-    client = again()
-    with Live(console=console, refresh_per_second=4, transient=True) as live, client:
+    lately: dict[str, Any] = {}
+    with Live(console=console, refresh_per_second=4, transient=True) as live, again() as client:
         while True:
             for event in _waiting(arrived):
                 if isinstance(event, ClientError):
                     raise event
+                _remember(lately, event)
                 line = render.event(event)
                 if line is not None and event["type"] in KEPT_LINES:
-                    live.console.print(line, markup=False)
+                    live.console.print(line, markup=False, style=_style(event))
                 if event["type"] == "run.finished":
                     return str(event["exit_reason"])
             try:
                 run = client.call("status", run_id=run_id)["run"]
             except ClientError as error:
-                live.update(f"waiting for the agent: {error}")
+                live.update(f"{error}; trying to reach the agent again")
                 continue
-            live.update(_panel(run, console.width))
+            live.update(_panel(run, lately, console.width))
 
 
 def _collect(
@@ -89,24 +105,68 @@ def _waiting(
         return
 
 
-def _panel(run: Mapping[str, Any], width: int) -> RenderableType:
+def _remember(lately: dict[str, Any], event: Mapping[str, Any]) -> None:
+    """Keep what `status` does not tell: the download that goes on, the newest figures of this trial."""
+    match event["type"]:
+        case "prewarm.progress":
+            lately["download"] = event
+        case "replicate":
+            lately["replicate"] = event
+        case "prewarm.done" | "provider.starting" | "trial":
+            lately.clear()
+        case _:
+            pass
+
+
+def _style(event: Mapping[str, Any]) -> str | None:
+    kind = event["type"]
+    if (kind == "trial" and not event["fits"]) or kind in ("budget.warning", "log"):
+        return "yellow"
+    if kind == "trial" and event["kept"]:
+        return "green"
+    return None
+
+
+def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> RenderableType:
     from rich.text import Text
 
     progress = run.get("progress") or {}
-    replicate = progress.get("replicate") or {}
-    done, total = replicate.get("index", 0), replicate.get("total", 0)
     room = max(10, min(40, width - 12))
-    filled = round(room * progress.get("fraction", 0.0))
-    best = run.get("best")
     lines = [
-        f"{'━' * filled}{'╌' * (room - filled)} {progress.get('fraction', 0.0):4.0%}",
+        f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
         f"{'cancelling' if run.get('cancelling') else run['phase']}: {render.doing(run)}",
-        f"replicates {'●' * done}{'○' * max(0, total - done)}",
+        _activity(progress, lately, room),
         f"elapsed {render.duration(progress.get('elapsed_s'))}  ETA {render.duration(progress.get('eta_s'))}  "
         f"budget left {render.duration(progress.get('budget_left_s'))}",
     ]
+    best = run.get("best")
     if best:
         lines.append(
             f"best {render.number(best['tps_median'], ' tok/s', 2)} with {render.knobs(best['knobs'])}"
         )
     return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], room: int) -> str:
+    """The download in bytes, or a dot for each replicate and the newest figures."""
+    if "download" in lately:
+        download = lately["download"]
+        total = download.get("total") or 0
+        share = download["bytes"] / total if total else 0.0
+        rate = download.get("rate")
+        speed = f", {render.size(rate)}/s" if rate else ""
+        return (
+            f"{_bar(share, room)} {render.size(download['bytes'])} of {render.size(total)}{speed}"
+        )
+    replicate = progress.get("replicate") or {}
+    done, total = replicate.get("index", 0), replicate.get("total", 0)
+    dots = f"replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"
+    newest = lately.get("replicate")
+    if newest is None or newest.get("error"):
+        return dots
+    return f"{dots}  {render.number(newest['tps'], ' tok/s', 2)}, TTFT {render.number(newest['ttft_ms'], ' ms', 0)}"
+
+
+def _bar(share: float, room: int) -> str:
+    filled = round(room * min(1.0, max(0.0, share)))
+    return BAR[0] * filled + BAR[1] * (room - filled)

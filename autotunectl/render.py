@@ -34,6 +34,16 @@ def duration(seconds: Any) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def size(count: Any) -> str:
+    """Bytes as people read them: `1.7 GB` is 1.7 x 2^30."""
+    if count is None:
+        return "-"
+    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
 def knobs(document: Mapping[str, Any]) -> str:
     """Knobs under either of their names, as flags."""
     batch = document.get("max_concurrency_override", document.get("max_batch"))
@@ -218,17 +228,16 @@ def plan(document: Mapping[str, Any]) -> str:
 def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
     """One plain line for an event; None for what is too small to tell."""
     kind = document["type"]
-    model = short(document.get("model") or "")
-    where = (
-        model if document.get("cell") is None else f"{model} {knobs(document.get('knobs') or {})}"
-    )
     match kind:
         case "run.started":
-            return f"run {document['run_id']}: {len(document['candidates'])} candidates, {document['cells']} cells"
+            candidates, cells = len(document["candidates"]), document["cells"]
+            return f"run {document['run_id']}: {_count(candidates, 'candidate')}, {_count(cells, 'cell')}"
         case "phase":
             return f"phase: {document['phase']}"
+        case "prewarm.done" if document.get("fetched_bytes"):
+            return f"fetched {short(document['model'])}: {size(document['fetched_bytes'])}"
         case "provider.starting":
-            return f"starting {where}"
+            return f"starting {_tried(document)}"
         case "provider.ready":
             return f"ready after {number(document.get('ready_ms'), ' ms', 0)}"
         case "replicate" if document.get("error"):
@@ -237,18 +246,39 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             figures = f"TTFT {number(document['ttft_ms'], ' ms', 0)}, {number(document['tps'], ' tok/s', 2)}"
             return f"  request {document['index']} of {document['total']}: {figures}"
         case "trial" if not document["fits"]:
-            return f"rejected {where}: {document['reason']}"
+            return f"rejected {_tried(document)}: {document['reason']}"
         case "trial":
             kept = ", best so far" if document["kept"] else ""
-            return f"feasible {where}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
+            return (
+                f"feasible {_tried(document)}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
+            )
         case "budget.warning":
             return f"budget nearly used up: {duration(document['left_s'])} left"
+        case "drain.begun" | "drain.done" | "restore.begun" | "restore.done":
+            what, _, state = kind.partition(".")
+            name = document.get("name") or document.get("label") or "the live provider"
+            return f"{what} {'begun' if state == 'begun' else 'done'}: {name}"
+        case "applied":
+            return f"applied to {document.get('config_path', 'the configuration')}"
         case "log":
             return f"{document.get('level', 'note')}: {document.get('message', '')}"
         case "run.finished":
             return f"finished: {document['exit_reason']}"
         case _:
             return None
+
+
+def _tried(document: Mapping[str, Any]) -> str:
+    """The candidate of a probe, or the number and knobs of a cell."""
+    if document.get("cell") is None:
+        return short(document.get("model") or "")
+    return f"cell {document['cell']}: {_settings(document.get('knobs') or {})}"
+
+
+def _settings(document: Mapping[str, Any]) -> str:
+    batch = document.get("max_concurrency_override", document.get("max_batch"))
+    context = document.get("max_context_override", document.get("max_context"))
+    return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
 
 
 def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
