@@ -5,6 +5,7 @@ The order given is the contract: nothing here sorts, ranks or skips ahead. Pure.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -36,10 +37,10 @@ def size_b(model: str, catalogue: Catalogue = ()) -> float | None:
         return listed[identity(model)]
     name = model.rstrip("/").rsplit("/", 1)[-1] if is_path(model) else model
     sizes = [
-        int(experts or 1) * float(number) * _BILLIONS[unit.upper()]
+        float(experts or 1) * float(number) * _BILLIONS[unit.upper()]
         for experts, number, unit in _SIZE.findall(name)
     ]
-    return max(sizes, default=None)
+    return max(filter(math.isfinite, sizes), default=None)
 
 
 def is_path(model: str) -> bool:
@@ -52,7 +53,7 @@ def parse_limit(field: str, value: str | float | None) -> float | None:
     if value is None:
         return None
     found = _LIMIT.fullmatch(str(value))
-    if isinstance(value, bool) or found is None or float(found[1]) <= 0:
+    if isinstance(value, bool) or found is None or not 0 < float(found[1]) < math.inf:
         raise ConfigError(
             field, value, "is not a size such as 16B, 7b, 0.5B or 7 (billions of parameters)"
         )
