@@ -5,12 +5,14 @@ Depends on the order of the cells by contract: each cell is compared with the be
 
 from __future__ import annotations
 
+import math
+
 from autotuned.core.model import Trial
 
 
 def wins(new: Trial, best: Trial | None, epsilon: float) -> bool:
     """True when `new` becomes the best. `epsilon` is the relative width of a tie in tokens per second."""
-    if not new.fits or new.tps_median is None:
+    if not new.fits or new.tps_median is None or not 0 < new.tps_median < math.inf:
         return False
     if best is None or best.tps_median is None:
         return True
@@ -21,4 +23,4 @@ def wins(new: Trial, best: Trial | None, epsilon: float) -> bool:
 
 
 def _ttft(trial: Trial) -> float:
-    return float("inf") if trial.ttft_p95_ms is None else trial.ttft_p95_ms
+    return math.inf if trial.ttft_p95_ms is None else trial.ttft_p95_ms
