@@ -40,8 +40,8 @@ def is_final(replicate: Replicate) -> bool:
 
 
 def bounded(reason: str) -> str:
-    """`reason` on one line of at most 480 characters."""
-    line = " ".join(reason.split())
+    """`reason` on one line of at most 480 characters, halves of characters (a server's escapes) replaced."""
+    line = " ".join(reason.encode("utf-8", "replace").decode().split())
     return line if len(line) <= REASON_MAX else line[: REASON_MAX - 3] + "..."
 
 
