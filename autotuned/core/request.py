@@ -36,6 +36,9 @@ def _kv_axis(value: Any) -> Any:
     )
 
 
+CONTEXT_MAX = 10_000_000
+"""Beyond any model's window; a prompt of that many tokens is still built in a second."""
+
 Positive = Annotated[int, Field(ge=1)]
 Replicates = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -47,7 +50,7 @@ class TuneRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    target_context: Positive = 2000
+    target_context: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = 2000
     candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
     max_model_size: Size | None = None
     min_model_size: Size | None = None
