@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUIET := $(VENV)/setup.log
 
-.PHONY: demo test test-fast check benchmarks schema clean
+.PHONY: demo test test-fast check coverage benchmarks schema clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -25,6 +25,12 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory coverage
+
+# Every branch of what decides is taken by the pure tests alone; elsewhere coverage is looked at, not demanded.
+coverage: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -n 2 tests/core --cov=autotuned.core --cov=autotuned.wire --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 benchmarks: $(VENV)/.dev
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done

@@ -1,0 +1,174 @@
+"""Every way in which a request can be wrong names the field, the value and the rule; cells in their order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuned.core.model import Knobs
+from autotuned.core.request import KV_BITS, TuneRequest, parse, plan, usable
+from autotuned.errors import ConfigError
+from tests.core.worlds import planned
+
+CATALOGUE = (("org/Big-32B", 32.0), ("org/Small-1B", 1.0))
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["unset", "16B", "auto", "axis", "random", 4, 8, 2000])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+names = st.sampled_from([*TuneRequest.model_fields]) | st.text(max_size=8)
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(names, values, max_size=6))
+def test_whatever_is_asked_is_a_plan_or_a_config_error(params: dict[str, Any]) -> None:
+    refused = None
+    try:
+        made = plan(parse(params), CATALOGUE, max_tokens=48, seed=3)
+        assert made.candidates
+        assert made.cells
+    except ConfigError as error:
+        refused = error
+    if refused is not None:
+        assert refused.message == f"{refused.field}: {refused.value!r} {refused.rule}"
+        json.dumps(dict(refused.data), allow_nan=False)
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(names, values, max_size=6))
+def test_of_any_request_something_is_usable_for_its_record(params: dict[str, Any]) -> None:
+    kept = usable(params)
+    for name in ("target_context", "gate_ttft_ms"):
+        default = getattr(TuneRequest(), name)
+        assert getattr(kept, name) in (default, params.get(name, default))
+
+
+def test_the_record_of_a_refusal_has_the_values_that_were_usable_and_defaults_elsewhere() -> None:
+    kept = usable({"target_context": 4000, "gate_ttft_ms": -1, "nonsense": 1, "drain": True})
+    assert (kept.target_context, kept.gate_ttft_ms, kept.drain) == (4000, 60_000, True)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    request = parse({})
+    assert request.model_dump() == {
+        **request.model_dump(),
+        "target_context": 2000,
+        "candidate_models": None,
+        "kv_bits_axis": (None, 4, 8),
+        "max_batch_axis": (1, 2),
+        "max_context_axis": (),
+        "stage1_replicates": 1,
+        "stage2_replicates": 3,
+        "gate_ttft_ms": 60_000,
+        "tps_tie_epsilon": 0.02,
+        "max_duration": 7200.0,
+        "drain_grace": 30.0,
+        "port": 18_080,
+        "retain_runs": 50,
+        "drain": False,
+        "cell_order": "axis",
+        "cooldown_s": 0.0,
+    }
+
+
+REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
+    ({"no_join": False}, "no_join", False, "is not a parameter of start"),
+    ({"target_context": 0}, "target_context", 0, "greater than or equal to 1"),
+    ({"target_context": "2000"}, "target_context", "2000", "valid integer"),
+    ({"target_context": 2000.5}, "target_context", 2000.5, "valid integer"),
+    ({"target_context": True}, "target_context", True, "valid integer"),
+    ({"target_context": 10**9}, "target_context", 10**9, "less than or equal to"),
+    ({"candidate_models": "a"}, "candidate_models", "a", "valid tuple"),
+    ({"candidate_models": []}, "candidate_models", [], "is empty"),
+    ({"candidate_models": ["a", "A"]}, "candidate_models", "A", "is given twice"),
+    ({"kv_bits_axis": []}, "kv_bits_axis", [], "is empty"),
+    ({"kv_bits_axis": [16]}, "kv_bits_axis", 16, "4, 8 or unset"),
+    ({"kv_bits_axis": [None, "unset"]}, "kv_bits_axis", "unset", "is given twice"),
+    ({"kv_bits_axis": [4, 4]}, "kv_bits_axis", 4, "is given twice"),
+    ({"max_batch_axis": []}, "max_batch_axis", [], "is empty"),
+    ({"max_batch_axis": [0]}, "max_batch_axis", 0, "is not a positive integer"),
+    ({"max_batch_axis": [2, 2]}, "max_batch_axis", 2, "is given twice"),
+    ({"max_context_axis": [-1]}, "max_context_axis", -1, "is not a positive integer"),
+    ({"max_context_axis": [4000, 4000]}, "max_context_axis", 4000, "is given twice"),
+    ({"max_context_axis": [1999]}, "max_context_axis", 1999, "target context of 2000"),
+    ({"stage1_replicates": 0}, "stage1_replicates", 0, "greater than or equal to 1"),
+    ({"gate_ttft_ms": 0}, "gate_ttft_ms", 0, "greater than or equal to 1"),
+    ({"tps_tie_epsilon": -0.1}, "tps_tie_epsilon", -0.1, "greater than or equal to 0"),
+    ({"tps_tie_epsilon": 1}, "tps_tie_epsilon", 1, "less than 1"),
+    ({"max_duration": 0}, "max_duration", 0, "greater than 0"),
+    ({"port": 70_000}, "port", 70_000, "less than or equal to 65535"),
+    ({"retain_runs": 0}, "retain_runs", 0, "greater than or equal to 1"),
+    ({"provider": "ollama"}, "provider", "ollama", "should be 'auto'"),
+    ({"max_model_size": "7 TB"}, "max_model_size", "7 TB", "is not a size"),
+    ({"min_model_size": "64B"}, "min_model_size", 64.0, "leaves no candidate"),
+    ({"target_context": 100}, "target_context", 100, "48 tokens of answer and a prompt of 64"),
+    ({"trigger": "me"}, "trigger", "me", "should be 'manual'"),
+]
+
+
+@pytest.mark.parametrize(("params", "field", "value", "rule"), REFUSED)
+def test_a_refusal_names_field_value_and_rule(
+    params: dict[str, Any], field: str, value: Any, rule: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        plan(parse(params), CATALOGUE, max_tokens=48, seed=0)
+    error = refused.value
+    assert (error.field, error.value) == (field, value)
+    assert rule in error.rule
+    assert error.message == f"{field}: {value!r} {error.rule}"
+
+
+def test_cells_are_the_product_in_the_order_of_the_axes_contexts_ascending() -> None:
+    made = planned(
+        "m", kv_bits_axis=[8, "unset"], max_batch_axis=[2, 1], max_context_axis=[9000, 4000]
+    )
+    assert made.cells == tuple(
+        Knobs(bits, batch, context)
+        for bits in (8, None)
+        for batch in (2, 1)
+        for context in (4000, 9000)
+    )
+
+
+def test_an_empty_context_axis_means_the_target() -> None:
+    assert {cell.max_context for cell in planned("m", target_context=3000).cells} == {3000}
+    assert [cell.kv_bits for cell in planned("m", max_batch_axis=[1]).cells] == list(KV_BITS)
+
+
+def test_other_orders_of_the_cells_are_asked_for_and_their_seed_is_kept() -> None:
+    plain = planned("m")
+    assert plain.seed is None
+    assert planned("m", cell_order="reverse").cells == plain.cells[::-1]
+    shuffled = planned("m", cell_order="random", seed=7)
+    assert shuffled.seed == 7
+    assert sorted(map(str, shuffled.cells)) == sorted(map(str, plain.cells))
+    assert planned("m", cell_order="random", seed=7).cells == shuffled.cells
+    assert planned("m", cell_order="random").seed == 1  # the one that the caller drew
+
+
+def test_ac_15_a_list_beside_a_size_wins_with_one_warning() -> None:
+    made = planned("a-70B", max_model_size="8B")
+    assert [candidate.model for candidate in made.candidates] == ["a-70B"]
+    assert len(made.warnings) == 1
+    assert "ignored" in made.warnings[0]
+    assert planned("a-70B").warnings == ()
+
+
+def test_ac_19_sizes_trim_the_default_list() -> None:
+    made = plan(parse({"max_model_size": "8B"}), CATALOGUE, max_tokens=48, seed=0)
+    assert [candidate.model for candidate in made.candidates] == ["org/Small-1B"]
