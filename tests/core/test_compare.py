@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autotuned.core.compare import ComparisonDocument, FigureDocument, compare
+from autotuned.core.compare import ComparisonDocument, FigureDocument, comparable, compare
 from tests.support.documents import stored
 
 
@@ -122,3 +122,9 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
     later["stage2"][0]["samples"][0]["jitter_ms"] = 3.5
     later["invented"] = {}
     assert compare(later, later).differences.even
+
+
+def test_only_a_result_with_a_recommendation_has_something_to_compare() -> None:
+    good = stored("v1-ok")
+    assert comparable(good)
+    assert not comparable({**good, "recommendation": None})
