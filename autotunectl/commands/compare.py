@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from autotunectl import render_compare
+from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
 
 
 @click.command()
-@click.argument("a", required=False)
-@click.argument("b", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@run_argument("a")
+@run_argument("b")
+@json_option()
 @click.pass_obj
 def compare(reach: Reach, a: str | None, b: str | None, as_json: bool) -> None:
     """Two runs, knob by knob and figure by figure; the last two good ones where none is named.

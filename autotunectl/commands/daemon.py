@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from autotunectl import daemonctl
+from autotunectl.arguments import json_option
 from autotunectl.client import Client
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
@@ -62,7 +63,7 @@ def daemon_restart(reach: Reach) -> None:
 
 
 @daemon.command("status")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def daemon_status(reach: Reach, as_json: bool) -> None:
     """Whether the agent runs; exit 9 when it does not.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from autotunectl import render
+from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, fail, named
 from autotunectl.reach import Reach
 from autotuned import wire
 
 
 @click.command()
-@click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@run_argument()
+@json_option()
 @click.option("--watch", "watching", is_flag=True, help="Follow the run.")
 @click.pass_obj
 def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None:
@@ -35,7 +36,7 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument()
 @click.pass_obj
 def watch(reach: Reach, run: str | None) -> None:
     """Follow a run from any terminal; Ctrl-C detaches.
@@ -52,7 +53,7 @@ def watch(reach: Reach, run: str | None) -> None:
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument()
 @click.option("--no-wait", is_flag=True, help="Return as soon as cancelling has begun.")
 @click.pass_obj
 def cancel(reach: Reach, run: str | None, no_wait: bool) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from autotunectl.arguments import json_option, run_argument
 from autotunectl.client import Client, ClientError
 from autotunectl.output import fail
 from autotunectl.reach import Reach
@@ -15,7 +16,7 @@ from autotuned import wire
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
 @click.option(
     "--lines",
@@ -25,7 +26,7 @@ from autotuned import wire
     metavar="N",
     help="At most so many last lines.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The JSON lines as they are.")
+@json_option("The JSON lines as they are.")
 @click.pass_obj
 def logs(reach: Reach, run: str | None, follow: bool, lines: int, as_json: bool) -> None:
     """The agent's log; with RUN what the provider printed in each of its trials.

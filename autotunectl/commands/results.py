@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from autotunectl import render
+from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, named, present
 from autotunectl.reach import Reach
 
 
 @click.command()
-@click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="The whole document (FR-F.2).")
+@run_argument()
+@json_option("The whole document (FR-F.2).")
 @click.pass_obj
 def show(reach: Reach, run: str | None, as_json: bool) -> None:
     """The recommendation of a run again.
@@ -27,7 +28,7 @@ def show(reach: Reach, run: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.option("--limit", type=int, default=20, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def runs(reach: Reach, limit: int, as_json: bool) -> None:
     """A table of runs, newest first.

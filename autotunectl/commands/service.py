@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autotunectl.arguments import json_option
 from autotunectl.output import as_text, fail, warn
 from autotunectl.reach import Reach
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--force", is_flag=True, help="Cancel a run that is active.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def install(reach: Reach, force: bool, as_json: bool) -> None:
     """Have the agent started at login, and again after a crash; also upgrades a former installation.
@@ -48,7 +49,7 @@ def install(reach: Reach, force: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--force", is_flag=True, help="Cancel a run that is active.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
     """Take the agent's job away; a live provider that was stopped for a run is put back first.

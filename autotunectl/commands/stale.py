@@ -7,13 +7,14 @@ import sys
 import click
 
 from autotunectl import render
+from autotunectl.arguments import json_option
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
 from autotuned import wire
 
 
 @click.command("check-stale")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def check_stale(reach: Reach, as_json: bool) -> None:
     """Whether the last good recipe is still this machine's, and what has changed.

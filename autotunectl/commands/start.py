@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from autotunectl import render
+from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
@@ -128,7 +129,7 @@ def _request_options(command: Callable[..., None]) -> Callable[..., None]:
     help="At the end set it against the previous good run; means --wait.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
 @click.pass_obj
 def start(

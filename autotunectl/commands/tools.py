@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from autotunectl.arguments import json_option
 from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
 
@@ -67,7 +68,7 @@ def completion(shell: str) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 def demo(as_json: bool) -> None:
     """Tune small models with a real server on this machine, in about a minute.
 

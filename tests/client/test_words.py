@@ -1,0 +1,78 @@
+"""What the client makes of words: usage errors on one line, help with an example each, completion of run ids."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from autotunectl import cli
+from tests.support.home import Home, Y
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command with its whole name, groups left out."""
+    found: list[tuple[str, click.Command]] = []
+    context = click.Context(cli.main)
+    for name in cli.COMMANDS:
+        command = cli.main.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", sub) for inner, sub in command.commands.items()]
+        else:
+            found.append((name, command))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_command_has_help_with_an_example_of_itself(
+    name: str, command: click.Command
+) -> None:
+    text = command.get_help(click.Context(command, info_name=name))
+    assert "Example" in text
+    assert f"autotunectl {name}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "remedy"),
+    [
+        (["sho"], "No such command 'sho'. Did you mean 'show'?", "autotunectl --help"),
+        (["start", "--bogus"], "No such option '--bogus'", "autotunectl start --help"),
+        (["start", "--port", "x"], "'x' is not a valid integer", "autotunectl start --help"),
+        (["start", "--max-batch-axis", "1,x"], "'x' is not an integer", "autotunectl start --help"),
+        (["--host", "x", "status"], "--host: 'x' is not ssh://", "autotunectl --help"),
+        (["rpc", "status", "["], "PARAMS is not JSON", "autotunectl rpc"),
+    ],
+)
+def test_words_that_cannot_be_parsed_are_one_line_and_a_hint(
+    home: Home, words: list[str], message: str, remedy: str
+) -> None:
+    done = home.ctl("--no-autostart", *words)
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("autotunectl: ")
+    assert message in first
+    assert second.startswith(f"hint: {remedy}")
+    assert done.stdout == ""
+
+
+def test_the_shell_completes_the_ids_of_runs(home: Home) -> None:
+    home.provider({Y: {}})
+    run_id = home.tune(Y, stage2_replicates=1)["run_id"]
+    home.environ |= {
+        "_AUTOTUNECTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": "autotunectl show 20",
+        "COMP_CWORD": "2",
+    }
+    assert f"plain,{run_id}" in home.ctl().stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_completion_script(home: Home, shell: str) -> None:
+    assert "_AUTOTUNECTL_COMPLETE" in home.ctl("completion", shell).stdout
+
+
+def test_without_an_agent_and_without_autostart_the_exit_code_is_9(home: Home) -> None:
+    done = home.ctl("--no-autostart", "status")
+    assert done.returncode == 9
+    assert "there is no socket at" in done.stderr
+    assert "hint: autotunectl daemon start" in done.stderr
