@@ -22,12 +22,14 @@ from autotuned.engine.events import Events
 from autotuned.engine.records import Records
 from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning
+from autotuned.host import power
 from autotuned.host.clock import utc_now
 from autotuned.host.files import Lock, lock_holder, private_folder, take_lock
 from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.process import GuardedProcesses, sweep_orphans
+from autotuned.host.sleep import SleepClock
 from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
@@ -76,6 +78,8 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             processes=lambda: GuardedProcesses(MARKER, str(settings.home)),
             ports=LoopbackPorts(),
             machine=machine,
+            sleep=SleepClock(),
+            awake=power.awake,
             launchd=Launchd(environ),
             choose=lambda kind: providers.choose(kind, settings.provider, environ),
             marker=MARKER,

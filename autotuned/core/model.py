@@ -90,11 +90,15 @@ class Replicate:
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """What a candidate did to the machine: peak resident bytes of its group, worst pressure level, priority."""
+    """What a candidate did to the machine: peak resident bytes of its group and worst pressure level.
+
+    And how it ran: its nice value, and the scheduler's priority where the system tells it (macOS).
+    """
 
     peak_rss_bytes: int | None = None
     worst_pressure: str = "normal"
     nice: int | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Halt(StrEnum):
     CANCELLED = "cancelled"
     BUDGET = "budget"
     INTERNAL = "internal"
+    CONFLICT = "conflict"
+    """The live provider was brought back again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def with_kept(plan: Plan, history: Sequence[Trial], trial: Trial) -> Trial:
 def _halted(halt: Halt, chosen: Candidate | None, best: Trial | None) -> Finish:
     if halt is Halt.INTERNAL:
         return Finish(ExitReason.INTERNAL_ERROR, chosen)
+    if halt is Halt.CONFLICT:
+        return Finish(ExitReason.PROVIDER_CONFLICT, chosen)
     if halt is Halt.CANCELLED:
         return Finish(ExitReason.INTERRUPTED, chosen, best, partial=best is not None)
     if best is None:

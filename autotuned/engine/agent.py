@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,14 +20,16 @@ import structlog
 from autotuned.core.model import ExitReason, Failure
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
+from autotuned.engine.bench import Bench
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, find_conflicts
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.runner import Runner
-from autotuned.engine.trial import Bench, uncancelled
+from autotuned.engine.trial import uncancelled
+from autotuned.engine.vigil import Vigil, unstopped_s
 from autotuned.errors import AutotunedError, Busy, ShuttingDown, StoreError
 from autotuned.host.files import private_folder
-from autotuned.host.interface import Machine, Ports, Processes
+from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.host.launchd import Launchd
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
@@ -46,6 +47,9 @@ class Host:
     processes: Callable[[], Processes]
     ports: Ports
     machine: Machine
+    sleep: Sleep
+    awake: Callable[[], contextlib.AbstractAsyncContextManager[None]]
+    """Keeps the machine from falling asleep inside the block."""
     launchd: Launchd
     choose: Callable[[str], Provider]
     """Kind (or `auto`) to adapter; raises ProviderMissing."""
@@ -87,7 +91,7 @@ class Agent:
             raise Busy(message, run_id=self._active.run_id)
         active = self._active = Active(_new_run_id())
         try:
-            return await self._begin(active, params, time.monotonic())
+            return await self._begin(active, params, unstopped_s(self._host.sleep))
         except BaseException:
             self._release(active)
             raise
@@ -193,6 +197,7 @@ class Agent:
             processes=processes,
             ports=self._host.ports,
             machine=self._host.machine,
+            vigil=Vigil(self._host.sleep),
             prewarm=lambda model: prewarm(model, provider.weights, self._host.environ),
             publish=publish,
             environ=self._host.environ,
@@ -211,7 +216,8 @@ class Agent:
     async def _carry_through(self, active: Active, runner: Runner, bench: Bench) -> None:
         structlog.contextvars.bind_contextvars(run_id=active.run_id)
         try:
-            await uncancelled(self._search_and_close(runner, bench))
+            async with self._host.awake():
+                await uncancelled(self._search_and_close(runner, bench))
         except StoreError as error:
             log.error("the run's end cannot be written", reason=error.message)
         finally:

@@ -6,7 +6,7 @@ Only for showing: nothing is decided here, and what the store holds stays the tr
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,12 @@ from autotuned.core.request import Plan
 
 @dataclass(slots=True)
 class Progress:
-    """The moving part of a run document (5-rpc). Times are seconds of the monotonic clock."""
+    """The moving part of a run document (5-rpc). Times are seconds of `clock`."""
 
     plan: Plan
     began: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    """Counts the time asleep, so that a budget is one of wall time."""
     phase: str = "preflight"
     stage: int = 0
     candidate: int = 0
@@ -33,7 +35,7 @@ class Progress:
     @property
     def elapsed_s(self) -> float:
         """Since the run began."""
-        return time.monotonic() - self.began
+        return self.clock() - self.began
 
     @property
     def budget_left_s(self) -> float:

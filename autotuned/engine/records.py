@@ -16,8 +16,8 @@ from autotuned.core import recommendation as public
 from autotuned.core.model import ExitReason, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
 from autotuned.core.request import Plan, TuneRequest
+from autotuned.engine.bench import Bench
 from autotuned.engine.runner import Runner
-from autotuned.engine.trial import Bench
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Machine
@@ -72,11 +72,14 @@ class Records:
         details = await self.details(runner.run_id)
         history = await self.history(runner.run_id)
         error = public.explain(runner.plan, history, finish)
+        if runner.conflict is not None:
+            error = public.ErrorDocument(code=ExitReason.PROVIDER_CONFLICT, message=runner.conflict)
         if bug is not None:
             error = public.ErrorDocument(code=ExitReason.INTERNAL_ERROR, message=bug)
         command = await _serve_command(finish, bench)
         details["warnings"] = [
             *details.get("warnings", ()),
+            *runner.warnings,
             *public.doubts(self._machine.facts(), finish),
         ]
         details["total_s"] = runner.progress.elapsed_s
@@ -245,7 +248,10 @@ def run_document(
             "ttft_p95_ms": best.ttft_p95_ms,
         },
         "infeasible": [entry.model_dump() for entry in public.infeasible(history)],
-        "warnings": list(details.get("warnings", ())),
+        "warnings": [
+            *details.get("warnings", ()),
+            *(runner.warnings if runner is not None else ()),
+        ],
         "trigger": details.get("trigger", "manual"),
         "provider": details.get("provider"),
         "cancelling": runner is not None and runner.cancelled,
@@ -291,6 +297,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "peak_rss_bytes": trial.strain.peak_rss_bytes,
         "worst_pressure": trial.strain.worst_pressure,
         "nice": trial.strain.nice,
+        "priority": trial.strain.priority,
         "spent": dataclasses.asdict(trial.spent),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,

@@ -16,13 +16,17 @@ import structlog
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
 from autotuned.core.request import Plan
+from autotuned.engine.bench import Asked, Bench
 from autotuned.engine.events import Events
 from autotuned.engine.progress import Progress
-from autotuned.engine.trial import Asked, Bench, TrialRun
+from autotuned.engine.trial import TrialRun
+from autotuned.engine.vigil import MAX_RETURNS, Cause, Void, unstopped_s
 from autotuned.store import runs
 from autotuned.store.database import Database
 
 BUDGET_WARNING = 0.9
+HEARTBEAT_S = 5.0
+"""Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
 CUT = {
     Halt.CANCELLED: (FailureKind.INTERRUPTED, "interrupted"),
     Halt.BUDGET: (FailureKind.BUDGET, "budget exhausted"),
@@ -38,11 +42,16 @@ class Runner:
         self, run_id: str, plan: Plan, bench: Bench, store: Database, events: Events, began: float
     ) -> None:
         self.run_id, self.plan = run_id, plan
-        self.progress = Progress(plan, began)
+        self.progress = Progress(plan, began, lambda: unstopped_s(bench.vigil.sleep))
+        self.warnings: list[str] = []
+        """What the operator should know of this run, in the order in which it happened."""
+        self.conflict: str | None = None
+        """Why the live provider could not be kept away, where that ended the run."""
         self._bench, self._store, self._events = bench, store, events
         self._halt: Halt | None = None
         self._halted = asyncio.Event()
         self._numbers = 0
+        self._returns = 0
 
     def cancel(self) -> bool:
         """Ask the run to end now; False when it was asked already. The end itself comes later."""
@@ -59,28 +68,28 @@ class Runner:
         Never raises for anything that a candidate does. A bug in our own code ends the run as
         `internal_error` with the traceback in a trial's notes and in the log.
         """
-        timer = asyncio.get_running_loop().call_later(
-            self.progress.budget_left_s, self._stop_for, Halt.BUDGET
-        )
-        warning = asyncio.get_running_loop().call_later(
-            self.plan.request.max_duration * BUDGET_WARNING - self.progress.elapsed_s,
-            self._warn_of_budget,
-        )
+        budget = asyncio.create_task(self._mind_the_budget(), name="budget")
         try:
             while True:
+                if self.progress.budget_left_s <= 0:  # timers may not know yet: the machine slept
+                    self._stop_for(Halt.BUDGET)
                 history = await self._store.ask(runs.history, self.run_id)
                 step = next_step(self.plan, history, self._halt)
                 if isinstance(step, Finish):
                     return step, history
                 await self._take(step, history)
         finally:
-            timer.cancel()
-            warning.cancel()
+            budget.cancel()
+            await asyncio.gather(budget, return_exceptions=True)
 
     async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
         asked = self._ask(step)
         began = time.monotonic()
-        trial = with_kept(self.plan, history, await self._evaluate(asked))
+        evaluated = await self._evaluate(asked)
+        if isinstance(evaluated, Void):
+            await self._undo(asked, evaluated)
+            return
+        trial = with_kept(self.plan, history, evaluated)
         target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
         await self._store.ask(runs.append_trial, self.run_id, trial, target, answer)
         if asked.stage == STAGE_CLIMB:
@@ -114,7 +123,25 @@ class Runner:
                 ttft_p95_ms=trial.ttft_p95_ms,
             )
 
-    async def _evaluate(self, asked: Asked) -> Trial:
+    async def _undo(self, asked: Asked, void: Void) -> None:
+        """Make ready for the same step once more: a void trial leaves no row, only a warning."""
+        reason, again = void.reason, "it is repeated"
+        if void.cause is Cause.LIVE_BACK:
+            self._returns += 1
+            failed: str | None = f"for the {MAX_RETURNS}rd time"
+            if self._returns < MAX_RETURNS:
+                failed = await self._bench.vigil.drain_again()
+            if failed is not None and self._stop_for(Halt.CONFLICT):
+                self.conflict, again = f"{reason}: {failed}", "the run ends"
+        self.warn(f"trial of {asked.model} void: {reason} meanwhile; {again}")
+
+    def warn(self, message: str) -> None:
+        """Tell the operator, now and in the run's document."""
+        self.warnings.append(message)
+        self._publish("log", level="warning", message=message)
+        log.warning(message)
+
+    async def _evaluate(self, asked: Asked) -> Trial | Void:
         """The trial, whole or cut short by a cancel or the budget; its candidate is gone in any case."""
         self._numbers += 1
         trial = TrialRun(self._bench, asked, self._numbers)
@@ -174,8 +201,17 @@ class Runner:
     def _publish(self, kind: str, **fields: Any) -> None:
         self._events.publish(kind, self.run_id, **fields)
 
-    def _warn_of_budget(self) -> None:
+    async def _mind_the_budget(self) -> None:
+        """Warn shortly before its end, and end the run with it."""
+        last_part = self.plan.request.max_duration * (1 - BUDGET_WARNING)
+        await self._until_left(last_part)
         self._publish("budget.warning", left_s=round(self.progress.budget_left_s, 1))
+        await self._until_left(0)
+        self._stop_for(Halt.BUDGET)
+
+    async def _until_left(self, seconds: float) -> None:
+        while (more := self.progress.budget_left_s - seconds) > 0:  # noqa: ASYNC110 - no event tells of time asleep
+            await asyncio.sleep(min(HEARTBEAT_S, more))
 
     def _stop_for(self, halt: Halt) -> bool:
         if self._halt is not None:

@@ -8,36 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 import random
-import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx
 
 from autotuned.core import gate, stats
-from autotuned.core.model import (
-    STAGE_CLIMB,
-    Failure,
-    FailureKind,
-    Knobs,
-    Replicate,
-    Spent,
-    Strain,
-    Trial,
-)
+from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
 from autotuned.engine import chat
+from autotuned.engine.bench import Asked, Bench
+from autotuned.engine.candidate_files import log_name, read_log, write_private
 from autotuned.engine.prompt import Calibration
+from autotuned.engine.strain import Gauge
+from autotuned.engine.vigil import Void
 from autotuned.host.clock import utc_now
-from autotuned.host.interface import Child, Machine, Ports, Pressure, Processes
+from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated
-from autotuned.providers.interface import Binary, Launch, Provider
-from autotuned.settings import ProviderSettings
+from autotuned.providers.interface import Launch
 from autotuned.weights.cache import Weights, fits_in_memory
 
 T = TypeVar("T")
@@ -47,69 +37,9 @@ PROBE_TIMEOUT_S = 2.0
 DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""
 PORT_FREE_S = 10.0
-PRESSURE_POLL_S = 1.0
-PRESSURE_CRITICAL_S = 10.0
 THERMAL_POLL_S = 2.0
 DECODE_ALLOWANCE_S = 600.0
 """After the gate a request may take this much longer to send the rest; the budget ends it sooner."""
-LOG_PART_BYTES = 256 * 1024
-"""Of a long provider log the first and the last part of this size are searched for the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What all trials of one run share."""
-
-    provider: Provider
-    binary: Binary
-    settings: ProviderSettings
-    processes: Processes
-    ports: Ports
-    machine: Machine
-    prewarm: Callable[[str], Awaitable[Weights | Failure]]
-    publish: Callable[..., Any]
-    environ: Mapping[str, str]
-    logs: Path
-    folder: Path
-    port: int
-    target_context: int
-    gate_ttft_ms: int
-    static_fit_check: bool
-    cooldown_s: float = 0.0
-    thermal_gate: bool = False
-    calibrations: dict[str, Calibration] = field(default_factory=dict)
-
-    def calibration(self, model: str) -> Calibration:
-        """What is known of a model's characters per token; one for all its trials."""
-        target = self.target_context - self.settings.max_tokens
-        return self.calibrations.setdefault(model, Calibration(target))
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which trial is asked for. `cell` is the cell's index from 1 in stage 2."""
-
-    stage: int
-    model: str
-    rank: int
-    knobs: Knobs | None
-    replicates: int
-    cell: int | None = None
-
-    def named(self) -> dict[str, Any]:
-        """The fields by which events name this trial."""
-        knobs = self.knobs and {
-            "kv_bits": self.knobs.kv_bits,
-            "max_batch": self.knobs.max_batch,
-            "max_context": self.knobs.max_context,
-        }
-        return {
-            "stage": self.stage,
-            "model": self.model,
-            "rank": self.rank,
-            "cell": self.cell,
-            "knobs": knobs,
-        }
 
 
 class TrialRun:
@@ -121,18 +51,18 @@ class TrialRun:
         self._started_at = utc_now()
         self._replicates: list[Replicate] = []
         self._load_ms: float | None = None
-        self._strain, self._spent = Strain(), Spent()
+        self._gauge = Gauge(bench.machine, guard=bench.settings.memory_guard)
+        self._spent = Spent()
         self._child: Child | None = None
-        self._measuring = False
 
-    async def run(self) -> Trial:
+    async def run(self) -> Trial | Void:
         """Evaluate to the end; the candidate is gone and its port free when this returns or raises."""
         try:
-            failure = await self._evaluate()
+            found = await self._evaluate()
         finally:
             with self._spending("stop_ms"):
                 await uncancelled(self._stop())
-        return self.record(failure)
+        return found if isinstance(found, Void) else self.record(found)
 
     def record(self, failure: Failure | None) -> Trial:
         """What has been measured so far, as a row: feasible exactly when `failure` is None."""
@@ -149,7 +79,7 @@ class TrialRun:
             tps_median=stats.median(tps) if tps else None,
             ttft_p95_ms=stats.p95_nearest_rank(ttft) if ttft else None,
             load_ms=self._load_ms,
-            strain=self._strain,
+            strain=self._gauge.strain,
             spent=self._spent,
             started_at=self._started_at,
             ended_at=utc_now(),
@@ -167,7 +97,7 @@ class TrialRun:
             elapsed_ms = (time.perf_counter() - began) * 1000
             self._spent = replace(self._spent, **{part: elapsed_ms})
 
-    async def _evaluate(self) -> Failure | None:
+    async def _evaluate(self) -> Failure | Void | None:
         if self._asked.stage == STAGE_CLIMB:
             with self._spending("pause_ms"):
                 await asyncio.sleep(self._bench.cooldown_s)
@@ -185,7 +115,11 @@ class TrialRun:
         if holder is not None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
             return Failure(FailureKind.START, reason)
-        return await self._guarded(weights)
+        self._bench.vigil.begin()
+        found = await self._guarded(weights)
+        if isinstance(found, Failure):  # is it the candidate's own, or was it disturbed?
+            return await self._bench.vigil.look() or found
+        return found or self._bench.vigil.slept()
 
     async def _cooled_down(self) -> None:
         """With the thermal gate: wait until the machine reports nominal thermals; the budget bounds it."""
@@ -194,12 +128,12 @@ class TrialRun:
         ):
             await asyncio.sleep(THERMAL_POLL_S)
 
-    async def _guarded(self, weights: Weights) -> Failure | None:
+    async def _guarded(self, weights: Weights) -> Failure | Void | None:
         """Serve and measure, unless the machine runs out of memory first."""
         await self._bench.processes.open()
         launch = self._launch(weights)
         work = asyncio.create_task(self._serve(launch, weights))
-        watch = asyncio.create_task(self._watch_memory())
+        watch = asyncio.create_task(self._gauge.watch())
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -211,7 +145,7 @@ class TrialRun:
             watch.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
-    async def _serve(self, launch: Launch, weights: Weights) -> Failure | None:
+    async def _serve(self, launch: Launch, weights: Weights) -> Failure | Void | None:
         began = time.perf_counter()
         async with chat.new_client() as client:
             with self._spending("load_ms"):
@@ -232,7 +166,9 @@ class TrialRun:
                 return failure
             self._load_ms = (time.perf_counter() - began) * 1000
             with self._spending("measure_ms"):
-                await self._measure(client, child, launch, weights)
+                void = await self._measure(client, child, launch, weights)
+            if void is not None:
+                return void
         return gate.judge(self._replicates, self._bench.gate_ttft_ms)
 
     def _launch(self, weights: Weights) -> Launch:
@@ -250,7 +186,7 @@ class TrialRun:
         command = self._bench.provider.command(self._bench.binary, launch)
         environ = isolated(self._bench.environ, command.settings) | {**command.env}
         for path, text in command.files.items():
-            await asyncio.to_thread(_write_private, path, text)
+            await asyncio.to_thread(write_private, path, text)
         self._bench.publish(
             "provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log)
         )
@@ -261,6 +197,7 @@ class TrialRun:
             log=self.log,
             log_max_bytes=4 * 1024 * 1024,
         )
+        await self._gauge.attach(self._child)
         return self._child
 
     async def _ready(
@@ -331,18 +268,22 @@ class TrialRun:
                 FailureKind.START, f"warm-up request failed: {answer.error}"
             )
         calibration.learn(len(prompt), answer.prompt_tokens)
-        self._sample_memory(child)
+        self._gauge.sample()
         return None
 
     async def _measure(
         self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
-    ) -> None:
+    ) -> Void | None:
+        """All replicates, or up to the first that decides; the vigil looks before and after each."""
         total = self._asked.replicates
+        void = await self._bench.vigil.look()
+        if void is not None:
+            return void
         for index in range(1, total + 1):
-            self._measuring = True
+            self._gauge.measuring = True
             replicate = await self._replicate(client, launch, weights)
-            self._measuring = False
-            self._sample_memory(child)
+            self._gauge.measuring = False
+            self._gauge.sample()
             if index == total and child.exit_code is None:
                 await _settled(child, DEATH_SETTLE_S)
             replicate = replace(replicate, alive_after=child.exit_code is None)
@@ -359,8 +300,10 @@ class TrialRun:
                 prompt_tokens=replicate.prompt_tokens,
                 error=replicate.error,
             )
-            if gate.is_final(replicate):
-                return
+            void = await self._bench.vigil.look()
+            if void is not None or gate.is_final(replicate):
+                return void
+        return None
 
     async def _replicate(
         self, client: httpx.AsyncClient, launch: Launch, weights: Weights
@@ -425,35 +368,9 @@ class TrialRun:
         return await self._with_log(FailureKind.START, reason)
 
     async def _with_log(self, kind: FailureKind, reason: str) -> Failure:
-        text = await asyncio.to_thread(_read_log, self.log)
+        text = await asyncio.to_thread(read_log, self.log)
         line = self._bench.provider.telling_line(text)
         return Failure(kind, f"{reason}: {line}" if line else reason)
-
-    def _sample_memory(self, child: Child) -> None:
-        peak = max(self._strain.peak_rss_bytes or 0, self._bench.machine.group_rss(child.id.pid))
-        self._strain = replace(self._strain, peak_rss_bytes=peak or None)
-
-    async def _watch_memory(self) -> None:
-        """Return once memory pressure has been critical for 10 s on end; otherwise never.
-
-        Resident memory is not sampled while a request is measured: walking the process table takes
-        milliseconds that would show in the figures.
-        """
-        critical_since: float | None = None
-        order = list(Pressure)
-        while True:
-            pressure = await asyncio.to_thread(self._bench.machine.pressure)
-            if order.index(pressure) > order.index(Pressure(self._strain.worst_pressure)):
-                self._strain = replace(self._strain, worst_pressure=pressure)
-            if pressure is not Pressure.CRITICAL or not self._bench.settings.memory_guard:
-                critical_since = None
-            elif critical_since is None:
-                critical_since = time.monotonic()
-            elif time.monotonic() - critical_since >= PRESSURE_CRITICAL_S:
-                return
-            if self._child is not None and not self._measuring:
-                self._sample_memory(self._child)
-            await asyncio.sleep(PRESSURE_POLL_S)
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
@@ -472,38 +389,9 @@ async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-def log_name(number: int, stage: int, model: str) -> str:
-    """A file name of at most 100 bytes for a trial's provider log; model ids can be long paths."""
-    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
-    word = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rsplit("/", 1)[-1]).strip("-.")[:60] or "model"
-    return f"{number:03d}-stage{stage}-{word}-{digest}.log"
-
-
 async def _settled(child: Child, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await child.exited()
     except TimeoutError:
         return
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _read_log(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            text = file.read(LOG_PART_BYTES)
-            if size > LOG_PART_BYTES:
-                file.seek(max(LOG_PART_BYTES, size - LOG_PART_BYTES))
-                text += b"\n" + file.read(LOG_PART_BYTES)
-            return text.decode("utf-8", errors="replace")
-    except OSError:
-        return ""

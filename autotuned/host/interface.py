@@ -119,3 +119,13 @@ class Machine(Protocol):
 
     def group_rss(self, group: int) -> int:
         """Resident bytes of all processes of a group, 0 when it is gone."""
+
+    def priority(self, pid: int) -> tuple[int | None, int | None]:
+        """Nice value and, on macOS, the scheduler's priority of a process; None where they are not told."""
+
+
+class Sleep(Protocol):
+    """How long the machine has slept."""
+
+    def slept_s(self) -> float:
+        """Seconds asleep since some moment that stays the same while the agent lives."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import platform
 import sys
 from pathlib import Path
@@ -66,6 +67,15 @@ class ThisMachine:
             with contextlib.suppress(psutil.Error, OSError):
                 total += process.memory_info().rss
         return total
+
+    def priority(self, pid: int) -> tuple[int | None, int | None]:
+        """Nice value and, on macOS, the scheduler's priority of a process; None where they are not told."""
+        try:
+            nice = os.getpriority(os.PRIO_PROCESS, pid)
+        except OSError:
+            return None, None
+        said = tools.ask("ps", "-o", "pri=", "-p", str(pid)) if sys.platform == "darwin" else ""
+        return nice, int(said) if said.isdecimal() else None
 
 
 def linux_pressure(stalls: str, meminfo: str) -> Pressure:

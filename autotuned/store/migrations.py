@@ -92,10 +92,16 @@ def m003_where_a_trials_time_went(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE trial_details ADD COLUMN spent_{part}_ms REAL")
 
 
+def m004_priority(db: sqlite3.Connection) -> None:
+    """The scheduler's priority of a candidate, where the system tells it."""
+    db.execute("ALTER TABLE trial_details ADD COLUMN priority INTEGER")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
     m003_where_a_trials_time_went,
+    m004_priority,
 )
 
 

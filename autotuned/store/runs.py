@@ -174,6 +174,7 @@ def append_trial(
             "peak_rss_bytes": strain.peak_rss_bytes,
             "worst_pressure": strain.worst_pressure,
             "nice": strain.nice,
+            "priority": strain.priority,
             "started_at_utc": trial.started_at,
             "ended_at_utc": trial.ended_at,
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
@@ -204,7 +205,7 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     rows = db.execute(
         "SELECT t.id, t.stage, t.model, t.kv_bits, t.max_batch, t.max_context_cap, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
-        f"d.nice, d.started_at_utc, t.fits, t.notes, {spent} "
+        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
@@ -244,7 +245,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     (_, stage, model, kv_bits, batch, context, tps, ttft, kept, ts, rank, kind, reason, load_ms) = (
         row[:14]
     )
-    (rss, pressure, nice, started, fits, notes) = row[14:20]
+    (rss, pressure, nice, priority, started, fits, notes) = row[14:21]
     failure = Failure(FailureKind(kind), reason) if kind else None
     if rank is None and not fits:  # a prototype's row: its reason is only in the notes
         failure = Failure(FailureKind.GATE, notes or "")
@@ -259,8 +260,8 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         ttft_p95_ms=ttft,
         load_ms=load_ms,
         kept=bool(kept),
-        strain=Strain(rss, pressure or "normal", nice),
-        spent=Spent(*row[20:]),
+        strain=Strain(rss, pressure or "normal", nice, priority),
+        spent=Spent(*row[21:]),
         started_at=started or ts,
         ended_at=ts,
     )

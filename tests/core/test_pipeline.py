@@ -104,7 +104,7 @@ def test_the_first_feasible_candidate_wins_and_ac_16_every_probe_and_cell_is_a_r
     assert not any(trial.kept for trial in probes)
 
 
-@given(worlds(), st.integers(0, 10), st.sampled_from([Halt.BUDGET, Halt.CANCELLED, Halt.INTERNAL]))
+@given(worlds(), st.integers(0, 10), st.sampled_from(Halt))
 def test_ac_13_a_halted_run_ends_with_what_there_is(
     drawn: tuple[Plan, list[bool], list[tuple[bool, float, float]]], after: int, halt: Halt
 ) -> None:
@@ -118,6 +118,9 @@ def test_ac_13_a_halted_run_ends_with_what_there_is(
     match halt:
         case Halt.INTERNAL:
             assert finish.exit_reason is ExitReason.INTERNAL_ERROR
+            assert finish.best is None
+        case Halt.CONFLICT:
+            assert finish.exit_reason is ExitReason.PROVIDER_CONFLICT
             assert finish.best is None
         case Halt.CANCELLED:
             assert finish.exit_reason is ExitReason.INTERRUPTED

@@ -1,0 +1,73 @@
+"""What the trials of a run are made with, and which trial is asked for. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autotuned.core.model import Failure, Knobs
+from autotuned.engine.prompt import Calibration
+from autotuned.engine.vigil import Vigil
+from autotuned.host.interface import Machine, Ports, Processes
+from autotuned.providers.interface import Binary, Provider
+from autotuned.settings import ProviderSettings
+from autotuned.weights.cache import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all trials of one run share."""
+
+    provider: Provider
+    binary: Binary
+    settings: ProviderSettings
+    processes: Processes
+    ports: Ports
+    machine: Machine
+    vigil: Vigil
+    prewarm: Callable[[str], Awaitable[Weights | Failure]]
+    publish: Callable[..., Any]
+    environ: Mapping[str, str]
+    logs: Path
+    folder: Path
+    port: int
+    target_context: int
+    gate_ttft_ms: int
+    static_fit_check: bool
+    cooldown_s: float = 0.0
+    thermal_gate: bool = False
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def calibration(self, model: str) -> Calibration:
+        """What is known of a model's characters per token; one for all its trials."""
+        target = self.target_context - self.settings.max_tokens
+        return self.calibrations.setdefault(model, Calibration(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which trial is asked for. `cell` is the cell's index from 1 in stage 2."""
+
+    stage: int
+    model: str
+    rank: int
+    knobs: Knobs | None
+    replicates: int
+    cell: int | None = None
+
+    def named(self) -> dict[str, Any]:
+        """The fields by which events name this trial."""
+        knobs = self.knobs and {
+            "kv_bits": self.knobs.kv_bits,
+            "max_batch": self.knobs.max_batch,
+            "max_context": self.knobs.max_context,
+        }
+        return {
+            "stage": self.stage,
+            "model": self.model,
+            "rank": self.rank,
+            "cell": self.cell,
+            "knobs": knobs,
+        }

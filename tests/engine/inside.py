@@ -1,0 +1,59 @@
+"""The agent inside the test's own process, over a home's scripted provider: for what no test can do from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+from autotuned import providers, settings
+from autotuned.engine.agent import Agent, Host
+from autotuned.engine.events import Events
+from autotuned.engine.records import Records
+from autotuned.host import power
+from autotuned.host.clock import utc_now
+from autotuned.host.launchd import Launchd
+from autotuned.host.machine import ThisMachine
+from autotuned.host.ports import LoopbackPorts
+from autotuned.host.process import GuardedProcesses
+from autotuned.host.sleep import FakeSleep
+from autotuned.store.database import Database
+from tests.support.home import Home
+
+MARKER = "AUTOTUNED_CANDIDATE"
+
+
+@contextlib.asynccontextmanager
+async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
+    """An agent of this home; `pieces` replace parts of its host."""
+    chosen = settings.load(home.environ)
+    database = await Database.open(chosen.database)
+    machine = ThisMachine()
+    events = Events(database, utc_now, 0)
+    host = Host(
+        processes=lambda: GuardedProcesses(MARKER, str(chosen.home)),
+        ports=LoopbackPorts(),
+        machine=machine,
+        sleep=FakeSleep(),
+        awake=power.awake,
+        launchd=Launchd(home.environ),
+        choose=lambda kind: providers.choose(kind, chosen.provider, home.environ),
+        marker=MARKER,
+        environ=home.environ,
+    )
+    made = Agent(chosen, Records(database, machine), events, dataclasses.replace(host, **pieces))
+    try:
+        yield made
+    finally:
+        await made.close()
+        await events.close()
+        await database.close()
+
+
+async def tune(agent: Agent, home: Home, *models: str, **fields: Any) -> dict[str, Any]:
+    """Run to the end; the result document."""
+    request = {"kv_bits_axis": [None], "max_batch_axis": [1], "port": home.port, **fields}
+    started = await agent.start({"candidate_models": list(models), **request})
+    await agent.wait(started["run_id"], 60)
+    return await agent.result(started["run_id"])
