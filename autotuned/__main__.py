@@ -39,13 +39,22 @@ def _run(flags: argparse.Namespace) -> None:
     lock = daemon.claim(os.environ)
     try:
         orphans = daemon.sweep(os.environ)
-        chosen = settings.load(os.environ, database=flags.db_path, socket=flags.socket)
-        logs.set_up(chosen, os.environ)
+        recovered = daemon.restore(os.environ)
+        try:
+            chosen = settings.load(os.environ, database=flags.db_path, socket=flags.socket)
+            logs.set_up(chosen, os.environ)
+        except BaseException:
+            daemon.restore_before_end(recovered, os.environ)
+            raise
         if orphans:
             structlog.get_logger(__name__).warning(
                 "ended candidates that a crash left behind", count=orphans
             )
-        asyncio.run(daemon.serve(chosen, dict(os.environ)))
+        try:
+            asyncio.run(daemon.serve(chosen, dict(os.environ), recovered))
+        except AutotunedError:
+            daemon.restore_before_end(recovered, os.environ)
+            raise
     finally:
         lock.release()
 

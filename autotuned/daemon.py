@@ -1,6 +1,6 @@
 """The composition root: builds the concrete pieces, runs them, and takes them down in order. No logic.
 
-Order of the start: lock, orphans of a crash, store, agent, socket. The socket appears last, so that
+Order of the start: lock, orphans of a crash, the live provider that it left drained, store, agent, socket. The socket appears last, so that
 whoever can connect gets answers. The stop is the same way back.
 """
 
@@ -18,8 +18,11 @@ import structlog
 from autotuned import __version__, providers, wire
 from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent, Host
+from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
+from autotuned.engine.recovery import Recovered, insist, recover
 from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning
 from autotuned.host import power
@@ -59,7 +62,17 @@ def sweep(environ: Mapping[str, str]) -> int:
     return sweep_orphans(MARKER, wire.config_folder(environ))
 
 
-async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
+def restore(environ: Mapping[str, str]) -> Recovered:
+    """Bring back a live provider that a killed agent of this home left drained. Never raises."""
+    return recover(Path(wire.config_folder(environ)) / "run", environ)
+
+
+def restore_before_end(found: Recovered, environ: Mapping[str, str]) -> None:
+    """The same with more patience, for an agent that cannot start and so will not try again."""
+    insist(found, Path(wire.config_folder(environ)) / "run", environ)
+
+
+async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recovered) -> None:
     """Serve until SIGTERM, SIGINT or `shutdown`; a run in progress is cancelled and seen to its end."""
     database = await Database.open(settings.database)
     async with contextlib.AsyncExitStack() as stack:
@@ -80,16 +93,19 @@ async def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             machine=machine,
             sleep=SleepClock(),
             awake=power.awake,
-            launchd=Launchd(environ),
             choose=lambda kind: providers.choose(kind, settings.provider, environ),
             marker=MARKER,
             environ=environ,
         )
-        agent = Agent(settings, records, events, host)
+        finder = Finder(Launchd(environ), host.ports, settings, MARKER)
+        live = LiveProvider(finder, host.ports, settings, database, events, environ)
+        await live.take_over(recovered)
+        stack.push_async_callback(live.close)
+        agent = Agent(settings, records, events, host, live)
         staleness = Staleness(agent, records, machine, settings.provider.kind)
         stack.push_async_callback(staleness.close)
         stopping = asyncio.Event()
-        pieces = Pieces(settings, agent, records, events, staleness, utc_now(), stopping.set)
+        pieces = Pieces(settings, agent, records, events, live, staleness, utc_now(), stopping.set)
         server = Server(settings.socket, table(pieces))
         await server.start()
         stack.push_async_callback(server.close)

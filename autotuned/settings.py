@@ -39,8 +39,14 @@ class ProviderSettings(_Section):
 class LiveSettings(_Section):
     """`[live]`: how the operator's own server is known to launchd."""
 
+    label: Annotated[str, Field(min_length=1)] | None = None
     labels: tuple[str, ...] = ("live.streamvc.macprovider", "live.malibu.provider")
     plist: Path | None = None
+
+    @property
+    def known_labels(self) -> tuple[str, ...]:
+        """Every label to look for, the one that is named by itself first."""
+        return tuple(dict.fromkeys((*([self.label] if self.label else ()), *self.labels)))
 
 
 class ApplySettings(_Section):

@@ -66,6 +66,7 @@ class TuneRequest(BaseModel):
     port: Annotated[int, Field(ge=1, le=65_535)] = 18_080
     retain_runs: Positive = 50
     drain: bool = False
+    restart_foreground: bool = False
     provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
     static_fit_check: bool = True
     cell_order: Literal["axis", "reverse", "random"] = "axis"

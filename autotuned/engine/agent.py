@@ -19,18 +19,25 @@ import structlog
 
 from autotuned.core.model import ExitReason, Failure
 from autotuned.core.pipeline import Finish
+from autotuned.core.recommendation import ErrorDocument
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
 from autotuned.engine.bench import Bench
+from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
-from autotuned.engine.preflight import conflict, find_conflicts
+from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.runner import Runner
 from autotuned.engine.trial import uncancelled
 from autotuned.engine.vigil import Vigil, unstopped_s
-from autotuned.errors import AutotunedError, Busy, ShuttingDown, StoreError
+from autotuned.errors import (
+    AutotunedError,
+    Busy,
+    RestoreOutstanding,
+    ShuttingDown,
+    StoreError,
+)
 from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
-from autotuned.host.launchd import Launchd
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.weights.cache import prewarm
@@ -50,7 +57,6 @@ class Host:
     sleep: Sleep
     awake: Callable[[], contextlib.AbstractAsyncContextManager[None]]
     """Keeps the machine from falling asleep inside the block."""
-    launchd: Launchd
     choose: Callable[[str], Provider]
     """Kind (or `auto`) to adapter; raises ProviderMissing."""
     marker: str
@@ -70,8 +76,11 @@ class Active:
 class Agent:
     """The runs of this agent, past and present."""
 
-    def __init__(self, settings: Settings, records: Records, events: Events, host: Host) -> None:
+    def __init__(
+        self, settings: Settings, records: Records, events: Events, host: Host, live: LiveProvider
+    ) -> None:
         self._settings, self._records, self._events, self._host = settings, records, events, host
+        self._live = live
         self._active: Active | None = None
         self._stopping = False
 
@@ -81,7 +90,7 @@ class Agent:
         """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
 
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
-        the error's data), Busy or ShuttingDown.
+        the error's data), Busy, RestoreOutstanding or ShuttingDown.
         """
         if self._stopping:
             message = "the agent is shutting down"
@@ -89,12 +98,23 @@ class Agent:
         if self._active is not None:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
+        self._refuse_while_owed()
         active = self._active = Active(_new_run_id())
         try:
             return await self._begin(active, params, unstopped_s(self._host.sleep))
         except BaseException:
+            self._live.unclaim()
             self._release(active)
             raise
+
+    def _refuse_while_owed(self) -> None:
+        owed = self._live.public()
+        if owed is not None:
+            message = (
+                f"a live provider that run {owed['run_id']} drained is not back yet "
+                f"({owed['reason'] or owed['state']}): autotunectl provider restore"
+            )
+            raise RestoreOutstanding(message, lease=owed)
 
     async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
@@ -126,7 +146,7 @@ class Agent:
                 {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
                 for c in planned.cells
             ],
-            "conflicts": await self._conflicts(provider, request),
+            "conflicts": (await self._live.find(provider, request.port)).names,
             "disk_free_bytes": shutil.disk_usage(self._settings.home).free,
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,
@@ -140,9 +160,11 @@ class Agent:
         try:
             request = parse(params)
             provider, binary, planned = await self.prepare(request)
-            found = await self._conflicts(provider, request)
-            if found:
+            found = await self._live.find(provider, request.port)
+            if found and (not request.drain or undrainable(found)):
                 raise conflict(found, request.port, drain=request.drain)
+            if found:
+                self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
             await self._records.refuse(active.run_id, usable(params), error)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
@@ -170,13 +192,6 @@ class Agent:
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
         answer = self._settings.provider.max_tokens
         return provider, binary, plan(request, catalogue, answer, secrets.randbelow(2**31))
-
-    async def _conflicts(self, provider: Provider, request: TuneRequest) -> list[str]:
-        host = self._host
-        labels = self._settings.live.labels
-        return await find_conflicts(
-            provider, host.launchd, labels, host.ports, request.port, host.marker
-        )
 
     def _bench(
         self,
@@ -225,15 +240,25 @@ class Agent:
 
     async def _search_and_close(self, runner: Runner, bench: Bench) -> None:
         """Search to the end and write that end down, whatever happens on the way."""
-        await self._announce(runner)
+        self._live.sighting.still = True
         finish, error = Finish(ExitReason.INTERNAL_ERROR), None
         try:
-            finish, _ = await runner.search()
+            await self._announce(runner)
+            refusal = await self._drained(runner, bench)
+            if refusal is not None and not runner.cancelled:
+                finish = Finish(ExitReason.PROVIDER_CONFLICT)
+                error = ErrorDocument(code=finish.exit_reason, message=refusal)
+            else:
+                finish, _ = await runner.search()
         except Exception as caught:
             log.exception("run failed")
-            error = f"{type(caught).__name__}: {caught}"
+            message = f"{type(caught).__name__}: {caught}"
+            error = ErrorDocument(code=ExitReason.INTERNAL_ERROR, message=message)
         finally:
+            self._live.sighting.still = False
             runner.enter("restoring")
+            await bench.processes.stop_all()
+            await self._live.restore()
             await bench.processes.close()
             await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
         await self._records.finish(runner, finish, bench, error)
@@ -241,6 +266,17 @@ class Agent:
         self._events.publish("run.finished", runner.run_id, exit_reason=finish.exit_reason.value)
         await self._events.flush()
         log.info("run finished", exit_reason=finish.exit_reason.value)
+
+    async def _drained(self, runner: Runner, bench: Bench) -> str | None:
+        """Drain what the preflight claimed; None when the way is free, else why it is not."""
+        if self._live.lease is None:
+            return None
+        runner.enter("draining")
+        grace_s = runner.plan.request.drain_grace
+        reason = await self._live.drain(bench.processes, grace_s, lambda: runner.cancelled)
+        if reason is not None:
+            log.error("drain failed", reason=reason)
+        return reason
 
     async def _announce(self, runner: Runner) -> None:
         planned = runner.plan

@@ -1,80 +1,281 @@
 """Who is in the way before a run starts: the live provider in either of its forms, or a stranger.
 
-Finds and names; stops nobody. A job that launchd manages is named once, and a candidate of another
-agent (it carries our marker) is no live provider.
+Finds and names, as values; stops nobody. A job that launchd manages is named once, and a candidate of
+another agent (it carries our marker) is no live provider.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+import plistlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from autotuned.errors import ProviderConflict
-from autotuned.host.interface import Ports
-from autotuned.host.launchd import Launchd
-from autotuned.providers.interface import Provider
+from autotuned.host.interface import Listener, Ports
+from autotuned.host.launchd import Launchd, LoadedJob, Presence
+from autotuned.settings import Settings
 
 LEADING_ARGUMENTS = 3
 """An interpreter and its option may stand before the binary: `python -u macprovider-cli serve`."""
+DEFAULT_PORT = 8080
+NAMES = ("macprovider-cli",)
+"""The program behind the labels that we know, whichever provider is tuned."""
 
 
-async def find_conflicts(
-    provider: Provider,
-    launchd: Launchd,
-    labels: Sequence[str],
-    ports: Ports,
-    port: int,
-    marker: str,
-) -> list[str]:
-    """What is in the way: `launchd-managed`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`.
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """A loaded job of launchd: where its plist is, where it listens, and why it cannot be drained, if so."""
 
-    `port` is the one that candidates will use; processes whose environment has the variable `marker`
-    are candidates and do not count.
-    """
-    job = await launchd.loaded(labels) if provider.kind == "macprovider" else None
-    foreground = await asyncio.to_thread(lambda: list(_serving(provider, marker)))
-    found = (
-        [f"launchd-managed ({job.domain}/{job.label})"]
-        if job
-        else [f"foreground-PID-{pid}" for pid in foreground]
-    )
-    holder = await asyncio.to_thread(ports.holder, port)
-    if holder is not None and holder.pid not in foreground:
-        found.append(f"port-held-by {holder.name or 'unknown'} pid {holder.pid or 'unknown'}")
-    return found
+    job: LoadedJob
+    plist: Path | None
+    port: int
+    refusal: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As a conflict names it."""
+        return f"launchd-managed ({self.job.target})"
 
 
-def conflict(found: Sequence[str], port: int, *, drain: bool) -> ProviderConflict:
-    """The refusal for what `find_conflicts` found, with the remedy."""
-    names = ", ".join(found)
-    if all(name.startswith("port-held-by") for name in found):
-        remedy = f"stop that program, or choose another --port than {port}"
-    elif drain:
-        remedy = "this version cannot carry out --drain yet: stop it yourself"
-    else:
-        remedy = "stop it yourself, or have it stopped for the run and brought back with --drain"
-    return ProviderConflict(f"in the way: {names}; {remedy}", found)
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A foreground process of the provider."""
+
+    pid: int
+    argv: tuple[str, ...]
+    port: int
+
+    @property
+    def name(self) -> str:
+        """As a conflict names it."""
+        return f"foreground-PID-{self.pid}"
 
 
-def _serving(provider: Provider, marker: str) -> Iterator[int]:
-    for process in psutil.process_iter():
-        try:
-            if process.pid == os.getpid() or process.uids().real != os.getuid():
-                continue
-            if _is_server(process.cmdline(), provider) and marker not in process.environ():
-                yield process.pid
-        except (psutil.Error, OSError):
-            continue  # gone, or not ours to read
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in the way."""
+
+    managed: Managed | None = None
+    processes: tuple[Process, ...] = ()
+    strangers: tuple[Listener, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.managed or self.processes or self.strangers)
+
+    @property
+    def names(self) -> list[str]:
+        """As conflicts: `launchd-managed ...`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`."""
+        managed = [self.managed.name] if self.managed else []
+        return [
+            *managed,
+            *(process.name for process in self.processes),
+            *(
+                f"port-held-by {s.name or 'unknown'} pid {s.pid or 'unknown'}"
+                for s in self.strangers
+            ),
+        ]
+
+    @property
+    def live(self) -> Managed | Process | None:
+        """The live provider that a drain would stop."""
+        return self.managed or next(iter(self.processes), None)
 
 
-def _is_server(argv: Sequence[str], provider: Provider) -> bool:
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Looks for the live provider."""
+
+    launchd: Launchd
+    ports: Ports
+    settings: Settings
+    marker: str
+
+    async def find(self, names: Sequence[str], serves: bool, port: int) -> Found:
+        """What is in the way of candidates on `port`.
+
+        `names` are the basenames of the provider's program, `serves` tells that its next argument is
+        `serve`. Port 0: nobody but the live provider is looked for.
+        """
+        return await asyncio.to_thread(self.look, names, serves, port)
+
+    def look(self, names: Sequence[str], serves: bool, port: int) -> Found:
+        """`find`, in this thread."""
+        job = self.launchd.find(self.settings.live.known_labels)
+        processes = list(self._serving(names, serves))
+        managed = None
+        if job is not None:
+            managed = self._managed(job, names)
+            family = _family(job.pid) if job.pid is not None else set()
+            processes = [process for process in processes if process.pid not in family]
+        processes = _without_children(processes)
+        holder = self.ports.holder(port) if port else None
+        ours = {process.pid for process in processes} | (
+            _family(job.pid) if job and job.pid else set()
+        )
+        known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
+        return Found(managed, tuple(processes), () if known or holder is None else (holder,))
+
+    def _managed(self, job: LoadedJob, names: Sequence[str]) -> Managed:
+        plist = self._plist(job)
+        content = _read_plist(plist)
+        argv = list(job.arguments) or [str(word) for word in content.get("ProgramArguments", ())]
+        return Managed(
+            job,
+            plist,
+            port_of(argv, self.settings.provider_config),
+            self._refusal(job, plist, content, names),
+        )
+
+    def _plist(self, job: LoadedJob) -> Path | None:
+        """The file that loads it again: of the settings, as launchd reports it, or where it usually is."""
+        reported = Path(job.path) if job.path and job.path.startswith("/") else None
+        usual = self.settings.home.parent.parent / "Library" / "LaunchAgents" / f"{job.label}.plist"
+        given = self.settings.live.plist
+        for path in (given.expanduser() if given else None, reported, usual):
+            if path is not None and path.is_file():
+                return path.absolute()
+        return None
+
+    def _refusal(
+        self,
+        job: LoadedJob,
+        plist: Path | None,
+        content: Mapping[str, Any],
+        names: Sequence[str],
+    ) -> str | None:
+        if job.presence is Presence.UNKNOWN:
+            return f"launchctl cannot be asked about {job.target}: {job.reason}"
+        if job.domain == "system":
+            return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
+        if plist is None:
+            return f"no plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
+        if content.get("Label", job.label) != job.label:
+            return f"{plist} is the plist of {content['Label']}, not of {job.label}"
+        said = [*([job.program] if job.program else []), *job.arguments[:LEADING_ARGUMENTS]]
+        planned = content.get("ProgramArguments")
+        expected = (
+            {*names, *NAMES}
+            | {
+                os.path.basename(str(word))  # noqa: PTH119 - a word, which may be no path
+                for word in (
+                    content.get("Program"),
+                    *(planned[:1] if isinstance(planned, list) else ()),
+                )
+                if word
+            }
+        )
+        if said and not any(os.path.basename(word) in expected for word in said):  # noqa: PTH119
+            return f"{job.target} runs {said[0]}, which is not the provider: it is left alone"
+        return None
+
+    def _serving(self, names: Sequence[str], serves: bool) -> Iterator[Process]:
+        for process in psutil.process_iter():
+            try:
+                if process.pid == os.getpid() or process.uids().real != os.getuid():
+                    continue
+                argv = process.cmdline()
+                if not is_server(argv, names, serves=serves) or self.marker in process.environ():
+                    continue
+                yield Process(
+                    process.pid, tuple(argv), port_of(argv, self.settings.provider_config)
+                )
+            except (psutil.Error, OSError):
+                continue  # gone, or not ours to read
+
+
+def is_server(argv: Sequence[str], names: Sequence[str], *, serves: bool) -> bool:
+    """A command line of the provider's server: one of its leading arguments is the program."""
     if "--help" in argv:  # somebody asks the program a question: it serves nobody
         return False
     for index, argument in enumerate(argv[:LEADING_ARGUMENTS]):
-        if Path(argument).name in provider.process_names:
-            return provider.kind != "macprovider" or argv[index + 1 : index + 2] == ["serve"]
+        if Path(argument).name in names:
+            return not serves or list(argv[index + 1 : index + 2]) == ["serve"]
     return False
+
+
+def port_of(argv: Sequence[str], config: Path) -> int:
+    """Where a server with this command line listens: `--port`, else `port` of its configuration, else 8080."""
+    given = _option(argv, "--port")
+    if given and given.isdecimal():
+        return int(given)
+    path = _option(argv, "--config")
+    try:
+        text = (Path(path).expanduser() if path else config).read_text("utf-8", errors="replace")
+    except OSError:
+        return DEFAULT_PORT
+    named = re.search(r"""^port\s*:\s*["']?(\d{1,5})\b""", text, re.MULTILINE)
+    return int(named[1]) if named else DEFAULT_PORT
+
+
+def conflict(found: Found, port: int, *, drain: bool) -> ProviderConflict:
+    """The refusal for what was found, with the remedy."""
+    names = ", ".join(found.names)
+    remedy = "stop it yourself, or have it stopped for the run and brought back with --drain"
+    if found.strangers and (drain or found.live is None):
+        remedy = f"stop that program, or choose another --port than {port}"
+    elif drain:
+        remedy = undrainable(found) or remedy
+    elif found.managed is not None and found.managed.refusal is not None:
+        remedy = found.managed.refusal
+    return ProviderConflict(f"in the way: {names}; {remedy}", found.names)
+
+
+def undrainable(found: Found) -> str | None:
+    """Why a drain cannot clear the way; None when it can."""
+    if found.strangers:
+        return "a program that is no provider is never drained"
+    if found.managed is not None and found.managed.refusal is not None:
+        return found.managed.refusal
+    if len(found.processes) + (found.managed is not None) > 1:
+        return "more than one live provider runs: stop all but one yourself"
+    return None
+
+
+def _option(argv: Sequence[str], name: str) -> str | None:
+    for index, word in enumerate(argv):
+        if word == name and index + 1 < len(argv):
+            return argv[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _read_plist(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            found = plistlib.load(file)
+    except (OSError, ValueError, plistlib.InvalidFileException, OverflowError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _family(pid: int) -> set[int]:
+    """A process and all that descend from it."""
+    try:
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except (psutil.Error, OSError):
+        return {pid}
+
+
+def _descends(pid: int | None, ancestors: Iterable[int]) -> bool:
+    if pid is None:
+        return False
+    try:
+        return not {parent.pid for parent in psutil.Process(pid).parents()}.isdisjoint(ancestors)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _without_children(processes: Sequence[Process]) -> list[Process]:
+    """A wrapper and the server that it started are one: the one that was started first."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if not _descends(process.pid, pids - {process.pid})]

@@ -66,16 +66,16 @@ class Records:
         }
         await self.database.ask(runs.begin, row, details)
 
-    async def finish(self, runner: Runner, finish: Finish, bench: Bench, bug: str | None) -> None:
-        """Write how a run ended, with its recommendation and document."""
+    async def finish(
+        self, runner: Runner, finish: Finish, bench: Bench, said: public.ErrorDocument | None
+    ) -> None:
+        """Write how a run ended, with its recommendation and document; `said` replaces the usual explanation."""
         row = await self.row(runner.run_id)
         details = await self.details(runner.run_id)
         history = await self.history(runner.run_id)
-        error = public.explain(runner.plan, history, finish)
-        if runner.conflict is not None:
+        error = said or public.explain(runner.plan, history, finish)
+        if said is None and runner.conflict is not None:
             error = public.ErrorDocument(code=ExitReason.PROVIDER_CONFLICT, message=runner.conflict)
-        if bug is not None:
-            error = public.ErrorDocument(code=ExitReason.INTERNAL_ERROR, message=bug)
         command = await _serve_command(finish, bench)
         details["warnings"] = [
             *details.get("warnings", ()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.errors import UnsafePath
+from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
 
 F_FULLFSYNC = 51
@@ -28,10 +29,12 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             sync(file.fileno())
+        failpoint.reach("file.written")
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    failpoint.reach("file.renamed")
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         sync(folder)
@@ -76,9 +79,26 @@ class Lock:
     path: Path
     descriptor: int
 
+    def sign(self) -> None:
+        """Write down that this process holds it now: it may have come with the descriptor."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, f"pid {os.getpid()} since {utc_now()}\n".encode(), 0)
+
+    def retake(self) -> bool:
+        """True when it is ours: still, where it came with the descriptor, or again, where it was free."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        self.sign()
+        return True
+
     def release(self) -> None:
-        """Let it go. Idempotent."""
+        """Let it go, also for those that share the descriptor. Idempotent."""
         if self.descriptor >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
             os.close(self.descriptor)
             self.descriptor = -1
 
@@ -99,9 +119,9 @@ def take_lock(path: Path) -> Lock | None:
         if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino):
             break
         os.close(descriptor)  # replaced between open and lock: try the new one
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"pid {os.getpid()} since {utc_now()}\n".encode())
-    return Lock(path, descriptor)
+    lock = Lock(path, descriptor)
+    lock.sign()
+    return lock
 
 
 def lock_holder(path: Path) -> str:

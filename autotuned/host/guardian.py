@@ -2,8 +2,9 @@
 
 It speaks JSON lines over one socket with the agent. Candidates are its children, so there is no
 instant at which one lives that it does not know. End of file without a goodbye means that the agent
-died: every candidate group is killed, and the guardian ends.
-Standard library only, and little of it: it must start in milliseconds and survive anything.
+died: every candidate group is killed, a live provider that was drained is brought back, and the
+guardian ends. Standard library only, and little of it: it must start in milliseconds and survive
+anything; what a restore takes is loaded when it is armed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 ORPHAN_GRACE_S = 1.5
@@ -145,6 +147,7 @@ class Guardian:
         self._selector = selectors.DefaultSelector()
         self._candidates: dict[int, Candidate] = {}
         self._farewell = False
+        self._duty: Callable[[], None] | None = None
         self._selector.register(channel, selectors.EVENT_READ)
         self._wake, wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -163,6 +166,8 @@ class Guardian:
         deadline = time.monotonic() + ORPHAN_GRACE_S + SWEEP_DEADLINE_S
         while self._candidates and time.monotonic() < deadline:
             self._turn(self._patience_s())
+        if not self._farewell and self._duty is not None:
+            self._duty()
 
     def _turn(self, patience_s: float | None) -> bool:
         """Wait for something, deal with all of it; False when the agent is gone."""
@@ -226,6 +231,15 @@ class Guardian:
                     self._begin_stop(self._candidates[number], order["grace_s"])
                 else:
                     self._report(event="gone", candidate=number)
+            case "arm":
+                refusal = None
+                try:
+                    self._duty = _duty(order)
+                except Exception as error:  # noqa: BLE001 - told to the agent, which then drains nothing
+                    refusal = f"{type(error).__name__}: {error}"
+                self._report(event="armed", candidate=0, refusal=refusal)
+            case "disarm":
+                self._duty = None
             case "goodbye":
                 self._farewell = True
             case other:
@@ -279,6 +293,14 @@ def _states_of_group(group: int) -> list[str]:
     )
     rows = [line.split() for line in listed.stdout.splitlines()]
     return [row[1][0] for row in rows if len(row) == 2 and row[0] == str(group)]
+
+
+def _duty(order: dict[str, Any]) -> Callable[[], None]:
+    """The restore that an agent's death would leave to us, loaded and ready."""
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
+    from autotuned.host import inherited  # noqa: PLC0415 - only who is armed needs it
+
+    return inherited.duty(order["folder"], order["lock"], order["environ"])
 
 
 def _default_signals() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from autotuned.core.model import MachineFacts
 
@@ -85,8 +85,20 @@ class Processes(Protocol):
         `env` is the whole environment. Raises OSError where the program cannot be started.
         """
 
+    async def arm(self, duty: Mapping[str, Any], lock: int) -> None:
+        """Have the guardian restore the live provider if this agent dies; it shares the lock `lock`.
+
+        `duty` is `{folder, environ}`: where the journal is, and the environment for launchctl. Raises OSError.
+        """
+
+    async def disarm(self) -> None:
+        """Nothing is owed any more. Idempotent."""
+
+    async def stop_all(self) -> None:
+        """Stop whatever still runs. Idempotent."""
+
     async def close(self) -> None:
-        """Stop whatever still runs, then let the guardian go. Idempotent."""
+        """Stop whatever still runs, then let the guardian go, unless it is armed. Idempotent."""
 
 
 class Ports(Protocol):

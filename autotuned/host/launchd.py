@@ -1,70 +1,256 @@
-"""What launchd says about a job, asked through `launchctl` wherever one is on the PATH.
+"""launchd, spoken to through `launchctl` wherever one is on the PATH: look, boot out, bootstrap, kickstart.
 
-Exit codes are trusted before any text: 0 loaded, 113 not loaded, 112 and 125 no such domain here.
-Must not know why anybody asks.
+Exit codes are trusted before any text, and what counts is the state reached, not the code of the
+command that asked for it. Every command has a time-out, no terminal and the C locale. Must not know
+why anybody asks. Standard library only: the guardian uses it in an interpreter without packages.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
-TIMEOUT_S = 10.0
+from autotuned.host.identity import alive
+
+LOOK_TIMEOUT_S = 5.0
+ACT_TIMEOUT_S = 15.0
+READ_LIMIT = 256 * 1024
+
+OK, NO_PROCESS, IO_ERROR, EXISTS, IN_PROGRESS, ALREADY = 0, 3, 5, 17, 36, 37
+NO_DOMAIN, NOT_FOUND, DISABLED, NO_ACTION, SWITCHED_OFF = 112, 113, 119, 125, 161
+
+MEANINGS: Mapping[int, str] = {
+    1: "not permitted",
+    IO_ERROR: "input/output error (already loaded, still dying, or a bad plist)",
+    IN_PROGRESS: "operation now in progress",
+    ALREADY: "operation already in progress",
+    64: "launchctl did not understand the command",
+    78: "the job could not be set up (its log file or working directory)",
+    108: "bad path",
+    109: "bad property list",
+    NO_DOMAIN: "no such domain: nobody is logged in there",
+    NOT_FOUND: "could not find the service",
+    DISABLED: "the service is disabled; enable it with: launchctl enable",
+    122: "the plist has the wrong owner or permissions",
+    124: "the domain is shutting down",
+    NO_ACTION: "the domain does not support this: nobody is logged in there",
+    SWITCHED_OFF: "switched off under System Settings > General > Login Items",
+}
+
+
+class Presence(Enum):
+    """Whether launchd has a job."""
+
+    LOADED = "loaded"
+    MISSING = "missing"
+    NO_DOMAIN = "no domain"
+    UNKNOWN = "unknown"
+    """launchctl did not answer, or with a code that says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a command ended: `code` None when it gave none in time or could not be started."""
+
+    code: int | None
+    text: str
+
+    @property
+    def reason(self) -> str:
+        """One line for a person."""
+        if self.code is None:
+            return self.text
+        meaning = MEANINGS.get(self.code)
+        said = f"code {self.code}: {meaning}" if meaning else f"code {self.code}"
+        return said if meaning or not self.text else f"{said}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedJob:
-    """A job that launchd has loaded: `domain` is where it was found and where it belongs."""
+    """What launchd says of one label in one domain."""
 
     domain: str
     label: str
+    presence: Presence = Presence.LOADED
+    state: str | None = None
+    pid: int | None = None
+    program: str | None = None
+    path: str | None = None
+    """The plist that it was loaded from."""
+    arguments: tuple[str, ...] = ()
+    exit_timeout_s: float = 5.0
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """`domain/label`, as launchctl takes it."""
+        return f"{self.domain}/{self.label}"
+
+    @property
+    def running(self) -> bool:
+        """Loaded, with a process that is alive and not being ended."""
+        if self.presence is not Presence.LOADED or self.dying:
+            return False
+        if self.pid is None:
+            return self.state in (None, "running")  # loaded, and more is not to be had
+        return self.state in (None, "running", "active") and alive(self.pid)
+
+    @property
+    def dying(self) -> bool:
+        """Told to end, and not gone yet."""
+        return (self.state or "").startswith(("SIGTERM", "SIGKILL"))
+
+    @property
+    def coming(self) -> bool:
+        """About to be started by launchd itself, now or after its throttle."""
+        return (self.state or "").startswith(("spawn", "xpcproxy", "pended"))
 
 
 class Launchd:
     """The launchd of this user."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = {**environ, "LC_ALL": "C"}
+    def __init__(self, environ: Mapping[str, str], program: str | None = None) -> None:
+        """`program`: a launchctl that was found before; it is looked for on the PATH where that is gone."""
+        self.environ = {**environ, "LC_ALL": "C"}
+        self._known = program
         self._uid = os.getuid()
 
-    def available(self) -> bool:
-        """True where a `launchctl` is on the PATH."""
-        return self._program() is not None
+    @property
+    def program(self) -> str | None:
+        """The launchctl in use, absolute; None where there is none."""
+        if self._known and os.access(self._known, os.X_OK):
+            return self._known
+        found = shutil.which("launchctl", path=self.environ.get("PATH"))
+        if found is None and sys.platform == "darwin" and os.access("/bin/launchctl", os.X_OK):
+            return "/bin/launchctl"
+        return found and os.path.abspath(found)  # noqa: PTH100 - pathlib costs start-up time
 
-    async def loaded(self, labels: Sequence[str]) -> LoadedJob | None:
+    def find(self, labels: Sequence[str]) -> LoadedJob | None:
         """The first of `labels` that is loaded, in `gui`, `user` or `system`; None when none is.
 
-        A launchctl that hangs or fails counts as "not known to be loaded" for that domain.
+        When launchctl does not answer at all, a job with presence UNKNOWN: nobody may take that for none.
         """
-        if not self.available():
+        if self.program is None:
             return None
         for label in labels:
             for domain in (f"gui/{self._uid}", f"user/{self._uid}", "system"):
-                if await self._succeeds("print", f"{domain}/{label}"):
-                    return LoadedJob(domain, label)
+                job = self.look(domain, label)
+                if job.presence is Presence.LOADED:
+                    return job
+                if job.presence is Presence.UNKNOWN and "time" in job.reason:
+                    return job
         return None
 
-    def _program(self) -> str | None:
-        return shutil.which("launchctl", path=self._environ.get("PATH"))
+    def look(self, domain: str, label: str) -> LoadedJob:
+        """What launchd says of `label` in `domain` now. Never raises."""
+        answer = self._run("print", f"{domain}/{label}", timeout_s=LOOK_TIMEOUT_S)
+        match answer.code:
+            case 0:
+                return self._listed(parse(domain, label, answer.text))
+            case 113:
+                return LoadedJob(domain, label, Presence.MISSING)
+            case 112 | 125:
+                return LoadedJob(domain, label, Presence.NO_DOMAIN, reason=answer.reason)
+            case _:
+                return LoadedJob(domain, label, Presence.UNKNOWN, reason=answer.reason)
 
-    async def _succeeds(self, *arguments: str) -> bool:
-        process = await asyncio.create_subprocess_exec(
-            self._program() or "launchctl",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=self._environ,
-        )
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await process.wait() == 0
-        except TimeoutError:
-            return False
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+    def _listed(self, job: LoadedJob) -> LoadedJob:
+        """The process of a job whose dump cannot be read, from the older command's answer."""
+        if job.state is not None or job.pid is not None:
+            return job
+        answer = self._run("list", job.label, timeout_s=LOOK_TIMEOUT_S)
+        if answer.code != 0:
+            return job
+        found = re.search(r'"PID" = (\d+);', answer.text)
+        return replace(job, pid=int(found[1])) if found else replace(job, state="not running")
+
+    def bootout(self, domain: str, label: str) -> Answer:
+        """Ask for the job's end and removal; it returns before that has happened."""
+        return self._run("bootout", f"{domain}/{label}")
+
+    def bootstrap(self, domain: str, plist: str) -> Answer:
+        """Load a job; 0 does not mean that it runs."""
+        return self._run("bootstrap", domain, plist)
+
+    def kickstart(self, domain: str, label: str) -> Answer:
+        """Start a loaded job that is not running; never ends one that is."""
+        return self._run("kickstart", f"{domain}/{label}")
+
+    def _run(self, *arguments: str, timeout_s: float = ACT_TIMEOUT_S) -> Answer:
+        """Run one command. Its outputs are files: whoever inherits them cannot keep us waiting."""
+        program = self.program
+        if program is None:
+            return Answer(None, "there is no launchctl on the PATH")
+        with tempfile.TemporaryFile() as output:
+            try:
+                process = subprocess.Popen(
+                    [program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=self.environ,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                return Answer(None, f"{program} cannot be started: {error}")
+            try:
+                code: int | None = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                code = None
+            except BaseException:
+                _kill(process)
+                raise
+            if code is None:
+                _kill(process)
+                words = " ".join(arguments[:2])
+                return Answer(None, f"launchctl {words} did not answer in time ({timeout_s:g} s)")
+            output.seek(0)
+            text = output.read(READ_LIMIT).decode("utf-8", "replace")
+        return Answer(code, text if arguments[0] == "print" else " ".join(text.split())[:300])
+
+
+def parse(domain: str, label: str, text: str) -> LoadedJob:
+    """Read the dump of `launchctl print`, which is no interface: whatever is missing or odd stays unknown."""
+    fields: dict[str, tuple[int, str]] = {}
+    arguments: list[str] = []
+    blocks: list[str] = []
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.endswith("{"):
+            blocks.append(line[:-1].rstrip(" ="))
+        elif line == "}":
+            del blocks[-1:]
+        elif blocks and blocks[-1] == "arguments":
+            arguments.append(line)
+        else:
+            key, found, value = line.partition(" = ")
+            depth = len(blocks)
+            if found and (key not in fields or depth < fields[key][0]):
+                fields[key] = depth, value.strip()
+    known = {key: value for key, (_, value) in fields.items()}
+    timeout = known.get("exit timeout", "")
+    return LoadedJob(
+        domain,
+        label,
+        state=known.get("state"),
+        pid=int(known["pid"]) if known.get("pid", "").isdecimal() else None,
+        program=known.get("program"),
+        path=known.get("path"),
+        arguments=tuple(arguments),
+        exit_timeout_s=float(timeout) if timeout.isdecimal() else 5.0,
+    )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,7 +106,11 @@ class GuardedProcesses:
     def __init__(self, marker: str, marker_value: str) -> None:
         self._marker = {marker: marker_value}
         self._children: dict[int, GuardedChild] = {}
-        self._guardian: asyncio.subprocess.Process | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._duty: dict[str, Any] | None = None
+        self._lock = -1
+        self._armed: asyncio.Future[str | None] | None = None
+        self._closing = False
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
 
@@ -116,21 +121,42 @@ class GuardedProcesses:
 
     async def open(self) -> None:
         """Start the guardian, where none runs. Raises OSError."""
-        if self._guardian is not None and self._guardian.returncode is None:
+        if self._guardian is not None and self._guardian.poll() is None:
             return
         ours, theirs = socket.socketpair()
+        kept = [theirs.fileno(), *([self._lock] if self._duty is not None else [])]
         with theirs:
-            self._guardian = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-B", str(GUARDIAN), str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                env={"PATH": os.defpath, "LC_ALL": "C"},
-            )
+            self._guardian = await asyncio.to_thread(_spawn, theirs.fileno(), kept)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._listener = asyncio.create_task(self._listen(reader), name="guardian")
+        if self._duty is not None:
+            await self._order_duty()
+
+    async def arm(self, duty: Mapping[str, Any], lock: int) -> None:
+        """Have a guardian that shares the lock restore the live provider if this agent dies. Raises OSError."""
+        if self._guardian is not None:
+            await self._dismiss()
+        self._duty, self._lock = dict(duty), lock
+        await self.open()
+
+    async def _order_duty(self) -> None:
+        self._armed = asyncio.get_running_loop().create_future()
+        self.order({"do": "arm", "lock": self._lock, **(self._duty or {})})
+        try:
+            async with asyncio.timeout(START_DEADLINE_S):
+                refusal = await self._armed
+        except TimeoutError:
+            refusal = "it does not answer"
+        if refusal is not None:
+            message = f"the guardian cannot be armed: {refusal}"
+            raise OSError(message)
+
+    async def disarm(self) -> None:
+        """Nothing is owed any more; a guardian without a run to guard goes home. Idempotent."""
+        self._duty = None
+        self.order({"do": "disarm"})
+        if self._closing:
+            await self._dismiss()
 
     async def start(
         self,
@@ -164,21 +190,29 @@ class GuardedProcesses:
             raise
         return child
 
-    async def close(self) -> None:
-        """Stop whatever still runs, then let the guardian go. Idempotent."""
+    async def stop_all(self) -> None:
+        """Stop whatever still runs. Idempotent."""
         for child in self._children.values():
             await child.stop(0)
+
+    async def close(self) -> None:
+        """Stop whatever still runs, then let the guardian go, unless it is armed. Idempotent."""
+        await self.stop_all()
+        self._closing = True
+        if self._duty is None:
+            await self._dismiss()
+
+    async def _dismiss(self) -> None:
         guardian, self._guardian = self._guardian, None
         if guardian is None or self._writer is None or self._listener is None:
             return
         self.order({"do": "goodbye"})
         self._writer.close()
         try:
-            async with asyncio.timeout(STOP_MARGIN_S):
-                await guardian.wait()
-        except TimeoutError:
+            await asyncio.to_thread(guardian.wait, STOP_MARGIN_S)
+        except subprocess.TimeoutExpired:
             guardian.kill()
-            await guardian.wait()
+            await asyncio.to_thread(guardian.wait)
         await asyncio.gather(self._listener, return_exceptions=True)
 
     def order(self, order: Mapping[str, Any]) -> None:
@@ -190,11 +224,26 @@ class GuardedProcesses:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 report = json.loads(line)
-                if report["candidate"] in self._children:
+                if report["event"] == "armed" and self._armed is not None:
+                    if not self._armed.done():
+                        self._armed.set_result(report["refusal"])
+                elif report["candidate"] in self._children:
                     self._children[report["candidate"]].learn(report)
         for child in self._children.values():
             if not child.gone.is_set():
                 child.abandon()
+
+
+def _spawn(channel: int, kept: Sequence[int]) -> subprocess.Popen[bytes]:
+    """The guardian; no child of the loop, for asyncio would kill it at its own end, and it is to outlive that."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", str(GUARDIAN), str(channel)],
+        pass_fds=kept,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+    )
 
 
 def marked(marker: str, value: str) -> Iterator[psutil.Process]:

@@ -15,6 +15,7 @@ ERRORS = {
     wire.INVALID_PARAMS: "a parameter is not usable; data names field, value and rule",
     wire.BUSY: "another run is active; data names it",
     wire.PROVIDER_CONFLICT: "a live provider or a stranger is in the way; data lists the conflicts",
+    wire.RESTORE_OUTSTANDING: "a live provider is not back yet; data has the lease",
     wire.NOT_FOUND: "no such run or subscription",
     wire.SHUTTING_DOWN: "the agent is stopping",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from autotuned import __version__, wire
 from autotuned.engine.agent import Agent
+from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
 from autotuned.engine.staleness import Staleness
@@ -30,6 +31,7 @@ class Pieces:
     agent: Agent
     records: Records
     events: Events
+    live: LiveProvider
     staleness: Staleness
     started_at: str
     shut_down: Callable[[], None]

@@ -59,8 +59,8 @@ def methods(pieces: Pieces) -> list[Method]:
         return {
             "daemon": pieces.version(),
             "run": await agent.status(params["run_id"]),
-            "live_provider": None,
-            "lease": None,
+            "live_provider": await pieces.live.sighting.document(pieces.live.lease),
+            "lease": pieces.live.public(),
             "stale": None if glanced is None else glanced.document(),
         }
 
@@ -88,7 +88,12 @@ def methods(pieces: Pieces) -> list[Method]:
     async def wait(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         return await agent.wait(params["run_id"], params["timeout_s"])
 
-    started = (wire.BUSY, wire.PROVIDER_CONFLICT, wire.SHUTTING_DOWN)
+    started = (
+        wire.BUSY,
+        wire.PROVIDER_CONFLICT,
+        wire.RESTORE_OUTSTANDING,
+        wire.SHUTTING_DOWN,
+    )
     unknown = (wire.NOT_FOUND,)
     begin = "validate, look for conflicts, begin a run"
     looks = "the agent and the active, else the latest, run"

@@ -1,0 +1,208 @@
+"""The lease: what was stopped, what is owed, and the steps by which it comes back.
+
+The states and their events are one table; a step that is not in it is an error. A lease goes to JSON
+and back, so that agent, guardian and break glass read one journal. Pure, standard library only: the
+guardian imports it in an interpreter without any package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+VERSION = 1
+
+
+class State(StrEnum):
+    """How far a drain and its restore have come."""
+
+    INTENT = "intent"
+    """Written down; nothing has been done yet."""
+    DRAINING = "draining"
+    DRAINED = "drained"
+    RESTORING = "restoring"
+    FAILED = "failed"
+    """The restore has failed for now: it is owed, and tried again."""
+    RESTORED = "restored"
+    """Loaded with a live process again; the lock is still ours."""
+    RELEASED = "released"
+    """Nothing is owed."""
+
+
+class Event(StrEnum):
+    """What moves a lease on."""
+
+    DRAIN = "drain"
+    GONE = "gone"
+    REAPPEARED = "reappeared"
+    RESTORE = "restore"
+    REFUSED = "refused"
+    VERIFIED = "verified"
+    WAIVED = "waived"
+    RELEASE = "release"
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.INTENT, Event.DRAIN): State.DRAINING,
+    (State.DRAINING, Event.GONE): State.DRAINED,
+    # Somebody else brought it back in the middle of the run: once more.
+    (State.DRAINED, Event.REAPPEARED): State.DRAINING,
+    # Whoever finds the journal carries on from wherever it stopped.
+    (State.INTENT, Event.RESTORE): State.RESTORING,
+    (State.DRAINING, Event.RESTORE): State.RESTORING,
+    (State.DRAINED, Event.RESTORE): State.RESTORING,
+    (State.RESTORING, Event.RESTORE): State.RESTORING,
+    (State.FAILED, Event.RESTORE): State.RESTORING,
+    (State.RESTORING, Event.REFUSED): State.FAILED,
+    (State.RESTORING, Event.VERIFIED): State.RESTORED,
+    # A foreground process that nobody asked to have restarted.
+    (State.RESTORING, Event.WAIVED): State.RELEASED,
+    (State.RESTORED, Event.RELEASE): State.RELEASED,
+}
+
+
+class UnlistedStep(Exception):
+    """A step that the table does not have: a bug of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of launchd that is drained. `started` tells its process from another with the same pid."""
+
+    label: str
+    domain: str
+    plist: str
+    plist_sha256: str | None = None
+    program: str | None = None
+    pid: int | None = None
+    started: str | None = None
+    was_running: bool = True
+    exit_timeout_s: float = 5.0
+
+    @property
+    def name(self) -> str:
+        """How it is called in a sentence."""
+        return f"{self.domain}/{self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """A process that somebody started by hand, and what it takes to start it again."""
+
+    pid: int
+    started: str | None
+    argv: tuple[str, ...]
+    cwd: str | None
+    environ: Mapping[str, str] | None
+    """Secret: it never leaves the lease's own file, and is forgotten with the release."""
+    umask: int = 0o022
+    restart: bool = False
+    log: str | None = None
+    new_pid: int | None = None
+    new_started: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How it is called in a sentence."""
+        return f"foreground-PID-{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One drain and what it owes."""
+
+    lease_id: str
+    run_id: str
+    state: State
+    target: Job | Foreground
+    holder_pid: int
+    boot_id: str
+    taken_at: str
+    updated_at: str
+    port: int
+    """Where the live provider listens."""
+    candidate_port: int
+    launchctl: str | None = None
+    attempts: int = 0
+    reason: str | None = None
+    """Why it is not back yet."""
+    by: str = "agent"
+    """Who wrote this state: `agent`, `guardian` or `operator`."""
+
+    @property
+    def open(self) -> bool:
+        """True while something may be owed."""
+        return self.state is not State.RELEASED
+
+
+def advance(lease: Lease, event: Event, now: str, **changes: Any) -> Lease:
+    """The lease after `event` at the time `now`, with `changes` to its fields. Raises UnlistedStep."""
+    after = TRANSITIONS.get((lease.state, event))
+    if after is None:
+        message = f"a lease that is {lease.state} cannot take {event}"
+        raise UnlistedStep(message)
+    target = changes.pop("target", lease.target)
+    if after is State.RELEASED:
+        target = without_secrets(target)
+    return dataclasses.replace(lease, state=after, updated_at=now, target=target, **changes)
+
+
+def without_secrets(target: Job | Foreground) -> Job | Foreground:
+    """The target as it may be shown: without an environment and without arguments, which may hold tokens."""
+    if isinstance(target, Job):
+        return target
+    return dataclasses.replace(target, environ=None, argv=target.argv[:1])
+
+
+def document(lease: Lease) -> dict[str, Any]:
+    """The whole lease as JSON, secrets included: for its own file alone."""
+    kind = "launchd" if isinstance(lease.target, Job) else "foreground"
+    plain = dataclasses.asdict(lease)
+    plain["target"] = {"kind": kind, **plain["target"]}
+    return {"version": VERSION, **plain}
+
+
+def parse(found: Any) -> Lease:
+    """The lease that `document` made, or another version of it. Raises ValueError for anything else."""
+    try:
+        fields = {name: found[name] for name in _names(Lease) if name in found}
+        target = dict(found["target"])
+        kind = {"launchd": Job, "foreground": Foreground}[target.pop("kind")]
+        known = {name: value for name, value in target.items() if name in _names(kind)}
+        if kind is Foreground:
+            known["argv"] = tuple(known["argv"])
+        fields |= {"state": State(found["state"]), "target": kind(**known)}
+        return Lease(**fields)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        message = f"not a lease: {error!r}"
+        raise ValueError(message) from error
+
+
+def public(lease: Lease) -> dict[str, Any]:
+    """What everybody may see of a lease."""
+    target = lease.target
+    shown: dict[str, Any] = {
+        "lease_id": lease.lease_id,
+        "run_id": lease.run_id,
+        "state": lease.state.value,
+        "outstanding": lease.open,
+        "since": lease.taken_at,
+        "updated_at": lease.updated_at,
+        "attempts": lease.attempts,
+        "reason": lease.reason,
+        "holder_pid": lease.holder_pid,
+        "by": lease.by,
+        "port": lease.port,
+    }
+    if isinstance(target, Job):
+        shown |= {"kind": "launchd", "label": target.label, "domain": target.domain}
+        return shown | {"plist": target.plist, "pid": target.pid}
+    shown |= {"kind": "foreground", "pid": target.pid, "restart": target.restart}
+    return shown | {"log": target.log, "new_pid": target.new_pid}
+
+
+def _names(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}

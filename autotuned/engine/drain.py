@@ -1,0 +1,388 @@
+"""The operator's live provider: found, drained for a run, and brought back whatever happens.
+
+Every effect is in the journal before it is made, and the guardian knows of it, so that somebody is
+left to undo it. A restore that fails is tried again for as long as the agent lives. Must not know how
+a provider is measured, nor the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+
+from autotuned.core import lease as steps
+from autotuned.core.lease import Event, Foreground, Job, Lease, State
+from autotuned.core.request import TuneRequest
+from autotuned.engine.events import Events
+from autotuned.engine.preflight import NAMES, Finder, Found, Managed, Process
+from autotuned.engine.recovery import Recovered
+from autotuned.engine.sighting import Sighting
+from autotuned.engine.stopping import Stopper
+from autotuned.errors import ProviderConflict, StoreError
+from autotuned.host import failpoint
+from autotuned.host.clock import utc_now
+from autotuned.host.files import Lock
+from autotuned.host.identity import boot_id, started
+from autotuned.host.interface import Ports, Processes
+from autotuned.host.journal import Journal
+from autotuned.host.launchd import Launchd
+from autotuned.host.restore import Pace, Restorer
+from autotuned.providers.interface import Provider
+from autotuned.settings import Settings
+from autotuned.store import leases
+from autotuned.store.database import Database
+
+RETRY_FIRST_S, RETRY_LONGEST_S = 10.0, 600.0
+
+log = structlog.get_logger(__name__)
+
+
+class LiveProvider:
+    """The live provider of this machine and the lease on it. One lease at a time."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        ports: Ports,
+        settings: Settings,
+        database: Database,
+        events: Events,
+        environ: Mapping[str, str],
+        pace: Pace | None = None,
+    ) -> None:
+        self._finder, self._ports, self._settings = finder, ports, settings
+        self._database, self._events, self._environ = database, events, environ
+        self._journal = Journal(settings.run_folder)
+        self._pace = pace or Pace()
+        self._lease: Lease | None = None
+        self._lock: Lock | None = None
+        self._guard: Processes | None = None
+        self._retrying: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()
+        self._trying = asyncio.Lock()
+        program = settings.provider.binary
+        self._names = (*NAMES, *((program.name,) if program else ()))
+        self._serves = settings.provider.kind in ("auto", "macprovider")
+        self.sighting = Sighting(lambda: finder.look(self._names, self._serves, 0), ports)
+
+    # --- what is there -----------------------------------------------------------------------------
+
+    async def find(self, provider: Provider, port: int) -> Found:
+        """Who is in the way of candidates on `port` now."""
+        self._names, self._serves = provider.process_names, provider.kind == "macprovider"
+        return await self._finder.find(self._names, self._serves, port)
+
+    async def came_back(self) -> Found | None:
+        """The live provider, where one runs now though it was drained or absent; None when none does."""
+        found = await self._finder.find(self._names, self._serves, 0)
+        return found if found.live is not None else None
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease in force; None while nothing is owed."""
+        return self._lease if self._lease is not None and self._lease.open else None
+
+    def public(self) -> dict[str, Any] | None:
+        """What everybody may see of the lease in force."""
+        return None if self.lease is None else steps.public(self.lease)
+
+    # --- draining ----------------------------------------------------------------------------------
+
+    def claim(self, run_id: str, found: Found, request: TuneRequest) -> None:
+        """Take the lock for a drain of what was found. Raises ProviderConflict naming who holds it."""
+        lock = self._journal.take_lock()
+        if lock is None:
+            holder = self._journal.holder()
+            message = f"the live provider is being drained or restored by somebody else: held by {holder} ({self._journal.lock_path})"
+            raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
+        try:
+            failpoint.reach("drain.locked")
+            self._lease = self._new_lease(run_id, found, request)
+        except BaseException:
+            lock.release()
+            raise
+        self._lock = lock
+
+    def unclaim(self) -> None:
+        """Let a claim go of which nothing has been written yet. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = self._lease = None
+
+    async def drain(
+        self, processes: Processes, grace_s: float, cancelled: Callable[[], bool]
+    ) -> str | None:
+        """Stop what was claimed: None once it and its ports are gone, else why the run cannot go on.
+
+        Nothing is done before the intent is on the disk and the guardian knows of it. In every case
+        `restore` must follow.
+        """
+        assert self._lease is not None  # noqa: S101 - claimed
+        assert self._lock is not None  # noqa: S101
+        self._tell("drain.begun")
+        try:
+            await asyncio.to_thread(self._journal.write, self._lease)
+            await self._database.ask(leases.write, self._lease)
+            failpoint.reach("drain.intent")
+            self._guard = processes
+            await processes.arm(
+                {"folder": str(self._settings.run_folder), "environ": dict(self._environ)},
+                self._lock.descriptor,
+            )
+            failpoint.reach("drain.armed")
+        except (OSError, StoreError) as error:
+            return f"the drain cannot be made safe, so nothing was stopped: {error}"
+        return await self._stop(grace_s, cancelled)
+
+    async def drain_again(self, grace_s: float, cancelled: Callable[[], bool]) -> str | None:
+        """Stop what somebody else brought back meanwhile; as `drain`."""
+        assert self._lease is not None  # noqa: S101 - drained before
+        lease = self._lease
+        if isinstance(lease.target, Job):
+            job = await asyncio.to_thread(
+                self._finder.launchd.look, lease.target.domain, lease.target.label
+            )
+            seen = None if job.pid is None else started(job.pid)
+            target = dataclasses.replace(lease.target, pid=job.pid, started=seen)
+            lease = dataclasses.replace(lease, target=target)
+        try:
+            self._lease = await asyncio.to_thread(self._journal.advance, lease, Event.REAPPEARED)
+        except OSError as error:
+            return f"the drain cannot be written down: {error}"
+        self._tell("drain.begun", again=True)
+        return await self._stop(grace_s, cancelled)
+
+    async def _stop(self, grace_s: float, cancelled: Callable[[], bool]) -> str | None:
+        assert self._lease is not None  # noqa: S101 - claimed
+        lease = self._lease
+        stopper = Stopper(self._journal, self._finder.launchd, self._ports)
+        try:
+            lease, reason = await asyncio.to_thread(stopper.stop, lease, grace_s, cancelled)
+        except OSError as error:
+            lease = await asyncio.to_thread(self._reread, lease)
+            reason = f"the drain cannot be written down: {error}"
+        self._lease = lease
+        await self._remember()
+        if reason is None:
+            self._tell("drain.done")
+            log.info("live provider drained", target=lease.target.name)
+        return reason
+
+    # --- restoring ---------------------------------------------------------------------------------
+
+    async def restore(self) -> bool:
+        """Bring it back; False when it is still owed, and then it is tried again in the background.
+
+        Idempotent, and no harm where nothing is drained.
+        """
+        if self.lease is None:
+            return True
+        if await self._try(self._pace):
+            return True
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry(), name="restore")
+        return False
+
+    async def restore_now(self) -> bool:
+        """Do not wait for the next try in the background; True when nothing is owed any more."""
+        if self.lease is None:
+            return True
+        if self._retrying is None or self._retrying.done():
+            return False  # a run holds it: it is brought back at its end
+        done = await self._try(self._pace)
+        self._again.set()
+        return done
+
+    async def take_over(self, recovered: Recovered) -> None:
+        """Tell what was restored at the start, and go on owing what was not.
+
+        A lease that the guardian closed after its agent's death is told too, once: the store still has it open.
+        """
+        kept = await self._kept()
+        lease = self._lease = recovered.lease
+        if recovered.trouble is not None:
+            log.error("the lease cannot be read or restored", reason=recovered.trouble)
+            if lease is None and kept is not None and kept.open:
+                lease = self._lease = (
+                    kept  # its second copy; a foreground process has no environment there
+                )
+        if lease is None:
+            return
+        if lease.open:
+            self._lock = recovered.lock
+            log.error("live provider not restored yet", **_named(lease), reason=lease.reason)
+            self._tell("restore.done", restored=False, reason=lease.reason)
+            self._retrying = asyncio.create_task(self._retry(), name="restore")
+        elif recovered.before is not None or (kept is not None and kept.open):
+            log.warning("live provider restored after a crash", **_named(lease), by=lease.by)
+            self._tell("restore.done", restored=True, reason=lease.reason, by=lease.by)
+        else:
+            return
+        await self._remember()
+
+    async def _kept(self) -> Lease | None:
+        try:
+            return await self._database.ask(leases.newest)
+        except (StoreError, ValueError):
+            return None
+
+    async def close(self) -> None:
+        """Stop trying. What is still owed stays in the journal, and with the guardian, where one is armed."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            await asyncio.gather(self._retrying, return_exceptions=True)
+        await self.sighting.close()
+        if self._guard is not None:
+            await self._guard.close()
+
+    async def _retry(self) -> None:
+        delay = RETRY_FIRST_S
+        while self.lease is not None:
+            self._again.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._again.wait()
+            delay = min(2 * delay, RETRY_LONGEST_S)
+            await self._try(self._pace)
+
+    async def _try(self, pace: Pace) -> bool:
+        """One whole restore; True when nothing is owed after it."""
+        async with self._trying:
+            lease = self.lease
+            if lease is None:
+                return True
+            if self._lock is None:
+                self._lock = self._journal.take_lock()
+            lease = self._lease = await asyncio.to_thread(self._reread, lease)
+            if self._lock is None and lease.open:
+                return False  # somebody else is at it
+            self._tell("restore.begun")
+            restorer = Restorer(self._journal, Launchd(self._environ, lease.launchctl), pace)
+            lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
+            lease = self._lease = await asyncio.to_thread(restorer.release, lease)
+            if lease.open:
+                self._tell("restore.done", restored=False, reason=lease.reason)
+                log.error("live provider not restored", **_named(lease), reason=lease.reason)
+                await self._remember()
+                return False
+            return await self._done(lease)
+
+    async def _done(self, lease: Lease) -> bool:
+        """Nothing is owed: let lock and guardian go, and say so."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        failpoint.reach("restore.unlocked")
+        self.sighting.forget()
+        if self._guard is not None:
+            await self._guard.disarm()
+            self._guard = None
+        await self._remember()
+        self._tell("restore.done", restored=True, reason=lease.reason)
+        log.info("live provider restored", **_named(lease))
+        return True
+
+    def _reread(self, lease: Lease) -> Lease:
+        """The journal knows better, if it speaks of the same lease: guardian or operator may have acted."""
+        try:
+            found = self._journal.read()
+        except ValueError:
+            return lease
+        return found if found is not None and found.lease_id == lease.lease_id else lease
+
+    async def _remember(self) -> None:
+        """The second copy; a store that fails stops no restore."""
+        if self._lease is not None:
+            try:
+                await self._database.ask(leases.write, self._lease)
+            except StoreError as error:
+                log.error("the lease cannot be kept in the store", reason=error.message)
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        if self._lease is not None:
+            self._events.publish(kind, self._lease.run_id, **_named(self._lease), **fields)
+
+    # --- the lease ---------------------------------------------------------------------------------
+
+    def _new_lease(self, run_id: str, found: Found, request: TuneRequest) -> Lease:
+        live = found.live
+        assert live is not None  # noqa: S101 - a caller asks for a drain of what was found
+        now = utc_now()
+        return Lease(
+            lease_id=f"{run_id}-{secrets.token_hex(3)}",
+            run_id=run_id,
+            state=State.INTENT,
+            target=_job(live) if isinstance(live, Managed) else self._foreground(live, request),
+            holder_pid=os.getpid(),
+            boot_id=boot_id(self._environ),
+            taken_at=now,
+            updated_at=now,
+            port=live.port,
+            candidate_port=request.port,
+            launchctl=self._finder.launchd.program,
+        )
+
+    def _foreground(self, live: Process, request: TuneRequest) -> Foreground:
+        process = psutil.Process(live.pid)
+        environ: dict[str, str] | None = None
+        cwd: str | None = None
+        with contextlib.suppress(psutil.Error, OSError):
+            environ, cwd = process.environ(), process.cwd()
+        if request.restart_foreground and environ is None:
+            message = f"{live.name}: its environment cannot be read, so it could not be started again as it was"
+            raise ProviderConflict(message, [live.name])
+        output = self._settings.logs / "live-provider.log"
+        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Foreground(
+            pid=live.pid,
+            started=started(live.pid),
+            argv=live.argv,
+            cwd=cwd,
+            environ=environ if request.restart_foreground else None,
+            umask=_umask(live.pid),
+            restart=request.restart_foreground,
+            log=str(output) if request.restart_foreground else None,
+        )
+
+
+def _job(live: Managed) -> Job:
+    assert live.plist is not None  # noqa: S101 - without one a drain is refused
+    job = live.job
+    return Job(
+        label=job.label,
+        domain=job.domain,
+        plist=str(live.plist),
+        plist_sha256=hashlib.sha256(live.plist.read_bytes()).hexdigest(),
+        program=job.program,
+        pid=job.pid,
+        started=None if job.pid is None else started(job.pid),
+        was_running=job.running or job.coming or job.dying,
+        exit_timeout_s=job.exit_timeout_s,
+    )
+
+
+def _named(lease: Lease) -> dict[str, Any]:
+    """How events and log lines name what a lease is on."""
+    target = lease.target
+    if isinstance(target, Job):
+        return {"target": target.name, "label": target.label, "domain": target.domain}
+    return {"target": target.name, "pid": target.pid, "log": target.log}
+
+
+def _umask(pid: int) -> int:
+    """The process's own, where the system tells; else the usual one."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022

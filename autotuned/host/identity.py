@@ -1,0 +1,69 @@
+"""Which boot of the machine this is, and which process a pid means: neither can be mistaken later.
+
+Standard library only: the guardian uses it in an interpreter without packages.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+TOOL_DEADLINE_S = 5.0
+
+
+def boot_id(environ: Mapping[str, str] = os.environ) -> str:
+    """The identity of this boot; a clock that is set changes nothing about it. `unknown` where nobody tells.
+
+    `AUTOTUNED_BOOT_ID_FILE` names a file that tells it instead, for tests and containers.
+    """
+    told = environ.get("AUTOTUNED_BOOT_ID_FILE")
+    if told is None and sys.platform == "darwin":
+        return _said("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+    try:
+        with open(told or "/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def started(pid: int) -> str | None:
+    """When the process `pid` was started, as a word to compare within one boot; None when none is alive."""
+    if sys.platform == "darwin":
+        words = _said("/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)).split()
+        return None if not words or words[0].startswith("Z") else " ".join(words[1:])
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def alive(pid: int, since: str | None = None) -> bool:
+    """There is a process `pid`, no zombie, and the very one that was started at `since`, where given."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return since is None
+    now = started(pid)
+    return now is not None and since in (None, now)
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TOOL_DEADLINE_S,
+            stdin=subprocess.DEVNULL,
+            env={"LC_ALL": "C", "PATH": os.defpath},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

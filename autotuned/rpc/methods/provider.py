@@ -1,0 +1,20 @@
+"""`provider.restore`: do not wait for the agent's next try to bring the live provider back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method
+from autotuned.rpc.methods.pieces import Pieces
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """The live provider, beyond what `status` says of it."""
+
+    async def restore(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        restored = await pieces.live.restore_now()
+        return {"restored": restored, "lease": pieces.live.public()}
+
+    return [Method("provider.restore", "try now to bring a drained provider back", restore)]
