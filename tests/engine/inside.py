@@ -9,7 +9,9 @@ from typing import Any
 
 from autotuned import providers, settings
 from autotuned.engine.agent import Agent, Host
+from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
 from autotuned.host import power
 from autotuned.host.clock import utc_now
@@ -37,16 +39,19 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         machine=machine,
         sleep=FakeSleep(),
         awake=power.awake,
-        launchd=Launchd(home.environ),
         choose=lambda kind: providers.choose(kind, chosen.provider, home.environ),
         marker=MARKER,
         environ=home.environ,
     )
-    made = Agent(chosen, Records(database, machine), events, dataclasses.replace(host, **pieces))
+    finder = Finder(Launchd(home.environ), host.ports, chosen, MARKER)
+    live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
+    host = dataclasses.replace(host, **pieces)
+    made = Agent(chosen, Records(database, machine), events, host, live)
     try:
         yield made
     finally:
         await made.close()
+        await live.close()
         await events.close()
         await database.close()
 
