@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "logs": "logs",
     "install": "service",
     "uninstall": "service",
+    "schedule": "schedule",
     "daemon": "daemon",
     "rpc": "tools",
     "dial-stdio": "tools",
@@ -79,7 +80,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(wire.EXIT_INTERRUPTED_HERE)
         except CallError as error:
-            fail(in_flags(error), wire.EXIT_OF_ERROR.get(error.code, 1), hint(error))
+            fail(
+                in_flags(error),
+                wire.EXIT_OF_ERROR.get(error.code, 1),
+                hint(error, ctx.invoked_subcommand),
+            )
         except ClientError as error:
             fail(str(error), wire.EXIT_UNREACHABLE, "autotunectl daemon start")
 

@@ -48,17 +48,20 @@ def in_flags(error: CallError) -> str:
     """The message with the flag's name in place of the field's."""
     field = error.data.get("field")
     return (
-        error.message
-        if not field
-        else error.message.replace(f"{field}:", f"--{field.replace('_', '-')}:", 1)
+        error.message if not field else error.message.replace(f"{field}:", f"--{_flag(field)}:", 1)
     )
 
 
-def hint(error: CallError) -> str | None:
-    """What to do about a refusal, where one command says it."""
+def _flag(field: str) -> str:
+    """The flag of a field: the same words, but for a unit that the flag takes with its value."""
+    return "window" if field == "window_s" else field.replace("_", "-")
+
+
+def hint(error: CallError, command: str | None) -> str | None:
+    """What to do about a refusal of `command`, where one command says it."""
     hints = {
         wire.BUSY: "autotunectl watch, or autotunectl cancel",
-        wire.INVALID_PARAMS: "autotunectl start --help",
+        wire.INVALID_PARAMS: f"autotunectl {command or 'start'} --help",
         wire.NOT_FOUND: "autotunectl runs",
         wire.INTERNAL_ERROR: "the agent's log has the details",
     }

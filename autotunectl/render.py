@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 Table = list[tuple[str, ...]]
@@ -117,6 +118,8 @@ def status(document: Mapping[str, Any]) -> str:
     ]
     if document.get("stale"):
         lines.append(f"recipe    {staleness(document['stale'])}")
+    if document.get("schedule", {}).get("enabled"):
+        lines.append(f"schedule  {schedule_line(document['schedule'])}")
     if run is None:
         return "\n".join([*lines, "run       none yet: autotunectl start"])
     ended = run.get("exit_reason") or "running"
@@ -150,6 +153,21 @@ def staleness(document: Mapping[str, Any]) -> str:
     if document["stale"]:
         return f"stale: {'; '.join(document['reasons'])}"
     return f"fresh: nothing has changed since {document['last_run_id']}"
+
+
+def schedule_line(document: Mapping[str, Any]) -> str:
+    """On or off, when a run may begin next, why it has paused itself; one line."""
+    if not document["enabled"]:
+        return "off: autotunectl schedule set --at 03:30"
+    if document["paused"]:
+        return f"{document['paused']}; set it again, or autotunectl schedule run-now"
+    coming = document["next_run_at"]
+    return f"nightly at {document['at']}, next {'-' if coming is None else local(coming)}"
+
+
+def local(moment: str) -> str:
+    """A UTC time of a document in this terminal's zone."""
+    return f"{datetime.fromisoformat(moment).astimezone():%a %Y-%m-%d %H:%M}"
 
 
 def doing(run: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -23,13 +24,15 @@ from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
 from autotuned.engine.recovery import Recovered, insist, recover
+from autotuned.engine.schedule import Nightly
 from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning
 from autotuned.host import power
-from autotuned.host.clock import utc_now
+from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.files import Lock, lock_holder, private_folder, take_lock
 from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
+from autotuned.host.mains import on_ac
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.process import GuardedProcesses, sweep_orphans
 from autotuned.host.sleep import SleepClock
@@ -104,12 +107,26 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
         agent = Agent(settings, records, events, host, live)
         staleness = Staleness(agent, records, machine, settings.provider.kind)
         stack.push_async_callback(staleness.close)
+        nightly = Nightly(
+            agent,
+            records,
+            staleness,
+            owed=lambda: live.lease is not None,
+            on_ac=on_ac,
+            now=lambda: datetime.now(UTC),
+            zone=LocalZone(),
+        )
+        await nightly.open()
         stopping = asyncio.Event()
-        pieces = Pieces(settings, agent, records, events, live, staleness, utc_now(), stopping.set)
+        pieces = Pieces(
+            settings, agent, records, events, live, staleness, nightly, utc_now(), stopping.set
+        )
         server = Server(settings.socket, table(pieces))
         await server.start()
         stack.push_async_callback(server.close)
         stack.push_async_callback(agent.close)
+        stack.push_async_callback(nightly.close)
+        nightly.begin()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         log.info("listening", socket=str(settings.socket), pid=os.getpid(), version=__version__)

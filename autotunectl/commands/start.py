@@ -111,14 +111,14 @@ REQUEST_OPTIONS = [
 ]
 
 
-def _request_options(command: Callable[..., None]) -> Callable[..., None]:
+def request_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(REQUEST_OPTIONS):
         command = option(command)
     return command
 
 
 @click.command()
-@_request_options
+@request_options
 @click.option(
     "--wait", is_flag=True, help="Follow the run, then print the recommendation; Ctrl-C cancels it."
 )

@@ -97,11 +97,20 @@ def m004_priority(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE trial_details ADD COLUMN priority INTEGER")
 
 
+def m005_decisions_of_the_schedule(db: sqlite3.Connection) -> None:
+    """What was decided about each night; a run may go while the decision stays."""
+    db.execute(
+        "CREATE TABLE schedule_decisions(id INTEGER PRIMARY KEY AUTOINCREMENT, at_utc TEXT NOT NULL, "
+        "night TEXT, action TEXT NOT NULL, reason TEXT NOT NULL, run_id TEXT, outcome TEXT)"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
     m003_where_a_trials_time_went,
     m004_priority,
+    m005_decisions_of_the_schedule,
 )
 
 

@@ -12,6 +12,7 @@ from autotuned.engine.agent import Agent
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
+from autotuned.engine.schedule import Nightly
 from autotuned.engine.staleness import Staleness
 from autotuned.rpc.method import Params
 from autotuned.settings import Settings
@@ -33,6 +34,7 @@ class Pieces:
     events: Events
     live: LiveProvider
     staleness: Staleness
+    nightly: Nightly
     started_at: str
     shut_down: Callable[[], None]
 

@@ -62,6 +62,7 @@ def methods(pieces: Pieces) -> list[Method]:
             "live_provider": await pieces.live.sighting.document(pieces.live.lease),
             "lease": pieces.live.public(),
             "stale": None if glanced is None else glanced.document(),
+            "schedule": await pieces.nightly.brief(),
         }
 
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""`schedule`: the nightly re-tune, looked at, set, switched off, or begun by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from autotunectl import render_schedule as render
+from autotunectl.commands.start import request_options
+from autotunectl.output import as_text
+from autotunectl.reach import Reach
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+HISTORY = 400
+
+
+def _duration(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    number, unit = (value[:-1], value[-1]) if value[-1:] in UNITS else (value, "s")
+    try:
+        return round(float(number) * UNITS[unit])
+    except (ValueError, OverflowError):
+        message = f"{value!r} is not a duration such as 4h, 90m or 600s"
+        raise click.BadParameter(message, param=option) from None
+
+
+def _days(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [day.strip().lower() for day in value.split(",")]
+
+
+@click.group()
+def schedule() -> None:
+    """Tune again at night, when something has changed. Off unless it is set.
+
+    \b
+    Example:
+      autotunectl schedule set --at 03:30 --drain --apply
+    """
+
+
+@schedule.command("show")
+@click.option("--history", is_flag=True, help="All decisions that are kept, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
+    """The schedule, when a run may begin next, and what was decided.
+
+    \b
+    Example:
+      autotunectl schedule show --history
+    """
+    with reach.client() as client:
+        found = client.call("schedule.get", **({"history": HISTORY} if history else {}))
+    click.echo(as_text(found) if as_json else render.schedule(found, history=history))
+
+
+@schedule.command("set")
+@click.option("--at", metavar="HH:MM", help="Local time of day, e.g. 03:30.")
+@click.option("--window", "window_s", callback=_duration, metavar="DURATION", help="[default: 4h]")
+@click.option("--when", metavar="WHEN", help="stale or always.  [default: stale]")
+@click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
+@click.option("--apply", is_flag=True, help="Write a whole recommendation into its configuration.")
+@click.option("--only-on-ac", is_flag=True, help="Never on battery.")
+@click.option("--days", callback=_days, metavar="CSV", help="e.g. mon,thu.  [default: every day]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@request_options
+@click.pass_obj
+def schedule_set(
+    reach: Reach,
+    /,
+    at: str | None,
+    window_s: int | None,
+    when: str | None,
+    drain: bool,
+    apply: bool,
+    only_on_ac: bool,
+    days: list[str] | None,
+    as_json: bool,
+    **request: Any,
+) -> None:
+    """Set the schedule anew: what is not given here gets its default, nothing is kept of an earlier one.
+
+    The flags of `start` are fields of the scheduled request; those that are not given are taken from
+    the last good run.
+
+    \b
+    Example:
+      autotunectl schedule set --at 03:30 --window 4h --drain --apply --only-on-ac --days mon,thu
+    """
+    given = {"at": at, "window_s": window_s, "when": when, "days": days}
+    params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    params |= {"drain": drain, "apply": apply, "only_on_ac": only_on_ac}
+    params["request"] = {name: value for name, value in request.items() if value is not None}
+    with reach.client() as client:
+        found = client.call("schedule.set", **params)
+    click.echo(as_text(found) if as_json else render.schedule(found, history=False))
+
+
+@schedule.command("off")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def schedule_off(reach: Reach, as_json: bool) -> None:
+    """Switch the schedule off; a run in progress goes on.
+
+    \b
+    Example:
+      autotunectl schedule off
+    """
+    with reach.client() as client:
+        found = client.call("schedule.set", enabled=False)
+    click.echo(as_text(found) if as_json else render.schedule(found, history=False))
+
+
+@schedule.command("run-now")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def schedule_run_now(reach: Reach, as_json: bool) -> None:
+    """Begin the scheduled run by hand, fresh or not, at any hour; it goes on without this terminal.
+
+    \b
+    Example:
+      autotunectl schedule run-now
+    """
+    with reach.client() as client:
+        found = client.call("schedule.run_now")
+    click.echo(as_text(found) if as_json else found["run_id"])
+    if not as_json:
+        click.echo("follow it with: autotunectl watch; result: autotunectl show", err=True)

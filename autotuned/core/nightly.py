@@ -1,0 +1,200 @@
+"""When the scheduled re-tune is due, and whether it may begin: the whole rule, without a clock.
+
+A night is known by the local date on which it is due, so that it comes once: a time of day that a
+clock change skips is due when the old clock would have shown it, one that is repeated is due the
+first time. Times are UTC, the zone is given. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from enum import StrEnum
+
+from autotuned.core.planned import DAYS, Schedule
+from autotuned.core.staleness import Verdict
+
+FAILURES = 3
+"""Failures in a row after which the schedule pauses itself."""
+NEUTRAL = ("interrupted", "unknown")
+"""Endings that say nothing about whether the next night would go well: somebody ended the run."""
+WRONG_CLOCK = timedelta(days=1)
+"""A schedule set so far in the future was set while the clock was wrong."""
+
+
+class Action(StrEnum):
+    """What was decided: a run began; none will this night; not now, but perhaps later this night; it was slept through."""
+
+    FIRED = "fired"
+    SKIPPED = "skipped"
+    WAITING = "waiting"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. `night` None: asked for by hand outside a window. `outcome`: how the run that it began has ended."""
+
+    at: datetime
+    night: date | None
+    action: Action
+    reason: str
+    run_id: str | None = None
+    outcome: str | None = None
+    id: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """It began a run, and that ended badly."""
+        return self.outcome not in (None, "ok", *NEUTRAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What a decision rests on: the schedule, since when it holds, what was decided (oldest first), the last good run's start."""
+
+    schedule: Schedule
+    since: datetime | None = None
+    decisions: tuple[Decision, ...] = ()
+    last_good: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One night's time to begin in: `opens` <= t < `closes`."""
+
+    night: date
+    opens: datetime
+    closes: datetime
+
+
+def window(schedule: Schedule, night: date, zone: tzinfo) -> Window:
+    """The window of a night; it never reaches into the next one."""
+    opens = _due(schedule, night, zone)
+    following = _due(schedule, night + timedelta(days=1), zone)
+    return Window(night, opens, min(opens + timedelta(seconds=schedule.window_s), following))
+
+
+def open_night(book: Book, now: datetime, zone: tzinfo) -> Window | None:
+    """The window that is open now and not yet decided."""
+    for found in _windows(book, now, zone):
+        if found.opens <= now < found.closes and not _decided(book, found.night):
+            return found
+    return None
+
+
+def next_due(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
+    """When a run may begin next: now or later. None where the schedule is off or has paused itself."""
+    if not book.schedule.enabled or paused(book, now):
+        return None
+    coming = (
+        max(found.opens, now)
+        for found in _windows(book, now, zone)
+        if now < found.closes and not _decided(book, found.night)
+    )
+    return min(coming, default=None)
+
+
+def next_look(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
+    """When to decide next; also while paused, because that is a decision too."""
+    coming = (
+        found.opens
+        for found in _windows(book, now, zone)
+        if now < found.closes and not _decided(book, found.night)
+    )
+    return min(coming, default=None)
+
+
+def gone_by(book: Book, now: datetime, zone: tzinfo) -> Decision | None:
+    """What must be written down about the last night whose window has closed undecided; None where nothing must."""
+    closed = [found for found in _windows(book, now, zone) if found.closes <= now]
+    if not closed or _decided(book, closed[-1].night):
+        return None
+    last = closed[-1]
+    held = waiting_for(book, last.night)
+    if held is not None:
+        return Decision(now, last.night, Action.SKIPPED, f"until its window closed: {held}")
+    reason = "the agent did not run, or the machine was asleep or off, while its window was open"
+    return Decision(now, last.night, Action.MISSED, reason)
+
+
+def waiting_for(book: Book, night: date) -> str | None:
+    """What a night waits for, as last written down."""
+    reasons = [
+        decision.reason
+        for decision in _standing(book)
+        if decision.night == night and decision.action is Action.WAITING
+    ]
+    return reasons[-1] if reasons else None
+
+
+def paused(book: Book, now: datetime) -> str | None:
+    """Why the schedule has paused itself; a good run, or setting it again, ends that."""
+    good = book.last_good if book.last_good is not None and book.last_good <= now else None
+    in_a_row: list[Decision] = []
+    for decision in _standing(book):
+        if decision.action is not Action.FIRED or (good is not None and decision.at <= good):
+            continue
+        if decision.failed:
+            in_a_row.append(decision)
+        elif decision.outcome == "ok":
+            in_a_row.clear()
+    if len(in_a_row) < FAILURES:
+        return None
+    return f"paused after {len(in_a_row)} failures in a row, the last: {in_a_row[-1].outcome}"
+
+
+def obstacle(
+    schedule: Schedule, *, active_run: str | None, restore_outstanding: bool, on_ac: bool | None
+) -> str | None:
+    """What stands in the way just now and may go away while the window is open. `on_ac` None: not to be told."""
+    if active_run is not None:
+        return f"run {active_run} is active"
+    if restore_outstanding:
+        return "the live provider is still owed a restore"
+    if schedule.only_on_ac and not on_ac:
+        return "on battery" if on_ac is False else "cannot tell whether on battery"
+    return None
+
+
+def judge(schedule: Schedule, verdict: Verdict) -> tuple[Action, str]:
+    """Fire or skip, and why, when nothing stands in the way."""
+    if verdict.never_tuned:
+        return Action.FIRED, "never tuned"
+    if verdict.fresh:
+        words = f"fresh: nothing has changed since {verdict.last_run_id}"
+        return (Action.SKIPPED, words) if schedule.when == "stale" else (Action.FIRED, "always")
+    return Action.FIRED, f"stale: {'; '.join(verdict.reasons)}"
+
+
+def _due(schedule: Schedule, night: date, zone: tzinfo) -> datetime:
+    """The instant of a night's time of day: the first one where it comes twice, the old clock's where it is skipped."""
+    return datetime.combine(night, time.fromisoformat(schedule.at), zone).astimezone(UTC)
+
+
+def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
+    """The windows of the allowed nights from a week ago to a week ahead that the schedule has been set for."""
+    schedule = book.schedule
+    if not schedule.enabled:
+        return ()
+    since = book.since
+    if since is None or since > now + WRONG_CLOCK:
+        since = datetime.min.replace(tzinfo=UTC)
+    today = now.astimezone(zone).date()
+    nights = (today + timedelta(days=offset) for offset in range(-8, 9))
+    allowed = (n for n in nights if not schedule.days or DAYS[n.weekday()] in schedule.days)
+    found = (window(schedule, night, zone) for night in allowed)
+    return [each for each in found if each.opens >= since.replace(second=0, microsecond=0)]
+
+
+def _standing(book: Book) -> list[Decision]:
+    """The decisions of the schedule as it is set now."""
+    return [d for d in book.decisions if book.since is None or d.at >= book.since]
+
+
+def _decided(book: Book, night: date) -> bool:
+    """Nothing more is decided about this night. A run that began ends it, however often the schedule is set."""
+    fired = any(d.night == night and d.action is Action.FIRED for d in book.decisions)
+    final = (Action.SKIPPED, Action.MISSED)
+    return fired or any(d.night == night and d.action in final for d in _standing(book))
