@@ -6,21 +6,33 @@ import click
 
 from autotunectl import render
 from autotunectl.arguments import json_option, run_argument
-from autotunectl.output import as_text, named, present
+from autotunectl.output import as_text, fail, named, present
 from autotunectl.reach import Reach
 
 
 @click.command()
 @run_argument()
 @json_option("The whole document (FR-F.2).")
+@click.option(
+    "--report",
+    "file",
+    metavar="FILE",
+    help="Write the report as one HTML file instead; - for stdout.",
+)
+@click.option("--open", "opening", is_flag=True, help="Show the report in the browser.")
 @click.pass_obj
-def show(reach: Reach, run: str | None, as_json: bool) -> None:
-    """The recommendation of a run again.
+def show(reach: Reach, run: str | None, as_json: bool, file: str | None, opening: bool) -> None:
+    """The recommendation of a run again, or its report.
+
+    A file of that name is replaced. The page asks nobody for anything: it may be kept, sent or printed.
 
     \b
     Example:
-      autotunectl show --json
+      autotunectl show --report tune.html --open
     """
+    if file is not None or opening:
+        _report(reach, run, file, opening=opening, as_json=as_json)
+        return
     with reach.client() as client:
         document = client.call("result", **named(run))
     present(document, as_json=as_json)
@@ -45,3 +57,30 @@ def runs(reach: Reach, limit: int, as_json: bool) -> None:
     with reach.client() as client:
         found = client.call("runs", limit=limit)
     click.echo(as_text(found) if as_json else render.columns(render.runs(found["runs"])))
+
+
+def _report(
+    reach: Reach, run: str | None, file: str | None, *, opening: bool, as_json: bool
+) -> None:
+    from autotunectl import report_file
+
+    if as_json:
+        fail("--json and --report exclude each other", 2, "autotunectl show --json > run.json")
+    if file == "-" and opening:
+        fail("--open needs a file, not stdout", 2, "autotunectl show --report tune.html --open")
+    with reach.client() as client:
+        html = client.call("report", **named(run))["html"]
+    if file == "-":
+        click.echo(html, nl=False)
+        return
+    try:
+        path = report_file.write(file, html)
+    except OSError as error:
+        fail(
+            f"{file}: cannot be written: {error.strerror or error}",
+            1,
+            "name a file in a folder of yours",
+        )
+    click.echo(path)
+    if opening and not report_file.show(path):
+        click.echo("no browser could be started; open the file yourself", err=True)

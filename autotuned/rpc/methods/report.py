@@ -1,0 +1,27 @@
+"""`report`: a run as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotuned import wire
+from autotuned.engine.records import trial_document
+from autotuned.report.html import render
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method
+from autotuned.rpc.methods.pieces import Pieces, RunParams
+
+HTML = {"type": "object", "properties": {"html": {"type": "string"}}, "required": ["html"]}
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """The report."""
+
+    async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        document = await pieces.agent.result(params["run_id"])
+        history = await pieces.records.history(document["run_id"])
+        return {"html": render(document, [trial_document(trial) for trial in history])}
+
+    summary = "a run, finished or not, as one self-contained HTML page"
+    return [Method("report", summary, report, RunParams, HTML, (wire.NOT_FOUND,))]
