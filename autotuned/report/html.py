@@ -16,6 +16,8 @@ from autotuned.report.figures import DASH, NAMES, knob, memory, rate, share, sho
 from autotuned.report.markup import NOTHING, Markup, lines, tag
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+LONG_NAME = 40
+"""Letters of a model's name above which the headline is set smaller."""
 OUTCOMES = {
     "ok": "Nothing to recommend",
     "no_feasible": "No candidate is feasible",
@@ -100,6 +102,7 @@ def _answer(document: Mapping[str, Any]) -> Markup:
     partial = answer.get("partial") is True
     badge = tag("span", "PARTIAL", class_="badge") if partial else NOTHING
     cell = _recommended(document)
+    name = short(answer["model"])
     peak = cell.get("peak_rss_bytes")
     tiles = [
         (
@@ -120,8 +123,8 @@ def _answer(document: Mapping[str, Any]) -> Markup:
             f"{answer['target_context']:,} tokens",
             class_="eyebrow",
         ),
-        tag("h1", short(answer["model"]), badge),
-        tag("p", answer["model"], class_="id") if short(answer["model"]) != answer["model"] else "",
+        tag("h1", name, badge, class_="long" if len(name) > LONG_NAME else None),
+        tag("p", answer["model"], class_="id") if name != answer["model"] else "",
         tag("p", _why_partial(document), class_="said") if partial else "",
         tag("ul", *(_tile(*tile) for tile in tiles), class_="tiles"),
         tag(

@@ -19,6 +19,8 @@ PARTS = {
     "stop_ms": ("stop", "until the server is gone and its port is free"),
 }
 """The parts of a trial in their order: their name on the page, and what they are."""
+LONGEST, ELLIPSIS = 30, "\N{HORIZONTAL ELLIPSIS}"
+"""Letters of a model's name in a chart, where no line can be broken."""
 LEAST_MS = 0.5
 """A part that never took longer is not worth a word."""
 
@@ -68,7 +70,8 @@ def _row(trial: Mapping[str, Any], began: datetime, varying: Mapping[str, bool])
 def named(trial: Mapping[str, Any], varying: Mapping[str, bool]) -> str:
     """A trial in a few words: the candidate that was probed, or the settings of a cell."""
     if trial["knobs"] is None:
-        return f"probe of {short(trial['model'])}"
+        name = short(trial["model"])
+        return f"probe of {name if len(name) <= LONGEST else name[: LONGEST - 1] + ELLIPSIS}"
     return knobs(trial["knobs"], varying) or "the one cell"
 
 

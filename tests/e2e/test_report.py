@@ -1,0 +1,65 @@
+"""`show --report`: the page of a real run, as a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.report.pages import Reader
+from tests.support.home import Home, X, Y, Z
+
+
+def test_a_report_is_written_whole_over_what_was_there_and_nothing_lies_around(
+    home: Home, tmp_path: Path
+) -> None:
+    home.provider({X: {"exit_code": 1}, Y: {}, Z: {}})
+    home.tune(X, Y, Z, kv_bits_axis=[None, 8], stage2_replicates=2)
+    file = tmp_path / "a report.html"
+    file.write_text("old", encoding="utf-8")
+    link = tmp_path / "link.html"
+    link.symlink_to(file)
+
+    done = home.ctl("show", "--report", str(link))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}\n", "")
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [file, link]
+    written = file.read_text(encoding="utf-8")
+    assert written == home.rpc("report")["html"]
+    page = Reader(written)
+    assert page.words("h1") == ["middle-7B"]
+    assert [li["class"] for li in page.all("li") if li.get("class")] == [
+        "failed",
+        "chosen",
+        "untried",
+    ]
+    assert len(page.all("circle")) == 2 * 4
+    for part in ("load", "warm", "measure", "stop"):
+        assert re.search(rf'class="part {part}"', written), part
+    assert str(home.database) not in written
+
+    done = home.ctl("show", "--report", str(tmp_path / "nowhere" / "x.html"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"autotunectl: {tmp_path / 'nowhere' / 'x.html'}: cannot be written"
+    )
+    assert "hint: " in done.stderr
+    assert home.ctl("show", "no-such-run", "--report", str(file)).returncode == 11
+    assert file.read_text(encoding="utf-8") == written
+
+
+def test_where_a_trials_time_went_adds_up_and_its_memory_is_known(home: Home) -> None:
+    home.provider({X: {"exit_code": 1, "load_s": 0.1}, Y: {"load_s": 0.1}})
+    document = home.tune(X, Y)
+    failed, probe, cell = home.rpc("trials", run_id=document["run_id"])["trials"]
+    assert failed["spent"]["load_ms"] >= 100
+    assert failed["spent"]["measure_ms"] is None
+    for trial in (probe, cell):
+        spent = trial["spent"]
+        assert spent["load_ms"] >= 100
+        assert spent["measure_ms"] >= sum(sample["total_ms"] for sample in trial["samples"])
+        assert spent["load_ms"] + spent["warm_ms"] <= trial["load_ms"] * 1.01 + 1
+        assert all(spent[part] > 0 for part in ("prewarm_ms", "warm_ms", "stop_ms"))
+    assert document["stage2"][0]["peak_rss_bytes"] > 2**20
+    block = home.ctl("show").stdout
+    assert "MEMORY" in block
+    assert " GB" in block
