@@ -69,6 +69,7 @@ class TuneRequest(BaseModel):
     restart_foreground: bool = False
     provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
     static_fit_check: bool = True
+    verify: bool = False
     cell_order: Literal["axis", "reverse", "random"] = "axis"
     seed: int | None = None
     cooldown_s: Annotated[float, Field(ge=0)] = 0.0

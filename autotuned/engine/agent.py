@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from autotuned.core.model import ExitReason, Failure
+from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
 from autotuned.core.recommendation import ErrorDocument
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
@@ -25,6 +25,7 @@ from autotuned.engine.bench import Bench
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, undrainable
+from autotuned.engine.preview import weights_ahead
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.runner import Runner
 from autotuned.engine.trial import uncancelled
@@ -40,7 +41,8 @@ from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
-from autotuned.weights.cache import prewarm
+from autotuned.weights.ledger import Ledger
+from autotuned.weights.prewarm import Prewarmer
 
 FINISHING_S = 60.0
 
@@ -81,6 +83,7 @@ class Agent:
     ) -> None:
         self._settings, self._records, self._events, self._host = settings, records, events, host
         self._live = live
+        self._prewarmer = Prewarmer(host.environ, Ledger(settings.run_folder / "weights.json"))
         self._active: Active | None = None
         self._stopping = False
 
@@ -120,34 +123,18 @@ class Agent:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params)
         provider, binary, planned = await self.prepare(request)
-        candidates = []
-        for candidate in planned.candidates:
-            weights = await prewarm(candidate.model, provider.weights, self._host.environ)
-            state: dict[str, Any] = {"cached": False, "weights_bytes": None, "reason": None}
-            if isinstance(weights, Failure):
-                state["reason"] = weights.reason
-            else:
-                state |= {"cached": True, "weights_bytes": weights.weights_bytes}
-            candidates.append(
-                {
-                    "model": candidate.model,
-                    "rank": candidate.rank,
-                    "size_b": candidate.size_b,
-                    **state,
-                }
-            )
-        self._settings.home.mkdir(parents=True, exist_ok=True)
+        memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
+        weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
         return {
             "provider": provider.kind,
             "binary": list(binary.command),
             "binary_version": binary.version,
-            "candidates": candidates,
+            **weights,
             "cells": [
                 {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
                 for c in planned.cells
             ],
             "conflicts": (await self._live.find(provider, request.port)).names,
-            "disk_free_bytes": shutil.disk_usage(self._settings.home).free,
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,
             "warnings": list(planned.warnings),
@@ -205,6 +192,7 @@ class Agent:
             if active.runner is not None:
                 active.runner.observe(kind, **fields)
 
+        memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
         return Bench(
             provider=provider,
             binary=binary,
@@ -213,7 +201,7 @@ class Agent:
             ports=self._host.ports,
             machine=self._host.machine,
             vigil=Vigil(self._host.sleep),
-            prewarm=lambda model: prewarm(model, provider.weights, self._host.environ),
+            prewarm=self._prewarmer.for_run(provider.weights, memory, verify=request.verify),
             publish=publish,
             environ=self._host.environ,
             logs=self._settings.run_logs(active.run_id),
@@ -221,7 +209,6 @@ class Agent:
             port=request.port,
             target_context=request.target_context,
             gate_ttft_ms=request.gate_ttft_ms,
-            static_fit_check=request.static_fit_check,
             cooldown_s=request.cooldown_s,
             thermal_gate=request.thermal_gate,
         )

@@ -27,7 +27,8 @@ class Bench:
     ports: Ports
     machine: Machine
     vigil: Vigil
-    prewarm: Callable[[str], Awaitable[Weights | Failure]]
+    prewarm: Callable[[str, Callable[..., Any]], Awaitable[Weights | Failure]]
+    """Model and a listener for progress; a Failure also where the weights exceed the memory."""
     publish: Callable[..., Any]
     environ: Mapping[str, str]
     logs: Path
@@ -35,7 +36,6 @@ class Bench:
     port: int
     target_context: int
     gate_ttft_ms: int
-    static_fit_check: bool
     cooldown_s: float = 0.0
     thermal_gate: bool = False
     calibrations: dict[str, Calibration] = field(default_factory=dict)

@@ -311,7 +311,7 @@ async def _serve_command(finish: Finish, bench: Bench) -> str | None:
     """The command that serves the best cell, quoted for a shell."""
     if finish.best is None or finish.best.knobs is None:
         return None
-    weights = await bench.prewarm(finish.best.model)
+    weights = await bench.prewarm(finish.best.model, lambda **_: None)
     if not isinstance(weights, Weights):
         return None
     launch = Launch(

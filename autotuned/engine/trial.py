@@ -28,7 +28,7 @@ from autotuned.host.clock import utc_now
 from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated
 from autotuned.providers.interface import Launch
-from autotuned.weights.cache import Weights, fits_in_memory
+from autotuned.weights.cache import Weights
 
 T = TypeVar("T")
 
@@ -103,14 +103,10 @@ class TrialRun:
                 await asyncio.sleep(self._bench.cooldown_s)
                 await self._cooled_down()
         with self._spending("prewarm_ms"):
-            weights = await self._bench.prewarm(self._asked.model)
+            weights = await self._bench.prewarm(self._asked.model, self._report_prewarm)
         if isinstance(weights, Failure):
             return weights
         self._bench.publish("prewarm.done", **self._asked.named(), bytes=weights.weights_bytes)
-        if self._bench.static_fit_check:
-            too_large = fits_in_memory(weights.weights_bytes, self._bench.machine.facts().ram_bytes)
-            if too_large is not None:
-                return too_large
         holder = await asyncio.to_thread(self._bench.ports.holder, self._bench.port)
         if holder is not None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
@@ -120,6 +116,9 @@ class TrialRun:
         if isinstance(found, Failure):  # is it the candidate's own, or was it disturbed?
             return await self._bench.vigil.look() or found
         return found or self._bench.vigil.slept()
+
+    def _report_prewarm(self, **progress: Any) -> None:
+        self._bench.publish("prewarm.progress", **self._asked.named(), **progress)
 
     async def _cooled_down(self) -> None:
         """With the thermal gate: wait until the machine reports nominal thermals; the budget bounds it."""

@@ -1,21 +1,25 @@
-"""Prewarm: a candidate's weights are on this disk, complete and checked, before it is started.
+"""What is on this disk: where a model's weights are, and whether they are whole.
 
-A local path is checked in place, an id in the local Hugging Face cache. Fails by value, in two classes:
-transient (the next candidate may do) and integrity (weights are not what they should be).
+A local path is looked at in place, an id in the local Hugging Face cache, in the library's layout.
+Reads only. Must not know the hub, nor what has been checked before.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
-from autotuned.weights import integrity
+from autotuned.weights import integrity, wanted
+
+CHUNK_BYTES = 4 << 20
+_SHA256, _GIT_SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,23 @@ class Weights:
     special_tokens: tuple[str, ...] = ()
 
 
-async def prewarm(model: str, form: WeightsFormat, environ: Mapping[str, str]) -> Weights | Failure:
-    """Find and check the weights of `model`; never raises for what is found."""
-    return await asyncio.to_thread(_prewarm, model, form, environ)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Weights as they lie there, unchecked: `files` is all that belongs to them."""
+
+    path: Path
+    files: tuple[Path, ...]
 
 
-def fits_in_memory(weights_bytes: int, ram_bytes: int) -> Failure | None:
-    """The static check: weights larger than physical memory cannot run. Never an estimate of anything else."""
-    if weights_bytes <= ram_bytes:
-        return None
-    reason = f"static: weights {weights_bytes / 2**30:.1f} GB > memory {ram_bytes / 2**30:.1f} GB"
-    return Failure(FailureKind.STATIC, reason)
+@dataclass(frozen=True, slots=True)
+class NotHere:
+    """A model of the hub that is not in the local cache, or not with its weights."""
+
+    reason: str
+
+
+class Stopped(Exception):
+    """Reading was given up because nobody waits for it any more."""
 
 
 def transient(reason: str) -> Failure:
@@ -50,30 +60,20 @@ def damaged(reason: str) -> Failure:
     return Failure(FailureKind.INTEGRITY, f"pre-warm integrity: {reason}")
 
 
-def _prewarm(model: str, form: WeightsFormat, environ: Mapping[str, str]) -> Weights | Failure:
-    try:
-        found = _locate(model, form, environ)
-        return found if isinstance(found, Failure) else _checked(found, form)
-    except integrity.Defect as defect:
-        return damaged(f"{model}: {defect}")
-    except OSError as error:
-        return transient(f"{model}: {error.strerror or error}")
+def fits_in_memory(weights_bytes: int, ram_bytes: int) -> Failure | None:
+    """The static check: weights larger than physical memory cannot run. Never an estimate of anything else."""
+    if weights_bytes <= ram_bytes:
+        return None
+    reason = f"static: weights {weights_bytes / 2**30:.1f} GB > memory {ram_bytes / 2**30:.1f} GB"
+    return Failure(FailureKind.STATIC, reason)
 
 
-def _locate(model: str, form: WeightsFormat, environ: Mapping[str, str]) -> Path | Failure:
-    if is_path(model):
-        path = Path(os.path.abspath(re.sub(r"^~(?=/|$)", environ.get("HOME", "~"), model)))  # noqa: PTH100
-        if not path.exists():
-            return transient(f"no such file or folder: {path}")
-        if path.is_dir() != (form == "mlx"):
-            wanted = "a model folder" if form == "mlx" else "a .gguf file"
-            return transient(f"{path} is not {wanted}, which this provider serves")
-        return path
-    repo, _, quant = model.partition(":") if form == "gguf" else (model, "", "")
-    snapshot = _snapshot(repo, environ)
-    if snapshot is None:
-        return transient(f"{model} is not in the local cache ({hub_cache(environ)})")
-    return snapshot if form == "mlx" else _gguf_of(model, snapshot, quant)
+def repository(model: str, form: WeightsFormat) -> tuple[str, str]:
+    """The repository and the quant (empty where none is named) that an id of the hub means."""
+    if form == "mlx":
+        return model, ""
+    repo, _, quant = model.partition(":")
+    return repo, quant
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:
@@ -83,36 +83,111 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
         or f"{environ.get('XDG_CACHE_HOME') or environ.get('HOME', '~') + '/.cache'}/huggingface"
     )
     named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    return Path(named).expanduser()
+    return Path(os.path.expandvars(named)).expanduser()
 
 
-def _snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
-    """The snapshot of a repository's main revision, where one is in the cache."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the library is imported
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - costs 250 ms and 25 MB: only when needed
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
-
+def snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder of a repository's main revision, where one is in the cache."""
+    root = hub_cache(environ) / f"models--{repo.replace('/', '--')}"
     try:
-        found = snapshot_download(repo, cache_dir=hub_cache(environ), local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
+        commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError, ValueError):
         return None
-    return Path(str(found))
+    folder = root / "snapshots" / commit
+    return folder if re.fullmatch(r"[\w-]+", commit) and folder.is_dir() else None
 
 
-def _gguf_of(model: str, snapshot: Path, quant: str) -> Path | Failure:
-    """The one file of a GGUF repository that `repo` or `repo:QUANT` means."""
-    files = sorted(path for path in snapshot.rglob("*.gguf") if "mmproj" not in path.name.lower())
-    wanted = [path for path in files if not quant or quant.lower() in path.stem.lower()]
-    if not wanted:
-        return transient(f"{model}: no such .gguf file in the local cache")
-    if len(wanted) > 1 and not quant:
-        wanted = [path for path in wanted if "q4_k_m" in path.stem.lower()] or wanted
-    return wanted[0]
+def locate(
+    model: str, form: WeightsFormat, environ: Mapping[str, str]
+) -> Found | NotHere | Failure:
+    """Where the weights of `model` are on this disk. Raises OSError."""
+    if is_path(model):
+        path = Path(os.path.abspath(re.sub(r"^~(?=/|$)", environ.get("HOME", "~"), model)))  # noqa: PTH100
+        if not path.exists():
+            return transient(f"no such file or folder: {path}")
+        if path.is_dir() != (form == "mlx"):
+            kind = "a model folder" if form == "mlx" else "a .gguf file"
+            return transient(f"{path} is not {kind}, which this provider serves")
+        return in_folder(path) if form == "mlx" else in_files(path)
+    repo, quant = repository(model, form)
+    folder = snapshot(repo, environ)
+    if folder is None:
+        return NotHere(f"it is not in the local cache ({hub_cache(environ)})")
+    if form == "mlx":
+        found = in_folder(folder)
+        names = {path.name for path in found.files}
+        if wanted.INDEX not in names and not wanted.mlx_weights(names):
+            return NotHere(f"its weights are not in the local cache ({folder})")
+        return found
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.gguf")}
+    chosen = wanted.gguf(names, quant)
+    if not chosen:
+        return NotHere(f"no such .gguf file is in the local cache ({folder})")
+    return Found(folder / chosen[0], tuple(folder / name for name in chosen))
 
 
-def _checked(path: Path, form: WeightsFormat) -> Weights:
+def in_folder(folder: Path) -> Found:
+    """A model folder with all that a server may read of it. Raises OSError."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    files = (*wanted.mlx_small(names), *(name for name in names if name.endswith(".safetensors")))
+    return Found(folder, tuple(folder / name for name in sorted(files)))
+
+
+def in_files(path: Path) -> Found:
+    """A `.gguf` file, with the other parts where it is the first of several. Raises OSError."""
+    beside = [file.name for file in path.parent.glob("*.gguf")] if "-of-" in path.name else []
+    return Found(path, tuple(path.parent / name for name in wanted.parts(path.name, beside)))
+
+
+def inspect(found: Found, form: WeightsFormat) -> Weights:
+    """Headers, tables and names are whole; cheap for files of any size. Raises Defect, or OSError."""
     if form == "gguf":
-        return Weights(path, path.stat().st_size, integrity.check_gguf(path))
-    integrity.check_folder(path)
-    size = sum((path / name).stat().st_size for name in integrity.weight_files(path))
-    return Weights(path, size, integrity.special_tokens(path))
+        absent = wanted.missing_parts([file.name for file in found.files])
+        if absent:
+            message = f"parts are absent: {', '.join(absent[:3])}"
+            raise integrity.Lacking(message)
+        tokens = [integrity.check_gguf(file) for file in found.files]
+        return Weights(found.path, sum(file.stat().st_size for file in found.files), tokens[0])
+    integrity.check_folder(found.path)
+    size = sum((found.path / name).stat().st_size for name in integrity.weight_files(found.path))
+    return Weights(found.path, size, integrity.special_tokens(found.path))
+
+
+def check_hashes(found: Found, stop: threading.Event, count: Callable[[int], None]) -> None:
+    """Each file of the cache has the content that its blob is named after; others cannot be checked so.
+
+    The hub's cache names blobs by SHA-256, small ones by git's hash. `count` gets the bytes read.
+    Raises Defect, Stopped once `stop` is set, or OSError.
+    """
+    for file in found.files:
+        name = file.readlink().name if file.is_symlink() else ""
+        hashed = _hasher(name, file)
+        if hashed is None:
+            continue
+        with file.open("rb") as stream:
+            while data := stream.read(CHUNK_BYTES):
+                hashed.update(data)
+                count(len(data))
+                if stop.is_set():
+                    raise Stopped
+        if hashed.hexdigest() != name:
+            kind = "SHA-256" if len(name) == 64 else "git hash"
+            message = f"{file.name}: its {kind} is not the hub's; remove {file.resolve()} and pull the model again"
+            raise integrity.Defect(message)
+
+
+def hashable_bytes(found: Found) -> int:
+    """How many bytes `check_hashes` will read. Raises OSError."""
+    return sum(
+        file.stat().st_size
+        for file in found.files
+        if file.is_symlink() and _hasher(file.readlink().name, file) is not None
+    )
+
+
+def _hasher(name: str, file: Path) -> hashlib._Hash | None:
+    if _SHA256.fullmatch(name):
+        return hashlib.sha256()
+    if _GIT_SHA1.fullmatch(name):
+        return hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    return None

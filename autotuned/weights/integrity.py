@@ -1,6 +1,6 @@
 """Are the weights what they should be? Looks at headers, tables and names, never at the tensors.
 
-A defect is a sentence; None means that nothing is wrong. Cheap for files of any size, sparse ones too.
+A defect is raised as a sentence. Cheap for files of any size, sparse ones too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from autotuned.weights import wanted
+
 TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -21,7 +23,6 @@ TOKENIZERS = (
     "tokenizer_config.json",
 )
 HEADER_MAX_BYTES = 100 * 1024 * 1024
-INDEX = "model.safetensors.index.json"
 
 GGUF_MAX_ENTRIES = 1 << 20
 GGUF_MAX_STRING = 1 << 26
@@ -69,38 +70,49 @@ class Defect(Exception):
     """What is wrong, as a sentence."""
 
 
+class Lacking(Defect):
+    """What is not there at all: of a repository in the cache the hub may still bring it."""
+
+
 def check_folder(folder: Path) -> None:
     """A model folder as mlx reads it: config, tokenizer, all shards whole. Raises Defect."""
     _json(folder / "config.json")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         message = "no tokenizer (" + ", ".join(TOKENIZERS[:3]) + ", ...)"
-        raise Defect(message)
+        raise Lacking(message)
     shards = weight_files(folder)
     tensors = {name: set(check_safetensors(folder / name)) for name in shards}
-    index = folder / INDEX
+    index = folder / wanted.INDEX
     if index.is_file():
         for tensor, shard in _weight_map(index).items():
             if tensor not in tensors[shard]:
-                message = f"{INDEX} places {tensor} in {shard}, which does not hold it"
+                message = f"{wanted.INDEX} places {tensor} in {shard}, which does not hold it"
                 raise Defect(message)
 
 
 def weight_files(folder: Path) -> list[str]:
     """The names of a folder's weight files: those of the index, else all. Raises Defect when one is absent."""
-    index = folder / INDEX
-    names = sorted(
-        set(_weight_map(index).values())
-        if index.is_file()
-        else {p.name for p in folder.glob("*.safetensors")}
-    )
+    index = folder / wanted.INDEX
+    if index.is_file():
+        names = shards(index)
+        absent = [name for name in names if not (folder / name).is_file()]
+        source = f"{wanted.INDEX} names"
+    else:
+        names = wanted.mlx_weights(path.name for path in folder.glob("*.safetensors"))
+        absent = wanted.missing_parts(names)
+        source = "the names of the others speak of"
     if not names:
         message = "no weights (*.safetensors)"
-        raise Defect(message)
-    absent = [name for name in names if not (folder / name).is_file()]
+        raise Lacking(message)
     if absent:
-        message = f"{INDEX} names shards that are absent: {', '.join(absent[:3])}"
-        raise Defect(message)
+        message = f"{source} shards that are absent: {', '.join(absent[:3])}"
+        raise Lacking(message)
     return names
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the weight files that an index places tensors in. Raises Defect."""
+    return sorted(set(_weight_map(index).values()))
 
 
 def check_safetensors(path: Path) -> list[str]:
@@ -269,7 +281,7 @@ def _json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         message = f"no {path.name}"
-        raise Defect(message) from error
+        raise Lacking(message) from error
     except (ValueError, RecursionError) as error:
         message = f"{path.name}: is no JSON: {error}"
         raise Defect(message) from error

@@ -42,6 +42,7 @@ class Home:
             "HOME": str(self.path),
             "PATH": f"{self.bin}:{os.environ.get('PATH', os.defpath)}",
             "XDG_STATE_HOME": str(self.path / "state"),
+            "HF_HUB_OFFLINE": "1",  # no test asks the real hub
         }
         self.program = "macprovider-cli"
         self.daemon: subprocess.Popen[bytes] | None = None
