@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "install": "service",
     "uninstall": "service",
     "schedule": "schedule",
+    "provider": "provider",
     "daemon": "daemon",
     "rpc": "tools",
     "dial-stdio": "tools",

@@ -63,6 +63,7 @@ def hint(error: CallError, command: str | None) -> str | None:
         wire.BUSY: "autotunectl watch, or autotunectl cancel",
         wire.INVALID_PARAMS: f"autotunectl {command or 'start'} --help",
         wire.NOT_FOUND: "autotunectl runs",
+        wire.RESTORE_OUTSTANDING: "autotunectl provider restore",
         wire.INTERNAL_ERROR: "the agent's log has the details",
     }
     return hints.get(error.code)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from autotunectl import render_provider
+
 Table = list[tuple[str, ...]]
 """Rows of equally many cells, the heading first."""
 
@@ -116,6 +118,7 @@ def status(document: Mapping[str, Any]) -> str:
     lines = [
         f"agent     version {agent['version']}, pid {agent['pid']}, since {agent['started_at']}"
     ]
+    lines = [*render_provider.warning(document), *lines, *render_provider.live(document)]
     if document.get("stale"):
         lines.append(f"recipe    {staleness(document['stale'])}")
     if document.get("schedule", {}).get("enabled"):
@@ -273,9 +276,7 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
         case "budget.warning":
             return f"budget nearly used up: {duration(document['left_s'])} left"
         case "drain.begun" | "drain.done" | "restore.begun" | "restore.done":
-            what, _, state = kind.partition(".")
-            name = document.get("name") or document.get("label") or "the live provider"
-            return f"{what} {'begun' if state == 'begun' else 'done'}: {name}"
+            return render_provider.event(document)
         case "applied":
             return f"applied to {document.get('config_path', 'the configuration')}"
         case "log":

@@ -102,7 +102,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
         )
         finder = Finder(Launchd(environ), host.ports, settings, MARKER)
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
-        await live.take_over(recovered)
+        await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
         agent = Agent(settings, records, events, host, live)
         staleness = Staleness(agent, records, machine, settings.provider.kind)

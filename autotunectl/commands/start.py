@@ -94,6 +94,18 @@ REQUEST_OPTIONS = [
         metavar="SECONDS",
         help="Budget of the whole run.  [default: 7200]",
     ),
+    click.option(
+        "--drain",
+        is_flag=True,
+        default=None,
+        help="Stop a live provider for the run, and bring it back after.",
+    ),
+    click.option(
+        "--restart-foreground",
+        is_flag=True,
+        default=None,
+        help="Start a drained foreground process again at the end.",
+    ),
     click.option("--drain-grace", type=float, metavar="SECONDS", help="[default: 30]"),
     click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
     click.option("--retain-runs", type=int, help="Runs to keep.  [default: 50]"),

@@ -10,32 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
-import os
-import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import psutil
 import structlog
 
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Foreground, Job, Lease, State
+from autotuned.core.lease import Event, Job, Lease
 from autotuned.core.request import TuneRequest
+from autotuned.engine.contract import contract
 from autotuned.engine.events import Events
-from autotuned.engine.preflight import NAMES, Finder, Found, Managed, Process
+from autotuned.engine.preflight import NAMES, Finder, Found
 from autotuned.engine.recovery import Recovered
 from autotuned.engine.sighting import Sighting
 from autotuned.engine.stopping import Stopper
 from autotuned.errors import ProviderConflict, StoreError
 from autotuned.host import failpoint
-from autotuned.host.clock import utc_now
 from autotuned.host.files import Lock
-from autotuned.host.identity import boot_id, started
+from autotuned.host.identity import started
 from autotuned.host.interface import Ports, Processes
 from autotuned.host.journal import Journal
-from autotuned.host.launchd import Launchd
+from autotuned.host.launchd import Launchd, Presence
 from autotuned.host.restore import Pace, Restorer
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
@@ -43,6 +38,8 @@ from autotuned.store import leases
 from autotuned.store.database import Database
 
 RETRY_FIRST_S, RETRY_LONGEST_S = 10.0, 600.0
+GUARDIAN_S = 1.0
+"""How soon it is looked again where somebody else has the lock: a guardian is nearly done."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +82,8 @@ class LiveProvider:
     async def came_back(self) -> Found | None:
         """The live provider, where one runs now though it was drained or absent; None when none does."""
         found = await self._finder.find(self._names, self._serves, 0)
-        return found if found.live is not None else None
+        unknown = found.managed is not None and found.managed.job.presence is not Presence.LOADED
+        return None if found.live is None or unknown else found
 
     @property
     def lease(self) -> Lease | None:
@@ -107,7 +105,9 @@ class LiveProvider:
             raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
         try:
             failpoint.reach("drain.locked")
-            self._lease = self._new_lease(run_id, found, request)
+            self._lease = contract(
+                run_id, found, request, self._finder.launchd, self._settings.logs
+            )
         except BaseException:
             lock.release()
             raise
@@ -135,10 +135,7 @@ class LiveProvider:
             await self._database.ask(leases.write, self._lease)
             failpoint.reach("drain.intent")
             self._guard = processes
-            await processes.arm(
-                {"folder": str(self._settings.run_folder), "environ": dict(self._environ)},
-                self._lock.descriptor,
-            )
+            await processes.arm(self._duty(), self._lock.descriptor)
             failpoint.reach("drain.armed")
         except (OSError, StoreError) as error:
             return f"the drain cannot be made safe, so nothing was stopped: {error}"
@@ -203,8 +200,8 @@ class LiveProvider:
         self._again.set()
         return done
 
-    async def take_over(self, recovered: Recovered) -> None:
-        """Tell what was restored at the start, and go on owing what was not.
+    async def take_over(self, recovered: Recovered, guard: Processes) -> None:
+        """Tell what was restored at the start, and go on owing what was not; `guard` owes it with us.
 
         A lease that the guardian closed after its agent's death is told too, once: the store still has it open.
         """
@@ -212,14 +209,16 @@ class LiveProvider:
         lease = self._lease = recovered.lease
         if recovered.trouble is not None:
             log.error("the lease cannot be read or restored", reason=recovered.trouble)
-            if lease is None and kept is not None and kept.open:
-                lease = self._lease = (
-                    kept  # its second copy; a foreground process has no environment there
-                )
+        if lease is None and kept is not None and kept.open:
+            lease = self._lease = kept  # the second copy; it holds no environment
         if lease is None:
             return
         if lease.open:
             self._lock = recovered.lock
+            if self._lock is not None:
+                with contextlib.suppress(OSError):  # then we owe it alone
+                    await guard.arm(self._duty(), self._lock.descriptor)
+                    self._guard = guard
             log.error("live provider not restored yet", **_named(lease), reason=lease.reason)
             self._tell("restore.done", restored=False, reason=lease.reason)
             self._retrying = asyncio.create_task(self._retry(), name="restore")
@@ -246,7 +245,7 @@ class LiveProvider:
             await self._guard.close()
 
     async def _retry(self) -> None:
-        delay = RETRY_FIRST_S
+        delay = RETRY_FIRST_S if self._lock is not None else GUARDIAN_S
         while self.lease is not None:
             self._again.clear()
             with contextlib.suppress(TimeoutError):
@@ -292,6 +291,9 @@ class LiveProvider:
         log.info("live provider restored", **_named(lease))
         return True
 
+    def _duty(self) -> dict[str, Any]:
+        return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}
+
     def _reread(self, lease: Lease) -> Lease:
         """The journal knows better, if it speaks of the same lease: guardian or operator may have acted."""
         try:
@@ -312,64 +314,6 @@ class LiveProvider:
         if self._lease is not None:
             self._events.publish(kind, self._lease.run_id, **_named(self._lease), **fields)
 
-    # --- the lease ---------------------------------------------------------------------------------
-
-    def _new_lease(self, run_id: str, found: Found, request: TuneRequest) -> Lease:
-        live = found.live
-        assert live is not None  # noqa: S101 - a caller asks for a drain of what was found
-        now = utc_now()
-        return Lease(
-            lease_id=f"{run_id}-{secrets.token_hex(3)}",
-            run_id=run_id,
-            state=State.INTENT,
-            target=_job(live) if isinstance(live, Managed) else self._foreground(live, request),
-            holder_pid=os.getpid(),
-            boot_id=boot_id(self._environ),
-            taken_at=now,
-            updated_at=now,
-            port=live.port,
-            candidate_port=request.port,
-            launchctl=self._finder.launchd.program,
-        )
-
-    def _foreground(self, live: Process, request: TuneRequest) -> Foreground:
-        process = psutil.Process(live.pid)
-        environ: dict[str, str] | None = None
-        cwd: str | None = None
-        with contextlib.suppress(psutil.Error, OSError):
-            environ, cwd = process.environ(), process.cwd()
-        if request.restart_foreground and environ is None:
-            message = f"{live.name}: its environment cannot be read, so it could not be started again as it was"
-            raise ProviderConflict(message, [live.name])
-        output = self._settings.logs / "live-provider.log"
-        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Foreground(
-            pid=live.pid,
-            started=started(live.pid),
-            argv=live.argv,
-            cwd=cwd,
-            environ=environ if request.restart_foreground else None,
-            umask=_umask(live.pid),
-            restart=request.restart_foreground,
-            log=str(output) if request.restart_foreground else None,
-        )
-
-
-def _job(live: Managed) -> Job:
-    assert live.plist is not None  # noqa: S101 - without one a drain is refused
-    job = live.job
-    return Job(
-        label=job.label,
-        domain=job.domain,
-        plist=str(live.plist),
-        plist_sha256=hashlib.sha256(live.plist.read_bytes()).hexdigest(),
-        program=job.program,
-        pid=job.pid,
-        started=None if job.pid is None else started(job.pid),
-        was_running=job.running or job.coming or job.dying,
-        exit_timeout_s=job.exit_timeout_s,
-    )
-
 
 def _named(lease: Lease) -> dict[str, Any]:
     """How events and log lines name what a lease is on."""
@@ -377,12 +321,3 @@ def _named(lease: Lease) -> dict[str, Any]:
     if isinstance(target, Job):
         return {"target": target.name, "label": target.label, "domain": target.domain}
     return {"target": target.name, "pid": target.pid, "log": target.log}
-
-
-def _umask(pid: int) -> int:
-    """The process's own, where the system tells; else the usual one."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022

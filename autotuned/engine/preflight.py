@@ -154,8 +154,8 @@ class Finder:
             return f"launchctl cannot be asked about {job.target}: {job.reason}"
         if job.domain == "system":
             return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
-        if plist is None:
-            return f"no plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
+        if plist is None or not os.access(plist, os.R_OK):
+            return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
         if content.get("Label", job.label) != job.label:
             return f"{plist} is the plist of {content['Label']}, not of {job.label}"
         said = [*([job.program] if job.program else []), *job.arguments[:LEADING_ARGUMENTS]]

@@ -89,6 +89,8 @@ class LoadedJob:
     arguments: tuple[str, ...] = ()
     exit_timeout_s: float = 5.0
     reason: str = ""
+    silent: bool = False
+    """launchctl did not answer in time."""
 
     @property
     def target(self) -> str:
@@ -137,18 +139,22 @@ class Launchd:
     def find(self, labels: Sequence[str]) -> LoadedJob | None:
         """The first of `labels` that is loaded, in `gui`, `user` or `system`; None when none is.
 
-        When launchctl does not answer at all, a job with presence UNKNOWN: nobody may take that for none.
+        Where launchctl does not answer, or says nothing that we know, a job with presence UNKNOWN: nobody
+        may take that for none.
         """
         if self.program is None:
             return None
+        unknown: LoadedJob | None = None
         for label in labels:
             for domain in (f"gui/{self._uid}", f"user/{self._uid}", "system"):
                 job = self.look(domain, label)
                 if job.presence is Presence.LOADED:
                     return job
-                if job.presence is Presence.UNKNOWN and "time" in job.reason:
-                    return job
-        return None
+                if job.presence is Presence.UNKNOWN and domain != "system":
+                    unknown = unknown or job
+                    if job.silent:
+                        return unknown  # each further question would take its whole time-out, too
+        return unknown
 
     def look(self, domain: str, label: str) -> LoadedJob:
         """What launchd says of `label` in `domain` now. Never raises."""
@@ -161,7 +167,10 @@ class Launchd:
             case 112 | 125:
                 return LoadedJob(domain, label, Presence.NO_DOMAIN, reason=answer.reason)
             case _:
-                return LoadedJob(domain, label, Presence.UNKNOWN, reason=answer.reason)
+                silent = answer.code is None
+                return LoadedJob(
+                    domain, label, Presence.UNKNOWN, reason=answer.reason, silent=silent
+                )
 
     def _listed(self, job: LoadedJob) -> LoadedJob:
         """The process of a job whose dump cannot be read, from the older command's answer."""

@@ -2,14 +2,12 @@
 
 It reads the journal, looks what is there, and does what is missing until the job is loaded with a
 live process (or the foreground process runs again); any step may have been done before. Whoever calls
-it holds the lock. `python -m autotuned.host.restore` is the break glass: it needs no agent, no
-database and no settings. Standard library only.
+it holds the lock. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -129,16 +127,18 @@ class Restorer:
             if tries >= self._pace.tries or time.monotonic() >= self._deadline:
                 return reason
             tries += 1
-            reason = self._once(job, now)
+            reason = self._once(job, now, rebooted=rebooted)
             if reason == "":
                 return None
             if tries < self._pace.tries:
                 self._sleep(delay)
                 delay = min(2 * delay, self._pace.longest_s)
 
-    def _once(self, job: Job, now: LoadedJob) -> str:
+    def _once(self, job: Job, now: LoadedJob, *, rebooted: bool) -> str:
         """One try; empty when it runs, else what stood in the way."""
-        if now.presence is Presence.MISSING:
+        # Where `print` is of no use, a bootstrap of what is loaded already does no harm.
+        blind = now.presence is Presence.UNKNOWN and not rebooted
+        if now.presence is Presence.MISSING or blind:
             if not Path(job.plist).is_file():
                 return f"its plist {job.plist} is gone"
             answer = self._launchd.bootstrap(job.domain, job.plist)
@@ -155,6 +155,8 @@ class Restorer:
         if self._wait_while(job, lambda now: not _back(job, now), self._pace.verify_s, settle=True):
             return ""
         last = self._look(job)
+        if last.presence is Presence.UNKNOWN:
+            return f"launchctl print {job.name}: {last.reason}"
         if last.presence is Presence.MISSING:
             return f"launchctl took {job.name}, but it is not loaded"
         return f"{job.name} is loaded, but has no live process (state: {last.state or 'unknown'})"
@@ -217,6 +219,8 @@ class Restorer:
             return self._step(lease, Event.WAIVED, reason=waived), None
         if process.new_pid is not None and alive(process.new_pid, process.new_started):
             return lease, None
+        if process.environ is None:
+            return lease, "its environment is not known any more: start it yourself"
         held = lease
 
         def remember(pid: int, since: str | None) -> None:
@@ -266,42 +270,3 @@ def _told(job: Job, answer: Answer) -> str:
     if answer.code == SWITCHED_OFF:
         return f"{answer.reason}; switch it on again"
     return answer.reason
-
-
-def glass(words: list[str], environ: dict[str, str], folder: Path) -> int:
-    """`status` or `restore` from the journal alone; 0 when nothing is owed, 13 while a restore is."""
-    journal = Journal(folder, by="operator")
-    try:
-        lease = journal.read()
-    except ValueError as error:
-        print(f"{error}; look yourself: launchctl print gui/$UID/<label>")  # noqa: T201 - a program of its own
-        return 13
-    if lease is None or not lease.open:
-        print("nothing is owed: no live provider is drained")  # noqa: T201
-        return 0
-    if words != ["restore"]:
-        print(f"OWED: {lease.target.name} was drained by run {lease.run_id} ({lease.state})")  # noqa: T201
-        return 13
-    lock = journal.take_lock()
-    if lock is None:
-        print(f"somebody is at it: {journal.holder()} ({journal.lock_path}); try again in a minute")  # noqa: T201
-        return 13
-    try:
-        lease = journal.read() or lease
-        restorer = Restorer(journal, Launchd(environ, lease.launchctl))
-        lease = restorer.release(restorer.restore(lease))
-    finally:
-        lock.release()
-    if lease.open:
-        print(f"NOT RESTORED: {lease.target.name}: {lease.reason}")  # noqa: T201
-        return 13
-    print(f"restored: {lease.target.name}")  # noqa: T201
-    return 0
-
-
-if __name__ == "__main__":
-    import os
-
-    from autotuned import wire
-
-    sys.exit(glass(sys.argv[1:], dict(os.environ), Path(wire.config_folder()) / "run"))

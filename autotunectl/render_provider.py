@@ -1,0 +1,72 @@
+"""The live provider and its lease as text: plain strings, loud when something is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def owed(status: Mapping[str, Any]) -> bool:
+    """A restore is outstanding, and it is not a run in progress that will bring it."""
+    lease, run = status.get("lease"), status.get("run") or {}
+    if lease is None or not lease["outstanding"]:
+        return False
+    return not (run.get("state") == "running" and run.get("run_id") == lease["run_id"])
+
+
+def lines(status: Mapping[str, Any]) -> str:
+    """What is known of the live provider, and what is owed to it."""
+    shown = [*warning(status), *live(status)]
+    return "\n".join(shown) or "live      no live provider runs, and nothing is owed"
+
+
+def live(status: Mapping[str, Any]) -> list[str]:
+    """One line on the live provider, where one is known."""
+    found, lease = status.get("live_provider"), status.get("lease")
+    if found is None:
+        return []
+    name = f"{found['domain']}/{found['label']}" if found["kind"] == "launchd" else "foreground"
+    pid = f", pid {found['pid']}" if found.get("pid") else ""
+    state = found["state"]
+    if lease is None:
+        state += (
+            ", answers" if found["healthy"] else f", does not answer on port {found['port']} (yet)"
+        )
+    else:
+        state += f" for run {lease['run_id']}"
+    return [f"live      {name}{pid}: {state}"]
+
+
+def warning(status: Mapping[str, Any]) -> list[str]:
+    """Loud lines while a restore is owed; none otherwise."""
+    if not owed(status):
+        return []
+    lease = status["lease"]
+    name = (
+        f"{lease['domain']}/{lease['label']}"
+        if lease["kind"] == "launchd"
+        else "a foreground process"
+    )
+    why = lease["reason"] or lease["state"]
+    return [
+        f"NOT RESTORED: {name}, drained by run {lease['run_id']}, is not back yet",
+        f"  why     {why}",
+        f"  tried   {lease['attempts']} times, last at {lease['updated_at']}; no new run starts until it is back",
+        "  do      autotunectl provider restore",
+    ]
+
+
+def event(document: Mapping[str, Any]) -> str:
+    """One line for an event of a drain or a restore."""
+    name, kind = document.get("target", "the live provider"), document["type"]
+    if kind == "drain.begun":
+        return f"stopping {name}{', which somebody brought back' if document.get('again') else ''}"
+    if kind == "drain.done":
+        return f"stopped {name}"
+    if kind == "restore.begun":
+        return f"bringing {name} back"
+    reason = document.get("reason")
+    if not document.get("restored", True):
+        return f"NOT RESTORED: {name}: {reason}; the agent goes on trying"
+    output = f", its output goes to {document['log']}" if document.get("log") else ""
+    return f"restored {name}{output}" if not reason else f"{name}: {reason}"
