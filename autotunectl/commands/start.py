@@ -85,6 +85,18 @@ REQUEST_OPTIONS = [
     click.option("--stage1-replicates", type=int, help="Requests a candidate.  [default: 1]"),
     click.option("--stage2-replicates", type=int, help="Requests a cell.  [default: 3]"),
     click.option(
+        "--replicates",
+        metavar="MODE",
+        help="fixed, or auto: stop a cell that cannot win, ask a tie again.  [default: fixed]",
+    ),
+    click.option(
+        "--resume",
+        metavar="[RUN]",
+        is_flag=False,
+        flag_value="latest",
+        help="Go on with a run that was cut off, by default the latest.",
+    ),
+    click.option(
         "--gate-ttft-ms", type=int, help="Longest p95 to the first token.  [default: 60000]"
     ),
     click.option("--tps-tie-epsilon", type=float, help="Relative width of a tie.  [default: 0.02]"),

@@ -59,6 +59,7 @@ class TuneRequest(BaseModel):
     max_context_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = ()
     stage1_replicates: Replicates = 1
     stage2_replicates: Replicates = 3
+    replicates: Literal["fixed", "auto"] = "fixed"
     gate_ttft_ms: Positive = 60_000
     tps_tie_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.02
     max_duration: Seconds = 7200.0
@@ -74,6 +75,8 @@ class TuneRequest(BaseModel):
     seed: int | None = None
     cooldown_s: Annotated[float, Field(ge=0)] = 0.0
     thermal_gate: bool = False
+    resume: str | None = None
+    """The id of a run that was cut off, or `latest`: go on with that one."""
     trigger: Literal["manual", "schedule", "os_update"] = "manual"
 
 

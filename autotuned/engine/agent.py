@@ -27,6 +27,7 @@ from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.preview import weights_ahead
 from autotuned.engine.records import Records, run_document, summary
+from autotuned.engine.resume import take_up
 from autotuned.engine.runner import Runner
 from autotuned.engine.trial import uncancelled
 from autotuned.engine.vigil import Vigil, unstopped_s
@@ -144,22 +145,34 @@ class Agent:
         self, active: Active, params: Mapping[str, Any], began: float
     ) -> dict[str, Any]:
         await asyncio.to_thread(self._host.machine.refresh)
+        resumed = None
         try:
-            request = parse(params)
+            resumed = await take_up(self._records, params)
+            request = parse(params) if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
+            if resumed is not None:
+                facts, answer = self._host.machine.facts(), self._settings.provider.max_tokens
+                resumed.check(facts, binary.version, planned, answer)
+                active.run_id = resumed.row.run_id
             found = await self._live.find(provider, request.port)
             if found and (not request.drain or undrainable(found)):
                 raise conflict(found, request.port, drain=request.drain)
             if found:
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
+            if resumed is not None and active.run_id == resumed.row.run_id:
+                active.run_id = _new_run_id()  # the run itself stays as it is
             await self._records.refuse(active.run_id, usable(params), error)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
         private_folder(self._settings.run_folder)
         private_folder(self._settings.run_folder / active.run_id)
         private_folder(self._settings.run_logs(active.run_id))
-        await self._records.begin(active.run_id, planned, provider.kind, binary.version)
+        if resumed is None:
+            answer = self._settings.provider.max_tokens
+            await self._records.begin(active.run_id, planned, provider.kind, binary.version, answer)
+        else:
+            await self._records.reopen(active.run_id)
         processes = self._host.processes()
         bench = self._bench(active, request, provider, binary, processes)
         active.runner = Runner(
@@ -211,6 +224,7 @@ class Agent:
             gate_ttft_ms=request.gate_ttft_ms,
             cooldown_s=request.cooldown_s,
             thermal_gate=request.thermal_gate,
+            logs_before=sum(1 for _ in self._settings.run_logs(active.run_id).iterdir()),
         )
 
     # --- the life of a run -----------------------------------------------------------------------

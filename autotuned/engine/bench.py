@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Bench:
     gate_ttft_ms: int
     cooldown_s: float = 0.0
     thermal_gate: bool = False
+    logs_before: int = 0
+    """Provider logs that a run that goes on has already written."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, model: str) -> Calibration:
@@ -56,6 +58,8 @@ class Asked:
     knobs: Knobs | None
     replicates: int
     cell: int | None = None
+    settled: Callable[[Sequence[float]], bool] | None = None
+    """With adaptive replicates: whether these tokens per second are enough; `replicates` is then the usual number."""
 
     def named(self) -> dict[str, Any]:
         """The fields by which events name this trial."""

@@ -51,8 +51,10 @@ class Records:
         refused = (ExitReason.CONFIG_ERROR.value, ExitReason.PROVIDER_CONFLICT.value)
         await self.database.ask(runs.retain, asked.retain_runs, run_id, only=refused)
 
-    async def begin(self, run_id: str, plan: Plan, provider: str, binary_version: str) -> None:
-        """Write a run that begins now."""
+    async def begin(
+        self, run_id: str, plan: Plan, provider: str, binary_version: str, max_tokens: int
+    ) -> None:
+        """Write a run that begins now. `max_tokens` is the length of its answers."""
         models = [candidate.model for candidate in plan.candidates]
         facts = self._machine.facts()
         row = _row(run_id, plan.request, models, facts, binary_version)
@@ -63,8 +65,17 @@ class Records:
             "seed": plan.seed,
             "request": plan.request.model_dump(mode="json"),
             "os_build": facts.os_build,
+            "max_tokens": max_tokens,
         }
         await self.database.ask(runs.begin, row, details)
+
+    async def reopen(self, run_id: str) -> None:
+        """Let a run that was cut off go on: its trials stay, but for those that were cut short."""
+        details = await self.details(run_id)
+        document = details.pop("document", {})
+        took_s = document.get("timings", {}).get("total_s", 0.0)
+        details["earlier_s"] = details.get("earlier_s", 0.0) + took_s
+        await self.database.ask(runs.reopen, run_id, details)
 
     async def finish(
         self, runner: Runner, finish: Finish, bench: Bench, said: public.ErrorDocument | None
@@ -82,7 +93,7 @@ class Records:
             *runner.warnings,
             *public.doubts(self._machine.facts(), finish),
         ]
-        details["total_s"] = runner.progress.elapsed_s
+        details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
         await self._end(row, details, runner.plan, history, finish, error, command)
 
     async def retain(self, keep: int, active: str) -> list[str]:

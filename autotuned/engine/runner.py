@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from functools import partial
 from typing import Any
 
 import structlog
 
+from autotuned.core import adaptive
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
 from autotuned.core.request import Plan
@@ -50,7 +52,7 @@ class Runner:
         self._bench, self._store, self._events = bench, store, events
         self._halt: Halt | None = None
         self._halted = asyncio.Event()
-        self._numbers = 0
+        self._numbers = bench.logs_before
         self._returns = 0
 
     def cancel(self) -> bool:
@@ -83,7 +85,7 @@ class Runner:
             await asyncio.gather(budget, return_exceptions=True)
 
     async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
-        asked = self._ask(step)
+        asked = self._ask(step, history)
         began = time.monotonic()
         evaluated = await self._evaluate(asked)
         if isinstance(evaluated, Void):
@@ -166,7 +168,7 @@ class Runner:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    def _ask(self, step: Probe | Evaluate) -> Asked:
+    def _ask(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> Asked:
         request, progress, candidate = self.plan.request, self.progress, step.candidate
         if isinstance(step, Probe):
             asked = Asked(
@@ -175,7 +177,14 @@ class Runner:
             self.enter("selecting")
         else:
             cell, count = step.index + 1, request.stage2_replicates
-            asked = Asked(STAGE_CLIMB, candidate.model, candidate.rank, step.knobs, count, cell)
+            settled = None
+            if request.replicates == "auto":
+                settled = partial(
+                    adaptive.enough, history, usual=count, epsilon=request.tps_tie_epsilon
+                )
+            asked = Asked(
+                STAGE_CLIMB, candidate.model, candidate.rank, step.knobs, count, cell, settled
+            )
             progress.cell, progress.knobs = cell, step.knobs
             self.enter("climbing")
         progress.candidate, progress.stage, progress.model = (

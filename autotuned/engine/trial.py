@@ -274,24 +274,23 @@ class TrialRun:
         self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
     ) -> Void | None:
         """All replicates, or up to the first that decides; the vigil looks before and after each."""
-        total = self._asked.replicates
         void = await self._bench.vigil.look()
-        if void is not None:
-            return void
-        for index in range(1, total + 1):
+        while void is None and not self._enough():
             self._gauge.measuring = True
             replicate = await self._replicate(client, launch, weights)
             self._gauge.measuring = False
             self._gauge.sample()
-            if index == total and child.exit_code is None:
+            self._replicates.append(replicate)
+            if self._enough() and child.exit_code is None:
                 await _settled(child, DEATH_SETTLE_S)
             replicate = replace(replicate, alive_after=child.exit_code is None)
-            self._replicates.append(replicate)
+            self._replicates[-1] = replicate
+            index = len(self._replicates)
             self._bench.publish(
                 "replicate",
                 **self._asked.named(),
                 index=index,
-                total=total,
+                total=max(index, self._asked.replicates),
                 ttft_ms=replicate.ttft_ms,
                 tps=replicate.tps,
                 decode_tps=replicate.decode_tps,
@@ -300,9 +299,18 @@ class TrialRun:
                 error=replicate.error,
             )
             void = await self._bench.vigil.look()
-            if void is not None or gate.is_final(replicate):
-                return void
-        return None
+            if gate.is_final(replicate):
+                break
+        return void
+
+    def _enough(self) -> bool:
+        """Whether this trial has been asked often enough; once infeasible, adapting asks no more."""
+        done = self._replicates
+        if self._asked.settled is None:
+            return len(done) >= self._asked.replicates
+        if any(replicate.error is not None for replicate in done):
+            return True
+        return self._asked.settled([replicate.tps or 0.0 for replicate in done])
 
     async def _replicate(
         self, client: httpx.AsyncClient, launch: Launch, weights: Weights

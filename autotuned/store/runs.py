@@ -24,6 +24,14 @@ _SAMPLE_FIELDS = tuple(
 _SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(Spent))
 
 
+CUT_SHORT = (
+    FailureKind.INTERRUPTED.value,
+    FailureKind.BUDGET.value,
+    FailureKind.INTERNAL.value,
+)
+"""Kinds of trials that say nothing about their candidate: somebody or something ended them."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """One row of `tune_runs`, column by column."""
@@ -59,6 +67,28 @@ def begin(db: sqlite3.Connection, row: RunRow, details: Mapping[str, Any]) -> No
             f"INSERT INTO tune_runs({_RUN_COLUMNS}) VALUES ({_RUN_MARKS})", dataclasses.astuple(row)
         )
         db.execute("INSERT INTO run_details VALUES (?, ?)", (row.run_id, _json(details)))
+
+
+def reopen(db: sqlite3.Connection, run_id: str, details: Mapping[str, Any]) -> None:
+    """Make an ended run one that goes on: no end, no outcome, and no trial that was cut short."""
+    with transaction(db, durable=True):
+        marks = ", ".join("?" for _ in CUT_SHORT)
+        db.execute(
+            "DELETE FROM tune_trials WHERE run_id = ? AND id IN "
+            f"(SELECT trial_id FROM trial_details WHERE failure_kind IN ({marks}))",
+            (run_id, *CUT_SHORT),
+        )
+        db.execute(
+            "UPDATE tune_runs SET exit_reason = 'interrupted', ended_at_utc = NULL, "
+            "recommendation_json = NULL, recipe_hash = NULL WHERE run_id = ?",
+            (run_id,),
+        )
+        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+        said = {"level": "note", "message": "the run was cut off here, and goes on"}
+        db.execute(  # whoever follows it must not take its first end for its last
+            "UPDATE events SET type = 'log', fields_json = ? WHERE run_id = ? AND type = 'run.finished'",
+            (_json(said), run_id),
+        )
 
 
 def finish(
