@@ -16,11 +16,13 @@ from typing import Any
 
 import httpx
 
+from autotuned.core.gate import bounded
 from autotuned.core.model import Replicate
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 NOTHING_SAID = "no text and no tokens"
+MAX_TOKENS = 2**31
 CACHED_SHARE = 0.05
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
 
@@ -91,7 +93,10 @@ async def measure(
                 "POST", request.url, content=content, headers=headers
             ) as response:
                 if response.status_code != 200:
-                    return Replicate(error=await _refusal(response))
+                    return _failed(await _refusal(response))
+                coding = response.headers.get("content-encoding", "identity")
+                if coding != "identity":
+                    return _failed(f"the answer is packed ({coding}) though identity was asked for")
                 async for stamp, line in _lines(response, clock):
                     answer.take(line, stamp)
                     if answer.first is not None:
@@ -103,10 +108,15 @@ async def measure(
             return Replicate(
                 error=f"no token within the gate of {gate_ttft_ms:.0f} ms", gate_missed=True
             )
-        return Replicate(error=f"timed out after {timeout_s:g} s")
+        return _failed(f"timed out after {timeout_s:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, _BrokenStream) as error:
-        return Replicate(error=f"broken stream: {str(error) or type(error).__name__}")
+        return _failed(f"broken stream: {str(error) or type(error).__name__}")
     return answer.replicate(sent, gate_ttft_ms)
+
+
+def _failed(reason: str) -> Replicate:
+    """A replicate without figures. Servers put anything into their words: the reason is one storable line."""
+    return Replicate(error=bounded(reason))
 
 
 class _BrokenStream(Exception):
@@ -205,7 +215,7 @@ class _Answer:
         try:
             prompt, completion, cached = self._tokens()
         except ValueError as error:
-            return Replicate(error=str(error))
+            return _failed(str(error))
         remarks = ["tokens counted from chunks"] if completion is None else []
         tokens = len(self.texts) if completion is None else completion
         if tokens <= 0:
@@ -263,9 +273,8 @@ def _count(name: str, value: Any) -> int | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < 0
+        or not 0 <= value <= MAX_TOKENS  # false for NaN, and no integer is too large to compare
     ):
-        message = f"usage: {name} is not a count of tokens: {value!r}"
+        message = f"usage: {name} is not a count of tokens: {value!r:.40}"
         raise ValueError(message)
     return int(value)
