@@ -18,7 +18,7 @@ import httpx
 
 from autotuned.core import gate, stats
 from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
-from autotuned.engine import chat
+from autotuned.engine import chat, readiness
 from autotuned.engine.bench import Asked, Bench
 from autotuned.engine.candidate_files import log_name, read_log, write_private
 from autotuned.engine.prompt import Calibration
@@ -33,7 +33,6 @@ from autotuned.weights.cache import Weights
 T = TypeVar("T")
 
 READY_POLL_S = 0.05
-PROBE_TIMEOUT_S = 2.0
 DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""
 PORT_FREE_S = 10.0
@@ -229,25 +228,7 @@ class TrialRun:
             return (
                 f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
             )
-        for path in self._bench.provider.readiness:
-            try:
-                answer = await client.get(
-                    f"http://127.0.0.1:{launch.port}{path}", timeout=PROBE_TIMEOUT_S
-                )
-            except httpx.HTTPError as error:
-                return f"GET {path}: {type(error).__name__}"
-            if answer.status_code != 200:
-                return f"GET {path}: HTTP {answer.status_code}"
-            if path == "/v1/models" and not self._lists(answer, launch.model):
-                return "GET /v1/models does not list the model"
-        return None
-
-    def _lists(self, answer: httpx.Response, model: str) -> bool:
-        try:
-            listing = answer.json()
-        except ValueError:
-            return False
-        return self._bench.provider.serves(listing, model)
+        return await readiness.missing(client, self._bench.provider, launch.port, launch.model)
 
     async def _warm(
         self, client: httpx.AsyncClient, child: Child, launch: Launch
