@@ -1,0 +1,99 @@
+"""The published interface holds: every method of the real agent, called as its own schema says, keeps its word."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import jsonschema
+
+from autotuned import wire
+from tests.support.home import Home, RpcError, Y
+
+SEEDS = range(4)
+LAST = ("shutdown",)
+QUICK = {"timeout_s": 0, "dry_run": True}
+"""Values that keep a call short and without effects that outlive the test."""
+ODD: tuple[Any, ...] = (None, True, -1, 0, 1.5, "", "x", [], {}, [None], {"x": 1})
+
+
+def valid(schema: dict[str, Any], source: random.Random) -> Any:
+    """A value that `schema` allows."""
+    if "$ref" in schema:
+        return valid(schema["$defs"][schema["$ref"].rsplit("/", 1)[-1]], source)
+    if "default" in schema and source.random() < 0.3:
+        return schema["default"]
+    if "anyOf" in schema:
+        return valid({"$defs": schema.get("$defs", {}), **source.choice(schema["anyOf"])}, source)
+    if "enum" in schema:
+        return source.choice(schema["enum"])
+    if "const" in schema:
+        return schema["const"]
+    return _of_type(schema, source)
+
+
+def _of_type(schema: dict[str, Any], source: random.Random) -> Any:
+    low, high = schema.get("minimum", 0), schema.get("maximum", 1000)
+    match schema.get("type"):
+        case "integer":
+            return source.randint(int(low), int(high))
+        case "number":
+            return source.uniform(schema.get("exclusiveMinimum", low), min(high, 0.9))
+        case "boolean":
+            return source.random() < 0.5
+        case "string":
+            return source.choice(["x", "20260101T000000Z-abcdef", "auto", "\u00e9"])
+        case "array":
+            inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+            inner = {"$defs": schema.get("$defs", {}), **inner}
+            return [valid(inner, source) for _ in range(source.randint(0, 2))]
+        case "object":
+            return {}
+        case _:
+            return None
+
+
+def test_every_method_answers_as_its_schema_says(home: Home) -> None:
+    home.environ["HF_HUB_OFFLINE"] = "1"
+    home.provider({Y: {}})
+    home.start_daemon()
+    document = home.rpc("rpc.discover")
+    methods = sorted(document["methods"], key=lambda method: method["name"] in LAST)
+    assert {"version", "start", "status", "rpc.discover", *LAST} <= {m["name"] for m in methods}
+    for method in methods:
+        documented = {error["code"] for error in method["errors"]}
+        known = {param["name"] for param in method["params"]}
+        for seed in SEEDS if method["name"] not in LAST else ():
+            source = random.Random(seed)
+            params = {
+                param["name"]: valid(param["schema"], source)
+                for param in method["params"]
+                if param["required"] or source.random() < 0.5
+            }
+            params |= {name: value for name, value in QUICK.items() if name in known}
+            check(home, method, params, documented)
+        for name in known - set(QUICK):
+            odd = {name: random.Random(name).choice(ODD)}
+            odd |= {key: value for key, value in QUICK.items() if key in known}
+            check(home, method, odd, documented)
+        expected = {"no such parameter": 1}
+        assert code_of(home, method["name"], expected) == wire.INVALID_PARAMS
+    assert home.rpc("version")["pid"] == home.daemon.pid  # type: ignore[union-attr]
+
+
+def check(home: Home, method: dict[str, Any], params: dict[str, Any], documented: set[int]) -> None:
+    """A result that the schema allows, or an error that is documented."""
+    code = None
+    try:
+        jsonschema.validate(home.rpc(method["name"], **params), method["result"]["schema"])
+    except RpcError as error:
+        code = error.code
+    assert code is None or code in documented, (method["name"], params, code)
+
+
+def code_of(home: Home, method: str, params: dict[str, Any]) -> int | None:
+    try:
+        home.rpc(method, **params)
+    except RpcError as error:
+        return error.code
+    return None
