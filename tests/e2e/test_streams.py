@@ -87,10 +87,10 @@ def test_a_defect_makes_the_candidate_infeasible_with_its_reason(
 def test_a_server_that_never_gets_ready_is_infeasible(
     home: Home, behaviour: dict[str, Any], reason: str
 ) -> None:
-    home.settings("[provider]\nready_timeout_s = 1.0\n")
+    home.settings("[provider]\nready_timeout_s = 2.0\n")
     home.provider({Y: behaviour})
     document = home.tune(Y)
-    assert "not ready within 1 s" in document["infeasible"][0]["reason"]
+    assert "not ready within 2 s" in document["infeasible"][0]["reason"]
     assert reason in document["infeasible"][0]["reason"]
 
 
