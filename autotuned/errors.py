@@ -69,6 +69,16 @@ class NotFound(AutotunedError):
     kind = "not_found"
 
 
+class ApplyRefused(AutotunedError):
+    """A configuration that is not written; `reason` is a stable word, the message says the rest."""
+
+    kind = "apply_refused"
+
+    def __init__(self, message: str, reason: str, **data: Any) -> None:
+        super().__init__(message, reason=reason, **data)
+        self.reason = reason
+
+
 class RestoreOutstanding(AutotunedError):
     """A live provider is still owed a restore: nothing new may start."""
 

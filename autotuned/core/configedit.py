@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import MappingStartEvent, ScalarEvent, SequenceStartEvent
 
 from autotuned.core.configfile import (
+    BOM,
     BREAK,
     OWNED,
     ConfigFile,
@@ -27,7 +28,6 @@ from autotuned.core.configfile import (
     rest,
 )
 
-BOM = "\ufeff"
 MERGE = "<<"
 PINS = ("model_artifact_path", "model_artifact_sha256", "draft_model")
 PIN_PREFIX = "model_catalog_"
@@ -74,6 +74,15 @@ def edit(text: str, wanted: Mapping[str, Scalar]) -> Edited | Refused:
     return Refused(
         f"has {' or '.join(changed)} written in a way that cannot be changed without touching other lines"
     )
+
+
+def differences(before: str, after: str) -> dict[str, Mapping[str, Scalar]]:
+    """The owned keys in which two files differ, each with both values; empty where one cannot be read."""
+    old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
+    if isinstance(old, Refused) or isinstance(new, Refused):
+        return {}
+    values = {key: {"before": _told(old, key), "after": _told(new, key)} for key in OWNED}
+    return {key: both for key, both in values.items() if both["before"] != both["after"]}
 
 
 def pins(text: str, model: str) -> list[str]:

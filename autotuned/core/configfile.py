@@ -30,6 +30,7 @@ from ruamel.yaml.scanner import Scanner
 OWNED = ("model", "kv_bits", "max_concurrency_override", "max_context_override")
 """The keys that are ours to write, in the order in which missing ones are added."""
 
+BOM = "\ufeff"
 BREAK = re.compile(r"\r\n|\n|\r")
 _COLON = re.compile(r"\s*:")
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]*")

@@ -128,11 +128,12 @@ class ErrorDocument(_Document):
 
 
 class AppliedDocument(_Document):
-    """What was written into the provider's configuration."""
+    """What was written into the provider's configuration; `hint` holds the commands that make it live, one a line."""
 
     config_path: str
     backup_path: str | None
     changed: dict[str, Any]
+    hint: str | None = None
 
 
 class ResultDocument(_Document):

@@ -96,6 +96,17 @@ class Records:
         details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
         await self._end(row, details, runner.plan, history, finish, error, command)
 
+    async def annotate(
+        self,
+        run_id: str,
+        *,
+        applied: public.AppliedDocument | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Add what was applied of a run, and warnings, to what is kept of it."""
+        said = None if applied is None else applied.model_dump(mode="json")
+        await self.database.ask(runs.annotate, run_id, applied=said, warnings=warnings)
+
     async def retain(self, keep: int, active: str) -> list[str]:
         """Let the runs beyond the newest `keep` go; their ids."""
         return await self.database.ask(runs.retain, keep, active)
@@ -234,6 +245,7 @@ class Records:
             provider=details.get("provider"),
             warnings=list(details.get("warnings", ())),
             error=error,
+            applied=details.get("applied"),
             timings=public.timings(history, details.get("total_s")),
             stage2=public.cells(history),
             noise=public.noise(history),

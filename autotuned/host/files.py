@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,28 +20,69 @@ F_FULLFSYNC = 51
 """Darwin's fsync stops at the drive's cache; this goes through it. Elsewhere the call is refused."""
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` so that a reader, or a crash, sees the old content or the new, whole. Raises OSError."""
+def write_atomic(
+    path: Path,
+    data: bytes,
+    mode: int = 0o600,
+    *,
+    owner: tuple[int, int] | None = None,
+    still_wanted: Callable[[], bool] = lambda: True,
+    exclusive: bool = False,
+) -> bool:
+    """Replace `path` so that a reader, or a crash, sees the old content or the new, whole. Raises OSError.
+
+    `owner` is uid and gid where they must be kept. `still_wanted` is asked at the last moment; with
+    `exclusive` a file that stands there is never replaced. False when either came to nothing.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(
-        part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+        part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o600
     )
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            _keep(file.fileno(), mode, owner)
             sync(file.fileno())
         failpoint.reach("file.written")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    failpoint.reach("file.renamed")
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync(folder)
+        if not still_wanted() or not _put(part, path, exclusive=exclusive):
+            return False
     finally:
-        os.close(folder)
+        part.unlink(missing_ok=True)
+    failpoint.reach("file.renamed")
+    sync_folder(path.parent)
+    return True
+
+
+def _keep(descriptor: int, mode: int, owner: tuple[int, int] | None) -> None:
+    """Give a file its mode and owner, whatever the umask and the folder say."""
+    found = os.fstat(descriptor)
+    if owner is not None and owner != (found.st_uid, found.st_gid):
+        os.fchown(descriptor, *owner)
+    os.fchmod(descriptor, mode)
+
+
+def _put(part: Path, path: Path, *, exclusive: bool) -> bool:
+    if not exclusive:
+        part.replace(path)
+        return True
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Put what was named, renamed or removed in a folder on the disk itself, where the disk can do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sync(descriptor: int) -> None:

@@ -16,7 +16,8 @@ ERRORS = {
     wire.BUSY: "another run is active; data names it",
     wire.PROVIDER_CONFLICT: "a live provider or a stranger is in the way; data lists the conflicts",
     wire.RESTORE_OUTSTANDING: "a live provider is not back yet; data has the lease",
-    wire.NOT_FOUND: "no such run or subscription",
+    wire.NOT_FOUND: "no such run, subscription or backup",
+    wire.APPLY_REFUSED: "the configuration is left as it is; data says why in a word",
     wire.SHUTTING_DOWN: "the agent is stopping",
 }
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from autotuned import wire
 from autotuned.errors import (
+    ApplyRefused,
     AutotunedError,
     Busy,
     ConfigError,
@@ -36,6 +37,7 @@ CODES: Mapping[type[AutotunedError], int] = {
     ProviderConflict: wire.PROVIDER_CONFLICT,
     Busy: wire.BUSY,
     NotFound: wire.NOT_FOUND,
+    ApplyRefused: wire.APPLY_REFUSED,
     RestoreOutstanding: wire.RESTORE_OUTSTANDING,
     ShuttingDown: wire.SHUTTING_DOWN,
 }

@@ -118,6 +118,25 @@ def finish(
         db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(merged)))
 
 
+def annotate(
+    db: sqlite3.Connection,
+    run_id: str,
+    *,
+    applied: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Add to a run, ended or not: what was applied of it, and warnings; its document says the same."""
+    with transaction(db, durable=True):
+        details = details_of(db, run_id)
+        for kept in [details, details["document"]] if "document" in details else [details]:
+            kept["warnings"] = [*kept.get("warnings", ()), *warnings]
+            if applied is not None:
+                kept["applied"] = dict(applied)
+        if applied is not None:
+            db.execute("UPDATE tune_runs SET applied = 1 WHERE run_id = ?", (run_id,))
+        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+
+
 def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
     """One run, or None."""
     row = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE run_id = ?", (run_id,)).fetchone()

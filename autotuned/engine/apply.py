@@ -1,0 +1,227 @@
+"""Whether a recommendation may be written into the provider's configuration, and what is said about it.
+
+The answer is the same for a command, a program and the end of a run. How the file is written is
+config_writer's; nothing that comes over the socket names a file here but a backup beside the original.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from autotuned.core.candidates import is_path
+from autotuned.core.configfile import Scalar
+from autotuned.core.recommendation import AppliedDocument, RecommendationDocument
+from autotuned.engine import config_writer
+from autotuned.engine.config_writer import Written
+from autotuned.engine.events import Events
+from autotuned.engine.records import Records
+from autotuned.errors import ApplyRefused, ProviderMissing
+from autotuned.host import operators_file
+from autotuned.host.interface import Machine
+from autotuned.providers.interface import Provider
+from autotuned.providers.naming import expanded
+from autotuned.settings import Settings
+from autotuned.store.runs import RunRow
+
+CONFIGURED_KIND = "macprovider"
+"""The one provider that has a configuration file; the others are told everything on their command line."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What the operator has agreed to beyond the usual."""
+
+    allow_partial: bool = False
+    force: bool = False
+
+
+class Applier:
+    """Recommendations into the configuration, and back; one at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        events: Events,
+        machine: Machine,
+        choose: Callable[[str], Provider],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._settings, self._records, self._events = settings, records, events
+        self._machine, self._choose, self._environ = machine, choose, environ
+        self._turn = asyncio.Lock()
+
+    async def apply(
+        self, run_id: str | None, consent: Consent, active: str | None, *, dry_run: bool
+    ) -> dict[str, Any]:
+        """Write the recommendation of a run, the newest for None; what was done, as 5-rpc has it.
+
+        `active` is the run in progress. Raises NotFound, or ApplyRefused with the configuration as it was.
+        """
+        row = await self._records.row(run_id)
+        if row.run_id == active:
+            message = f"run {row.run_id} is still running: wait for it, or cancel it"
+            raise ApplyRefused(message, "running", run_id=row.run_id)
+        answer = _recommended(row, consent)
+        details = await self._records.details(row.run_id)
+        _must_have_a_file(details.get("provider") or CONFIGURED_KIND, row.run_id)
+        if not consent.force:
+            await self._must_be_this_machine(row)
+        wanted = self._wanted(answer)
+        written = await self._write(wanted, dry_run=dry_run)
+        hint = None if dry_run else self._commands()
+        if not dry_run:
+            await self._note(row.run_id, written, hint)
+        return {**_told(written, hint, applied=not dry_run), "run_id": row.run_id, "recipe": wanted}
+
+    async def apply_now(
+        self, run_id: str, kind: str, answer: RecommendationDocument, *, drained: bool
+    ) -> None:
+        """Write what a run has just found; with a drain the restore makes it live. Raises ApplyRefused."""
+        _must_have_a_file(kind, run_id)
+        written = await self._write(self._wanted(answer), dry_run=False)
+        await self._note(run_id, written, None if drained else self._commands())
+        await self._records.annotate(run_id, warnings=written.warnings)
+
+    async def revert(self, name: str | None) -> dict[str, Any]:
+        """Put the newest backup back, or the one of that name. Raises ApplyRefused, the configuration as it was."""
+        path = self._settings.provider_config
+        async with self._turn:
+            backup = await asyncio.to_thread(_backup, path, name)
+            written = await asyncio.to_thread(
+                config_writer.put_back, path, backup, int(time.time())
+            )
+        hint = self._commands()
+        log.info("reverted", backup=str(backup), kept=str(written.backup))
+        self._publish(None, written, reverted_to=str(backup))
+        return {**_told(written, hint, applied=True), "reverted_to": str(backup)}
+
+    async def _write(self, wanted: Mapping[str, Scalar], *, dry_run: bool) -> Written:
+        path, now = self._settings.provider_config, int(time.time())
+        async with self._turn:
+            return await asyncio.to_thread(config_writer.apply, path, wanted, now, dry_run=dry_run)
+
+    async def _note(self, run_id: str, written: Written, hint: str | None) -> None:
+        """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
+        before = (await self._records.details(run_id)).get("applied")
+        applied = AppliedDocument(
+            config_path=str(written.path),
+            backup_path=None if written.backup is None else str(written.backup),
+            changed={key: dict(both) for key, both in written.changed.items()},
+            hint=hint,
+        )
+        if written.changed or before is None:
+            await self._records.annotate(run_id, applied=applied)
+        log.info(
+            "applied", run_id=run_id, changed=sorted(written.changed), backup=applied.backup_path
+        )
+        self._publish(run_id, written)
+
+    def _publish(self, run_id: str | None, written: Written, **fields: Any) -> None:
+        said = _told(written, None, applied=True)
+        names = ("config_path", "backup_path", "changed", "warnings")
+        self._events.publish("applied", run_id, **{name: said[name] for name in names}, **fields)
+
+    async def _must_be_this_machine(self, row: RunRow) -> None:
+        facts = self._machine.facts()
+        details = await self._records.details(row.run_id)
+        try:
+            provider = self._choose(details.get("provider") or CONFIGURED_KIND)
+            version = (await provider.locate()).version
+        except ProviderMissing:
+            version = "not installed"
+        pairs = {
+            "RAM": (f"{row.machine_ram_gb} GB", f"{facts.ram_gb} GB"),
+            "chip": (row.machine_chip, facts.chip),
+            "provider's version": (row.binary_version, version),
+        }
+        other = [f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now]
+        if other:
+            message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
+            raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
+
+    def _wanted(self, answer: RecommendationDocument) -> dict[str, Scalar]:
+        model = expanded(answer.model, self._environ) if is_path(answer.model) else answer.model
+        return {"model": model, **answer.knobs.model_dump()}
+
+    def _commands(self) -> str:
+        """The two commands that make the configuration live, where launchd runs the provider."""
+        folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
+        labels, named = self._settings.live.labels, self._settings.live.plist
+        label = next((label for label in labels if (folder / f"{label}.plist").exists()), labels[0])
+        domain, plist = f"gui/{os.getuid()}", named or folder / f"{label}.plist"
+        return (
+            f"launchctl bootout {domain}/{label}\n"
+            f"launchctl bootstrap {domain} {shlex.quote(str(plist))}"
+        )
+
+
+def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
+    """The recommendation of a run that may be applied. Raises ApplyRefused."""
+    content = json.loads(row.recommendation_json) if row.recommendation_json else None
+    if not content:
+        message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
+    try:
+        answer = RecommendationDocument.model_validate(content)
+    except ValidationError:
+        message = f"run {row.run_id} was written by another version and its recommendation cannot be used: tune again"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id) from None
+    if answer.partial and not consent.allow_partial:
+        message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
+        raise ApplyRefused(message, "partial", run_id=row.run_id)
+    return answer
+
+
+def _must_have_a_file(kind: str, run_id: str) -> None:
+    """Only macprovider reads the file: what another server was measured with must not get into it."""
+    if kind != CONFIGURED_KIND:
+        message = (
+            f"run {run_id} was measured with {kind}, which has no configuration file of its own: "
+            "start it with the `serve` command of autotunectl show"
+        )
+        raise ApplyRefused(message, "other_provider", run_id=run_id, provider=kind)
+
+
+def _backup(path: Path, name: str | None) -> Path:
+    try:
+        found = operators_file.backups(path)
+    except OSError as error:
+        message = f"{path.parent}: cannot be listed: {error.strerror}"
+        raise ApplyRefused(message, "io_error") from error
+    if not found:
+        message = f"{path} has no backup (no file {path.name}.bak-* beside it)"
+        raise ApplyRefused(message, "no_backup")
+    if name is None:
+        return found[0]
+    for backup in found:
+        if backup.name == name:
+            return backup
+    known = ", ".join(backup.name for backup in found[:5])
+    message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
+    raise ApplyRefused(message, "no_backup")
+
+
+def _told(written: Written, hint: str | None, *, applied: bool) -> dict[str, Any]:
+    return {
+        "applied": applied,
+        "changed": {key: dict(both) for key, both in written.changed.items()},
+        "config_path": str(written.path),
+        "backup_path": None if written.backup is None else str(written.backup),
+        "diff": written.diff,
+        "hint": hint,
+        "warnings": list(written.warnings),
+    }

@@ -1,0 +1,132 @@
+"""A file that belongs to the operator: looked at whole, backed up, and replaced only if it is still the same.
+
+Names are followed through symlinks, so that a link stays a link. Must not know what the file says,
+nor quote it: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuned.errors import UnsafePath
+from autotuned.host.files import write_atomic
+
+MAX_BYTES = 1024 * 1024
+MAX_BACKUPS = 65_536
+"""Backups that one second can have: numbered from 0 to 65,535."""
+NEW_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The file at one moment. Two looks are equal when nobody has written or replaced it between them."""
+
+    path: Path
+    """As it is named."""
+    target: Path
+    """What that name leads to, all links followed."""
+    content: bytes | None
+    """None where there is no file yet."""
+    identity: tuple[int, ...] = ()
+    """Device, inode, modification time in nanoseconds, size."""
+    mode: int = NEW_MODE
+    owner: tuple[int, int] | None = None
+
+
+def look(path: Path) -> Original:
+    """The file at `path` now. Raises UnsafePath for what is no plain file of its own, OSError where it cannot be read."""
+    target = Path(os.path.realpath(path))
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        if target.parent.is_dir():
+            return Original(path, target, None)
+        raise
+    _must_be_plain(path, found)
+    descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        _must_be_plain(path, found)
+        content = file.read(MAX_BYTES + 1)
+    identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    owner = (found.st_uid, found.st_gid)
+    return Original(path, target, content, identity, stat.S_IMODE(found.st_mode), owner)
+
+
+def back_up(original: Original, unix_s: int) -> Path | None:
+    """A durable copy beside the file, `<name>.bak-<unix_s>-<n>`, n the lowest free number; None for no file.
+
+    Never overwrites. Mode and owner are the original's. Raises OSError.
+    """
+    if original.content is None:
+        return None
+    names = {beside.name for beside in original.target.parent.iterdir()}
+    for number in range(MAX_BACKUPS):
+        copy = original.target.with_name(f"{original.target.name}.bak-{unix_s}-{number}")
+        if copy.name not in names and write_atomic(
+            copy, original.content, original.mode, owner=original.owner, exclusive=True
+        ):
+            return copy
+    message = f"all {MAX_BACKUPS} backup names of this second are taken"
+    raise FileExistsError(message)
+
+
+def replace(original: Original, content: bytes) -> bool:
+    """Put `content` in the file's place, atomically; False when it is no longer the one that was looked at.
+
+    Raises OSError, and leaves everything as it was then.
+    """
+    return write_atomic(
+        original.target,
+        content,
+        original.mode,
+        owner=original.owner,
+        still_wanted=lambda: untouched(original),
+        exclusive=original.content is None,
+    )
+
+
+def backups(path: Path) -> list[Path]:
+    """The backups of the file at `path`, newest first."""
+    target = Path(os.path.realpath(path))
+    pattern = re.compile(rf"{re.escape(target.name)}\.bak-(\d{{1,19}})-(\d{{1,5}})")
+    found = [
+        (int(match[1]), int(match[2]), beside)
+        for beside in target.parent.iterdir()
+        if (match := pattern.fullmatch(beside.name)) and not beside.is_symlink()
+    ]
+    return [backup for *_, backup in sorted(found, reverse=True)]
+
+
+def untouched(original: Original) -> bool:
+    """Nobody has written, replaced or moved the file since it was looked at."""
+    try:
+        return look(original.path) == original
+    except (OSError, UnsafePath):
+        return False
+
+
+def sweep(path: Path) -> None:
+    """Remove what a writer that was killed has left beside the file: its temporary copies."""
+    target = Path(os.path.realpath(path))
+    pattern = re.compile(rf"\.{re.escape(target.name)}(\.bak-\d+-\d+)?\.[0-9a-f]{{8}}")
+    for beside in target.parent.iterdir():
+        if pattern.fullmatch(beside.name):
+            beside.unlink(missing_ok=True)
+
+
+def _must_be_plain(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        rule = "is not a regular file: move it aside"
+    elif found.st_nlink > 1:
+        rule = f"has {found.st_nlink} names (hard links), which a new file would part: make it a copy of its own"
+    elif found.st_size > MAX_BYTES:
+        rule = f"has {found.st_size} bytes, more than the {MAX_BYTES} of any configuration"
+    else:
+        return
+    message = f"{path}: {rule}"
+    raise UnsafePath(message, path=str(path))
