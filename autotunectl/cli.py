@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "status": "follow",
     "watch": "follow",
     "cancel": "follow",
+    "apply": "configuration",
+    "revert": "configuration",
     "show": "results",
     "runs": "results",
     "compare": "compare",

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render
+from autotunectl import render, render_apply
 from autotunectl.client import CallError
 from autotuned import wire
 
@@ -42,6 +42,12 @@ def warn(warnings: list[str]) -> None:
     """Each doubt on a line of its own, on stderr."""
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def make_live(hint: str | None) -> None:
+    """Say on stderr which commands make the configuration live."""
+    for line in render_apply.live(hint) if hint else ():
+        click.echo(line, err=True)
 
 
 def in_flags(error: CallError) -> str:

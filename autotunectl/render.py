@@ -88,7 +88,7 @@ def recommendation(document: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"  serve           {answer['serve_command']}",
-        f"  apply           put {_yaml(answer['model'], chosen)} into the provider's config.yaml, and restart it",
+        f"  apply           {_apply(document)}",
     ]
     if document["infeasible"]:
         lines += ["", "  failed candidates"]
@@ -281,6 +281,9 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return f"applied to {document.get('config_path', 'the configuration')}"
         case "log":
             return f"{document.get('level', 'note')}: {document.get('message', '')}"
+        case "applied":
+            kept = f", backup at {document['backup_path']}" if document.get("backup_path") else ""
+            return f"applied to {document['config_path']}{kept}"
         case "run.finished":
             return f"finished: {document['exit_reason']}"
         case _:
@@ -321,12 +324,12 @@ def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
     return columns(table).splitlines()
 
 
-def _yaml(model: str, chosen: Mapping[str, Any]) -> str:
-    settings = {
-        "model": model,
-        **{name: value for name, value in chosen.items() if value is not None},
-    }
-    return ", ".join(f"{name}: {value}" for name, value in settings.items())
+def _apply(document: Mapping[str, Any]) -> str:
+    """How to put the recommendation into the provider's configuration, where it has one."""
+    if document.get("provider") not in (None, "macprovider"):
+        return f"start {document['provider']} as above: it has no configuration file"
+    partial = ["--allow-partial"] if document["recommendation"].get("partial") else []
+    return shlex.join(["autotunectl", "apply", document["run_id"], *partial])
 
 
 def _count(count: int, noun: str) -> str:

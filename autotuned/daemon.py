@@ -19,6 +19,7 @@ import structlog
 from autotuned import __version__, providers, wire
 from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent, Host
+from autotuned.engine.apply import Applier
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
@@ -104,7 +105,8 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
-        agent = Agent(settings, records, events, host, live)
+        applier = Applier(settings, records, events, machine, host.choose, environ)
+        agent = Agent(settings, records, events, host, live, applier)
         staleness = Staleness(agent, records, machine, settings.provider.kind)
         stack.push_async_callback(staleness.close)
         nightly = Nightly(
@@ -119,7 +121,16 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
         await nightly.open()
         stopping = asyncio.Event()
         pieces = Pieces(
-            settings, agent, records, events, live, staleness, nightly, utc_now(), stopping.set
+            settings,
+            agent,
+            records,
+            events,
+            live,
+            applier,
+            staleness,
+            nightly,
+            utc_now(),
+            stopping.set,
         )
         server = Server(settings.socket, table(pieces))
         await server.start()

@@ -13,7 +13,7 @@ import click
 from autotunectl import render
 from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client
-from autotunectl.output import as_text, present, warn
+from autotunectl.output import as_text, make_live, present, warn
 from autotunectl.reach import Reach
 from autotuned import wire
 
@@ -152,6 +152,12 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="At the end set it against the previous good run; means --wait.",
 )
+@click.option(
+    "--apply",
+    is_flag=True,
+    default=None,
+    help="Write a whole recommendation into the provider's configuration.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
@@ -262,6 +268,11 @@ def _wait_for(
         client.wait(run_id)
         document = client.call("result", run_id=run_id)
         present(document, as_json=as_json)
+        if document["applied"] and not as_json:
+            from autotunectl import render_apply
+
+            click.echo(render_apply.applied(render_apply.recipe(document), document["applied"]))
+            make_live(document["applied"].get("hint"))
         if comparing:
             _compare(client, run_id, on_stderr=as_json)
     sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])

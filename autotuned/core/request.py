@@ -68,6 +68,7 @@ class TuneRequest(BaseModel):
     retain_runs: Positive = 50
     drain: bool = False
     restart_foreground: bool = False
+    apply: bool = False
     provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
     static_fit_check: bool = True
     verify: bool = False

@@ -21,6 +21,7 @@ from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
 from autotuned.core.recommendation import ErrorDocument
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
+from autotuned.engine.apply import Applier
 from autotuned.engine.bench import Bench
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
@@ -80,8 +81,15 @@ class Agent:
     """The runs of this agent, past and present."""
 
     def __init__(
-        self, settings: Settings, records: Records, events: Events, host: Host, live: LiveProvider
+        self,
+        settings: Settings,
+        records: Records,
+        events: Events,
+        host: Host,
+        live: LiveProvider,
+        applier: Applier,
     ) -> None:
+        self._applier = applier
         self._settings, self._records, self._events, self._host = settings, records, events, host
         self._live = live
         self._prewarmer = Prewarmer(host.environ, Ledger(settings.run_folder / "weights.json"))
@@ -251,6 +259,8 @@ class Agent:
                 error = ErrorDocument(code=finish.exit_reason, message=refusal)
             else:
                 finish, _ = await runner.search()
+                drained = self._live.lease is not None
+                await self._applier.conclude(runner, bench.provider.kind, finish, drained=drained)
         except Exception as caught:
             log.exception("run failed")
             message = f"{type(caught).__name__}: {caught}"

@@ -21,12 +21,15 @@ from pydantic import ValidationError
 
 from autotuned.core.candidates import is_path
 from autotuned.core.configfile import Scalar
-from autotuned.core.recommendation import AppliedDocument, RecommendationDocument
+from autotuned.core.model import ExitReason
+from autotuned.core.pipeline import Finish
+from autotuned.core.recommendation import AppliedDocument, RecommendationDocument, recommend
 from autotuned.engine import config_writer
 from autotuned.engine.config_writer import Written
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
-from autotuned.errors import ApplyRefused, ProviderMissing
+from autotuned.engine.runner import Runner
+from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
@@ -87,14 +90,44 @@ class Applier:
             await self._note(row.run_id, written, hint)
         return {**_told(written, hint, applied=not dry_run), "run_id": row.run_id, "recipe": wanted}
 
-    async def apply_now(
-        self, run_id: str, kind: str, answer: RecommendationDocument, *, drained: bool
-    ) -> None:
-        """Write what a run has just found; with a drain the restore makes it live. Raises ApplyRefused."""
+    async def conclude(self, runner: Runner, kind: str, finish: Finish, *, drained: bool) -> None:
+        """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
+
+        Never a partial recommendation, and never raises: the run keeps what it found, and a warning says why not.
+        """
+        answer = recommend(runner.plan, finish, "")
+        if not runner.plan.request.apply or answer is None:
+            return
+        runner.enter("applying")
+        try:
+            written = await self._conclude(runner.run_id, kind, finish, answer, drained=drained)
+        except AutotunedError as error:
+            warnings: tuple[str, ...] = (f"not applied: {error.message}",)
+        except Exception:
+            log.exception("apply failed")
+            warnings = ("not applied: a bug, the agent's log has the details",)
+        else:
+            warnings = written.warnings
+        await self._records.annotate(runner.run_id, warnings=warnings)
+        for warning in warnings:
+            self._events.publish("log", runner.run_id, level="warning", message=warning)
+
+    async def _conclude(
+        self,
+        run_id: str,
+        kind: str,
+        finish: Finish,
+        answer: RecommendationDocument,
+        *,
+        drained: bool,
+    ) -> Written:
+        if answer.partial or finish.exit_reason is not ExitReason.OK:
+            message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
+            raise ApplyRefused(message, "partial", run_id=run_id)
         _must_have_a_file(kind, run_id)
         written = await self._write(self._wanted(answer), dry_run=False)
         await self._note(run_id, written, None if drained else self._commands())
-        await self._records.annotate(run_id, warnings=written.warnings)
+        return written
 
     async def revert(self, name: str | None) -> dict[str, Any]:
         """Put the newest backup back, or the one of that name. Raises ApplyRefused, the configuration as it was."""

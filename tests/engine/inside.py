@@ -9,6 +9,7 @@ from typing import Any
 
 from autotuned import providers, settings
 from autotuned.engine.agent import Agent, Host
+from autotuned.engine.apply import Applier
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
@@ -46,7 +47,9 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
     finder = Finder(Launchd(home.environ), host.ports, chosen, MARKER)
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
-    made = Agent(chosen, Records(database, machine), events, host, live)
+    records = Records(database, machine)
+    applier = Applier(chosen, records, events, machine, host.choose, home.environ)
+    made = Agent(chosen, records, events, host, live, applier)
     try:
         yield made
     finally:

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from autotuned.rpc import discover
 from autotuned.rpc.method import Method
-from autotuned.rpc.methods import agent, compare, events, provider, report, runs, schedule, stale
+from autotuned.rpc.methods import (
+    agent,
+    compare,
+    configuration,
+    events,
+    provider,
+    report,
+    runs,
+    schedule,
+    stale,
+)
 from autotuned.rpc.methods.pieces import Pieces
 
 __all__ = ["Pieces", "table"]
@@ -15,6 +25,6 @@ __all__ = ["Pieces", "table"]
 
 def table(pieces: Pieces) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
-    modules = (agent, runs, compare, report, stale, schedule, events, provider)
+    modules = (agent, runs, configuration, compare, report, stale, schedule, events, provider)
     methods = [method for module in modules for method in module.methods(pieces)]
     return discover.with_itself(methods)

@@ -9,6 +9,7 @@ from typing import Any
 
 from autotuned import __version__, wire
 from autotuned.engine.agent import Agent
+from autotuned.engine.apply import Applier
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
@@ -32,6 +33,7 @@ class Pieces:
     agent: Agent
     records: Records
     events: Events
+    applier: Applier
     live: LiveProvider
     staleness: Staleness
     nightly: Nightly

@@ -1,0 +1,272 @@
+"""Apply and revert from outside: AC-9, the refusals, what is printed, and what never leaves the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.home import Home, RpcError, X, Y, poll
+
+SECRET = "tok-3f9a-never-shown"  # noqa: S105 - what must not be seen anywhere
+OPERATORS = f"""# mine
+model: acme/old-3B   # since March
+port: 8080
+provider_token: {SECRET}
+kv_bits: 4
+note: |
+  model: not this one
+"""
+SMALL = {"stage2_replicates": 1}
+
+
+def config(home: Home, text: str | None = OPERATORS) -> Path:
+    """The provider's configuration, as the operator wrote it."""
+    path = home.path / ".config" / "macprovider" / "config.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def backups(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.bak-*"))
+
+
+def refused(home: Home, method: str = "apply", **params: Any) -> RpcError:
+    with pytest.raises(RpcError) as error:
+        home.rpc(method, **params)
+    assert error.value.code == -32004
+    return error.value
+
+
+def test_ac_9_only_owned_keys_change_and_the_backup_is_byte_identical(home: Home) -> None:
+    path = config(home)
+    path.chmod(0o640)
+    home.provider({Y: {}})
+    run_id = home.tune(Y, **SMALL)["run_id"]
+    done = home.ctl("apply")
+    (backup,) = backups(path)
+    assert done.returncode == 0
+    assert done.stdout == (
+        f"applied: model={Y} kv_bits=unset max_concurrency_override=1 max_context_override=2000 "
+        f"(backup at {backup})\n"
+    )
+    assert path.read_text(encoding="utf-8") == (
+        OPERATORS.replace("acme/old-3B", Y).replace("kv_bits: 4\n", "")
+        + "max_concurrency_override: 1\nmax_context_override: 2000\n"
+    )
+    assert backup.read_bytes() == OPERATORS.encode()
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (path, backup)] == [0o640, 0o640]
+    uid, plist = os.getuid(), home.path / "Library/LaunchAgents/live.streamvc.macprovider.plist"
+    assert f"launchctl bootout gui/{uid}/live.streamvc.macprovider\n" in done.stderr
+    assert f"launchctl bootstrap gui/{uid} {plist}\n" in done.stderr
+    assert home.sql("SELECT applied FROM tune_runs") == [(1,)]
+    document = home.rpc("result", run_id=run_id)
+    assert document["applied"]["backup_path"] == str(backup)
+    assert document["applied"]["changed"]["model"] == {"before": "acme/old-3B", "after": Y}
+
+
+def test_ac_9_the_second_apply_of_the_same_recipe_changes_nothing(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    first = home.rpc("apply")
+    before = path.stat()
+    again = home.ctl("apply", "--json")
+    found = json.loads(again.stdout)
+    assert (found["applied"], found["changed"], found["backup_path"]) == (True, {}, None)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(backups(path)) == 1
+    assert home.ctl("apply").stdout.endswith("(nothing changed, no backup)\n")
+    assert home.rpc("result")["applied"]["backup_path"] == first["backup_path"]
+
+
+def test_revert_puts_the_newest_backup_back_and_backs_up_what_it_replaces(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    first = Path(home.rpc("apply")["backup_path"])
+    applied = path.read_bytes()
+    done = home.ctl("revert")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"reverted: {path} is {first} again (backup at ")
+    assert path.read_text(encoding="utf-8") == OPERATORS
+    assert [b.read_bytes() for b in backups(path) if b != first] == [applied]
+    assert home.ctl("revert", first.name).stdout.endswith("already (nothing changed)\n")
+    assert home.ctl("revert").returncode == 0
+    assert path.read_bytes() == applied
+
+
+def test_revert_takes_nothing_but_a_backup_of_this_file(home: Home) -> None:
+    path = config(home)
+    path.with_name("config.yaml.bak-5-0").write_text("model: a\n", encoding="utf-8")
+    path.with_name("config.yaml.bak-1-0").symlink_to("/etc/passwd")
+    home.start_daemon()
+    for name in ("config.yaml.bak-1-0", "../config.yaml", "autotune.sqlite", "/etc/passwd", ""):
+        assert refused(home, "revert", backup=name).data["reason"] == "no_backup"
+    assert path.read_text(encoding="utf-8") == OPERATORS
+
+
+def test_a_dry_run_prints_the_difference_of_our_lines_and_writes_nothing(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    done = home.ctl("apply", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == (
+        "--- config.yaml\n+++ config.yaml\n"
+        f"@@ -2,1 +2,1 @@\n-model: acme/old-3B   # since March\n+model: {Y}   # since March\n"
+        "@@ -5,1 +4,0 @@\n-kv_bits: 4\n"
+        "@@ -7,0 +7,1 @@\n+max_concurrency_override: 1\n"
+        "@@ -7,0 +8,1 @@\n+max_context_override: 2000\n"
+    )
+    assert path.read_text(encoding="utf-8") == OPERATORS
+    assert backups(path) == []
+    assert home.sql("SELECT applied FROM tune_runs") == [(0,)]
+
+
+def test_without_a_file_a_private_one_is_made_and_no_backup(home: Home) -> None:
+    path = config(home, None)
+    home.provider({Y: {}})
+    home.tune(Y, kv_bits_axis=[8], **SMALL)
+    done = home.ctl("apply")
+    assert "(no backup: there was no file)" in done.stdout
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text(encoding="utf-8") == (
+        f"model: {Y}\nkv_bits: 8\nmax_concurrency_override: 1\nmax_context_override: 2000\n"
+    )
+
+
+def test_start_apply_writes_what_it_found_and_says_so(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.start_daemon()
+    done = home.ctl(
+        *("start", "--apply", "--wait", "--candidate-models", Y, "--port", str(home.port)),
+        *("--kv-bits-axis", "8", "--max-batch-axis", "1"),
+    )
+    assert done.returncode == 0
+    assert f"applied: model={Y} kv_bits=8 " in done.stdout
+    assert str(backups(path)[0]) in done.stdout
+    assert "launchctl bootstrap" in done.stderr
+    assert f"model: {Y}   # since March" in path.read_text(encoding="utf-8")
+    kinds = home.sql("SELECT type, fields_json FROM events WHERE type IN ('applied', 'phase')")
+    order = [json.loads(fields).get("phase", kind) for kind, fields in kinds]
+    assert order[-4:] == ["applying", "applied", "restoring", "finished"]
+    assert home.sql("SELECT applied FROM tune_runs") == [(1,)]
+
+
+def test_a_refusal_at_the_end_of_a_run_keeps_its_recommendation(home: Home) -> None:
+    path = config(home, "- no mapping\n")
+    home.provider({Y: {}})
+    document = home.tune(Y, apply=True, **SMALL)
+    assert document["exit_reason"] == "ok"
+    assert document["recommendation"]["model"] == Y
+    assert document["applied"] is None
+    assert any("not applied" in said and "no YAML mapping" in said for said in document["warnings"])
+    assert path.read_text(encoding="utf-8") == "- no mapping\n"
+
+
+def test_a_partial_recommendation_is_applied_only_when_that_is_allowed(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {"cells": {"8/1/2000": {"load_s": 60}}}})
+    run_id = home.begin(Y, kv_bits_axis=[None, 8], apply=True, **SMALL)
+    poll(lambda: any(entry["knobs"] == "8/1/2000" for entry in home.calls("started")))
+    home.rpc("cancel")
+    home.rpc("wait", run_id=run_id, timeout_s=30)
+    document = home.rpc("result", run_id=run_id)
+    assert document["recommendation"]["partial"] is True
+    assert document["applied"] is None
+    assert any("--allow-partial" in said for said in document["warnings"])
+    done = home.ctl("apply", run_id)
+    assert done.returncode == 12
+    assert "--allow-partial" in done.stderr
+    assert path.read_text(encoding="utf-8") == OPERATORS
+    assert home.ctl("apply", run_id, "--allow-partial").returncode == 0
+
+
+def test_a_run_without_recommendation_is_refused_while_it_runs_and_after(home: Home) -> None:
+    config(home)
+    home.provider({Y: {"load_s": 60}})
+    home.begin(Y)
+    assert refused(home).data["reason"] == "running"
+    home.rpc("cancel")
+    home.rpc("wait", timeout_s=30)
+    error = refused(home)
+    assert error.data["reason"] == "no_recommendation"
+    done = home.ctl("apply")
+    assert (done.returncode, done.stdout) == (12, "")
+    assert home.ctl("apply", "no-such-run").returncode == 11
+
+
+def test_a_recipe_of_another_machine_is_refused_unless_forced(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}}, version="1.0.0")
+    home.tune(Y, **SMALL)
+    home.provider({Y: {}}, version="2.0.0")
+    error = refused(home)
+    assert error.data["reason"] == "other_machine"
+    assert "version" in error.message
+    assert "--force" in error.message
+    assert path.read_text(encoding="utf-8") == OPERATORS
+    assert home.ctl("apply", "--force").returncode == 0
+
+
+def test_pins_to_the_old_model_are_warned_about(home: Home) -> None:
+    pinned = "draft_model: small\nsupported_models: [acme/old-3B]\nmodel_catalog_id: 7\n"
+    config(home, OPERATORS + pinned)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    done = home.ctl("apply")
+    assert done.returncode == 0
+    for key in ("draft_model", "supported_models", "model_catalog_id"):
+        assert f": {key} " in done.stderr
+
+
+def test_r_7_a_file_that_cannot_be_edited_is_refused_unchanged_and_not_quoted(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    for text, reason in (
+        (f"provider_token: '{SECRET}\n", "not valid YAML"),
+        (f"provider_token: *{SECRET}\n", "not valid YAML"),
+        (f"{SECRET}\n", "no YAML mapping"),
+        (f"{SECRET}: 1\nmodel: a\nmodel: b\n", "twice"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        error = refused(home)
+        assert error.data["reason"] == "unusable_file"
+        assert reason in error.message
+        assert SECRET not in json.dumps(error.data) + error.message
+        assert path.read_text(encoding="utf-8") == text
+    assert home.ctl("apply").returncode == 12
+    assert backups(path) == []
+    nothing_tells(home)
+
+
+def test_r_7_no_secret_of_the_file_leaves_it(home: Home) -> None:
+    path = config(home, OPERATORS.rstrip("\n").replace("note", f"last: {SECRET}\nnote"))
+    home.provider({X: {}, Y: {}})
+    document = home.tune(Y, apply=True, **SMALL)
+    said = [document, home.rpc("apply", dry_run=True), home.rpc("revert"), home.rpc("apply")]
+    path.write_text(f"model: x\ntoken: {SECRET}", encoding="utf-8")
+    said += [home.rpc("apply", dry_run=True), home.rpc("revert"), home.rpc("status")]
+    assert SECRET not in json.dumps(said)
+    nothing_tells(home)
+
+
+def nothing_tells(home: Home) -> None:
+    """No log, event or row of this home holds the secret."""
+    assert home.sql("SELECT 1 FROM events WHERE fields_json LIKE ?", f"%{SECRET}%") == []
+    logs = [path for path in (home.path / "state").rglob("*") if path.is_file()]
+    assert logs
+    for path in logs:
+        assert SECRET not in path.read_text(encoding="utf-8", errors="replace"), path
+    for path in home.database.parent.glob(f"{home.database.name}*"):
+        assert SECRET.encode() not in path.read_bytes()
