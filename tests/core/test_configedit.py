@@ -42,11 +42,11 @@ def replaced(text: str, wanted: dict[str, Any]) -> dict[str, Any]:
     return {**kept, **{key: value for key, value in wanted.items() if value is not None}}
 
 
-def others(text: str) -> str:
+def others(text: str, newline: str) -> str:
     """All lines but ours; that of a file without a last line break gets one, as it must before an added line."""
     lines = text.removeprefix("\ufeff").splitlines(keepends=True)
     kept = "".join(line for line in lines if not OWNED_LINE.match(line))
-    return kept if kept.endswith("\n") or not kept else kept + ("\r\n" if "\r" in text else "\n")
+    return kept if kept.endswith("\n") or not kept else kept + newline
 
 
 @pytest.mark.parametrize("wanted", [WANTED, UNSET], ids=["set", "unset"])
@@ -56,7 +56,8 @@ def test_a_real_looking_file_keeps_every_line_that_is_not_ours(
 ) -> None:
     before = path.read_bytes().decode()
     after = edited(before, wanted)
-    assert others(after) == others(before)
+    newline = "\r\n" if "\r" in before else "\n"
+    assert others(after, newline) == others(before, newline)
     assert after.startswith("\ufeff") == before.startswith("\ufeff")
     assert says(after) == replaced(before, wanted)
     assert edit(after, wanted) == Edited(after, {})
@@ -309,7 +310,8 @@ def test_only_our_lines_change_and_the_file_says_the_same_with_our_keys_replaced
     before, kept = file
     after = edited(before, wanted)
     assert says(after) == replaced(before, wanted)
-    assert others(after) == others(kept)
+    newline = "\r\n" if "\r" in before else "\n"
+    assert others(after, newline) == others(kept, newline)
     assert after.startswith("\ufeff") == before.startswith("\ufeff")
     assert edit(after, wanted) == Edited(after, {})
 
