@@ -33,8 +33,8 @@ class Pieces:
     agent: Agent
     records: Records
     events: Events
-    applier: Applier
     live: LiveProvider
+    applier: Applier
     staleness: Staleness
     nightly: Nightly
     started_at: str
