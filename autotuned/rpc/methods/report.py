@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,9 @@ def methods(pieces: Pieces) -> list[Method]:
     async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         document = await pieces.agent.result(params["run_id"])
         history = await pieces.records.history(document["run_id"])
-        return {"html": render(document, [trial_document(trial) for trial in history])}
+        trials = [trial_document(trial) for trial in history]
+        # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
+        return {"html": await asyncio.to_thread(render, document, trials)}
 
     summary = "a run, finished or not, as one self-contained HTML page"
     return [Method("report", summary, report, RunParams, HTML, (wire.NOT_FOUND,))]
