@@ -103,6 +103,11 @@ class Browser:
                 return result
             self.seen.append(answer)
 
+    def close(self) -> None:
+        """Ask the browser to end."""
+        self._session = None
+        self.call("Browser.close")
+
     def until(self, method: str) -> None:
         """Return once this event has come."""
         deadline = time.monotonic() + DEADLINE_S
@@ -143,7 +148,10 @@ def browser(path: str) -> Iterator[Browser]:
     os.close(to_child)
     os.close(from_child)
     try:
-        yield Browser(to, answers)
+        opened = Browser(to, answers)
+        yield opened
+        opened.close()
+        process.wait(DEADLINE_S)  # it has gathered its own children then
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
