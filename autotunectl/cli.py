@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule": "schedule",
     "provider": "provider",
     "daemon": "daemon",
+    "metrics": "metrics",
     "rpc": "tools",
     "dial-stdio": "tools",
     "completion": "tools",

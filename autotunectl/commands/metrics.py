@@ -1,0 +1,59 @@
+"""`metrics`: the agent's state for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from autotunectl import render_metrics
+from autotunectl.client import Client, ClientError, Unreachable
+from autotunectl.output import fail
+from autotunectl.reach import Reach
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write there, whole or not at all, instead of to stdout.",
+)
+@click.pass_obj
+def metrics(reach: Reach, output: str | None) -> None:
+    """The last run's figures, staleness, lease and schedule in Prometheus text format.
+
+    Starts no agent: where none answers, autotuned_up is 0 and that is all.
+
+    \b
+    Example:
+      autotunectl metrics --output /var/lib/node_exporter/autotuned.prom
+    """
+    status: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    try:
+        with reach.again() as client:
+            status = client.call("status")
+            best = _last_good(client)
+    except Unreachable:
+        status = None
+    text = render_metrics.text(status, best)
+    if output is None:
+        click.echo(text)
+        return
+    from autotunectl import report_file
+
+    try:
+        report_file.write(output, text + "\n")
+    except OSError as error:
+        fail(f"--output: {output}: {error.strerror}", 2, "name a file in a folder that exists")
+
+
+def _last_good(client: Client) -> dict[str, Any] | None:
+    """The newest result with a whole recommendation among the last hundred runs."""
+    try:
+        runs = client.call("runs", limit=100)["runs"]
+        good = next((run for run in runs if run["exit_reason"] == "ok"), None)
+        return good and client.call("result", run_id=good["run_id"])
+    except ClientError:
+        return None
