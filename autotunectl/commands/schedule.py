@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from autotunectl import render_schedule as render
-from autotunectl.commands.start import request_options
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
+from autotunectl.request_options import SEARCH_OPTIONS, request_options
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 HISTORY = 400
@@ -65,7 +65,7 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
 @click.option("--only-on-ac", is_flag=True, help="Never on battery.")
 @click.option("--days", callback=_days, metavar="CSV", help="e.g. mon,thu.  [default: every day]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@request_options
+@request_options(SEARCH_OPTIONS)
 @click.pass_obj
 def schedule_set(
     reach: Reach,

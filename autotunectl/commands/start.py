@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -15,134 +13,12 @@ from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client
 from autotunectl.output import as_text, make_live, present, warn
 from autotunectl.reach import Reach
+from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
 from autotuned import wire
 
 
-def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return (
-        None
-        if value is None
-        else [word.strip() for word in value.split(",")]
-        if value.strip()
-        else []
-    )
-
-
-def _models(ctx: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
-    """Paths are of the folder in which the command is typed; the agent's is another one."""
-    words = _csv(ctx, option, value)
-    return (
-        None
-        if words is None
-        else [
-            os.path.abspath(os.path.expanduser(word))  # noqa: PTH100, PTH111 - words, not files
-            if word.startswith(("./", "../", "~/"))
-            else word
-            for word in words
-        ]
-    )
-
-
-def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
-    words = _csv(ctx, option, value)
-    return (
-        None
-        if words is None
-        else [None if word == "unset" else _integer(word, option) for word in words]
-    )
-
-
-def _integer(word: str, option: click.Parameter) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        message = f"{word!r} is not an integer"
-        raise click.BadParameter(message, param=option) from None
-
-
-REQUEST_OPTIONS = [
-    click.option(
-        "--target-context", type=int, help="Tokens of prompt and answer to serve.  [default: 2000]"
-    ),
-    click.option(
-        "--candidate-models",
-        callback=_models,
-        metavar="CSV",
-        help="Models, largest first; the order is the contract.",
-    ),
-    click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
-    click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),
-    click.option(
-        "--kv-bits-axis",
-        callback=_csv_int,
-        metavar="CSV",
-        help="Of 4, 8, unset.  [default: unset,4,8]",
-    ),
-    click.option("--max-batch-axis", callback=_csv_int, metavar="CSV", help="[default: 1,2]"),
-    click.option(
-        "--max-context-axis", callback=_csv_int, metavar="CSV", help="[default: the target context]"
-    ),
-    click.option("--stage1-replicates", type=int, help="Requests a candidate.  [default: 1]"),
-    click.option("--stage2-replicates", type=int, help="Requests a cell.  [default: 3]"),
-    click.option(
-        "--replicates",
-        metavar="MODE",
-        help="fixed, or auto: stop a cell that cannot win, ask a tie again.  [default: fixed]",
-    ),
-    click.option(
-        "--resume",
-        metavar="[RUN]",
-        is_flag=False,
-        flag_value="latest",
-        help="Go on with a run that was cut off, by default the latest.",
-    ),
-    click.option(
-        "--gate-ttft-ms", type=int, help="Longest p95 to the first token.  [default: 60000]"
-    ),
-    click.option("--tps-tie-epsilon", type=float, help="Relative width of a tie.  [default: 0.02]"),
-    click.option(
-        "--max-duration",
-        type=float,
-        metavar="SECONDS",
-        help="Budget of the whole run.  [default: 7200]",
-    ),
-    click.option(
-        "--drain",
-        is_flag=True,
-        default=None,
-        help="Stop a live provider for the run, and bring it back after.",
-    ),
-    click.option(
-        "--restart-foreground",
-        is_flag=True,
-        default=None,
-        help="Start a drained foreground process again at the end.",
-    ),
-    click.option("--drain-grace", type=float, metavar="SECONDS", help="[default: 30]"),
-    click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
-    click.option("--retain-runs", type=int, help="Runs to keep.  [default: 50]"),
-    click.option("--cell-order", metavar="ORDER", help="axis, reverse or random.  [default: axis]"),
-    click.option(
-        "--cooldown-s", type=float, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
-    ),
-    click.option("--seed", type=int, help="Of a random order of the cells.  [default: a new one]"),
-    click.option(
-        "--thermal-gate/--no-thermal-gate",
-        default=None,
-        help="Wait before each cell until the machine has cooled down.  [default: off]",
-    ),
-    click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server."),
-]
-
-
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(REQUEST_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@request_options
+@request_options(SEARCH_OPTIONS, START_OPTIONS)
 @click.option(
     "--wait", is_flag=True, help="Follow the run, then print the recommendation; Ctrl-C cancels it."
 )
