@@ -72,6 +72,8 @@ def hint(error: CallError, command: str | None) -> str | None:
         wire.RESTORE_OUTSTANDING: "autotunectl provider restore",
         wire.INTERNAL_ERROR: "the agent's log has the details",
     }
+    if error.code == wire.INVALID_PARAMS and "file" in error.data:
+        return "correct the file; the settings in use stay"
     return hints.get(error.code)
 
 

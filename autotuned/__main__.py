@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,8 +41,9 @@ def _run(flags: argparse.Namespace) -> None:
     try:
         orphans = daemon.sweep(os.environ)
         recovered = daemon.restore(os.environ)
+        load = partial(settings.load, os.environ, database=flags.db_path, socket=flags.socket)
         try:
-            chosen = settings.load(os.environ, database=flags.db_path, socket=flags.socket)
+            chosen = load()
             logs.set_up(chosen, os.environ)
         except BaseException:
             daemon.restore_before_end(recovered, os.environ)
@@ -51,7 +53,7 @@ def _run(flags: argparse.Namespace) -> None:
                 "ended candidates that a crash left behind", count=orphans
             )
         try:
-            asyncio.run(daemon.serve(chosen, dict(os.environ), recovered))
+            asyncio.run(daemon.serve(chosen, dict(os.environ), load, recovered))
         except AutotunedError:
             daemon.restore_before_end(recovered, os.environ)
             raise

@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from autotuned import __version__, providers, wire
+from autotuned import __version__, logs, providers, wire
 from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent, Host
 from autotuned.engine.apply import Applier
+from autotuned.engine.configuration import Configuration
+from autotuned.engine.doctor import Scene
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
@@ -76,8 +78,17 @@ def restore_before_end(found: Recovered, environ: Mapping[str, str]) -> None:
     insist(found, Path(wire.config_folder(environ)) / "run", environ)
 
 
-async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recovered) -> None:
-    """Serve until SIGTERM, SIGINT or `shutdown`; a run in progress is cancelled and seen to its end."""
+async def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    reread: Callable[[], Settings],
+    recovered: Recovered,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `shutdown`; a run in progress is cancelled and seen to its end.
+
+    `reread` reads the settings again, as they were read for `settings`.
+    """
+    configuration = Configuration(settings, reread)
     database = await Database.open(settings.database)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
@@ -97,17 +108,18 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
             machine=machine,
             sleep=SleepClock(),
             awake=power.awake,
-            choose=lambda kind: providers.choose(kind, settings.provider, environ),
+            choose=lambda kind: providers.choose(kind, configuration.now.provider, environ),
             marker=MARKER,
             environ=environ,
         )
-        finder = Finder(Launchd(environ), host.ports, settings, MARKER)
+        finder = Finder(Launchd(environ), host.ports, configuration, MARKER)
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
-        applier = Applier(settings, records, events, machine, host.choose, environ)
-        agent = Agent(settings, records, events, host, live, applier)
-        staleness = Staleness(agent, records, machine, settings.provider.kind)
+        applier = Applier(configuration, records, events, machine, host.choose, environ)
+        agent = Agent(configuration, records, events, host, live, applier)
+        staleness = Staleness(agent, records, machine, configuration)
+        configuration.adopt.append(lambda new: logs.adopt(new.log))
         stack.push_async_callback(staleness.close)
         nightly = Nightly(
             agent,
@@ -119,9 +131,23 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
             zone=LocalZone(),
         )
         await nightly.open()
+
+        async def scene() -> Scene:
+            return Scene(
+                settings=configuration.now,
+                reread=reread,
+                environ=environ,
+                choose=host.choose,
+                ports=host.ports,
+                records=records,
+                active_run=agent.active_run(),
+                lease=live.public(),
+                schedule=await nightly.get(0),
+            )
+
         stopping = asyncio.Event()
         pieces = Pieces(
-            settings,
+            configuration,
             agent,
             records,
             events,
@@ -129,6 +155,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], recovered: Recov
             applier,
             staleness,
             nightly,
+            scene,
             utc_now(),
             stopping.set,
         )

@@ -1,4 +1,4 @@
-"""`daemon`: the agent started and stopped without a service manager."""
+"""`daemon`: the agent started, stopped and told to read its settings again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autotunectl.reach import Reach
 
 @click.group()
 def daemon() -> None:
-    """Start and stop the agent without a service manager.
+    """Start and stop the agent: through its job where that is installed, else without one.
 
     \b
     Example:
@@ -60,6 +60,29 @@ def daemon_restart(reach: Reach) -> None:
     reach.here()
     daemonctl.stop(reach.socket)
     click.echo(f"running, pid {daemonctl.start(reach.socket)['pid']}")
+
+
+@daemon.command("reload")
+@json_option()
+@click.pass_obj
+def daemon_reload(reach: Reach, as_json: bool) -> None:
+    """Have the agent read its settings again; says which of them need a restart.
+
+    Settings that cannot be used are refused (exit 2), and those in use stay.
+
+    \b
+    Example:
+      autotunectl daemon reload
+    """
+    with Client(reach.socket, connect_s=0.0) if not reach.hosts else reach.again() as client:
+        found = client.call("reload")
+    if as_json:
+        click.echo(as_text(found))
+        return
+    click.echo(f"in use now: {', '.join(found['applied']) or 'nothing has changed'}")
+    if found["restart"]:
+        click.echo(f"after a restart: {', '.join(found['restart'])}")
+        click.echo("hint: autotunectl daemon restart", err=True)
 
 
 @daemon.command("status")

@@ -23,6 +23,7 @@ from autotuned.core.recommendation import ErrorDocument
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
 from autotuned.engine.apply import Applier
 from autotuned.engine.bench import Bench
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, undrainable
@@ -42,6 +43,7 @@ from autotuned.errors import (
 from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.providers.interface import Binary, Provider
+from autotuned.redaction import known_secrets, masker
 from autotuned.settings import Settings
 from autotuned.weights.ledger import Ledger
 from autotuned.weights.prewarm import Prewarmer
@@ -82,19 +84,25 @@ class Agent:
 
     def __init__(
         self,
-        settings: Settings,
+        configuration: Configuration,
         records: Records,
         events: Events,
         host: Host,
         live: LiveProvider,
         applier: Applier,
     ) -> None:
+        self._configuration, self._records = configuration, records
+        self._events, self._host, self._live = events, host, live
         self._applier = applier
-        self._settings, self._records, self._events, self._host = settings, records, events, host
-        self._live = live
-        self._prewarmer = Prewarmer(host.environ, Ledger(settings.run_folder / "weights.json"))
+        ledger = Ledger(configuration.now.run_folder / "weights.json")
+        self._prewarmer = Prewarmer(host.environ, ledger)
         self._active: Active | None = None
         self._stopping = False
+
+    @property
+    def _settings(self) -> Settings:
+        """Those in use now; a run keeps what its bench was made of."""
+        return self._configuration.now
 
     # --- starting --------------------------------------------------------------------------------
 
@@ -233,6 +241,7 @@ class Agent:
             cooldown_s=request.cooldown_s,
             thermal_gate=request.thermal_gate,
             logs_before=sum(1 for _ in self._settings.run_logs(active.run_id).iterdir()),
+            mask=masker(known_secrets(self._host.environ, [str(self._settings.provider_config)])),
         )
 
     # --- the life of a run -----------------------------------------------------------------------

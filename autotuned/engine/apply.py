@@ -26,6 +26,7 @@ from autotuned.core.pipeline import Finish
 from autotuned.core.recommendation import AppliedDocument, RecommendationDocument, recommend
 from autotuned.engine import config_writer
 from autotuned.engine.config_writer import Written
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
 from autotuned.engine.runner import Runner
@@ -56,16 +57,21 @@ class Applier:
 
     def __init__(
         self,
-        settings: Settings,
+        configuration: Configuration,
         records: Records,
         events: Events,
         machine: Machine,
         choose: Callable[[str], Provider],
         environ: Mapping[str, str],
     ) -> None:
-        self._settings, self._records, self._events = settings, records, events
+        self._configuration, self._records, self._events = configuration, records, events
         self._machine, self._choose, self._environ = machine, choose, environ
         self._turn = asyncio.Lock()
+
+    @property
+    def _settings(self) -> Settings:
+        """Those in use now."""
+        return self._configuration.now
 
     async def apply(
         self, run_id: str | None, consent: Consent, active: str | None, *, dry_run: bool

@@ -40,6 +40,8 @@ class Bench:
     thermal_gate: bool = False
     logs_before: int = 0
     """Provider logs that a run that goes on has already written."""
+    mask: Callable[[str], str] = str
+    """What a candidate has said is quoted without any secret in it: a server may print what it was given."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, model: str) -> Calibration:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from autotuned.engine.configuration import Configuration
 from autotuned.errors import ProviderConflict
 from autotuned.host.interface import Listener, Ports
 from autotuned.host.launchd import Launchd, LoadedJob, Presence
@@ -94,8 +95,13 @@ class Finder:
 
     launchd: Launchd
     ports: Ports
-    settings: Settings
+    configuration: Configuration
     marker: str
+
+    @property
+    def settings(self) -> Settings:
+        """Those in use now."""
+        return self.configuration.now
 
     async def find(self, names: Sequence[str], serves: bool, port: int) -> Found:
         """What is in the way of candidates on `port`.

@@ -18,6 +18,7 @@ from typing import Any
 from autotuned.core.request import parse
 from autotuned.core.staleness import Fingerprint, Verdict, compare, repeated
 from autotuned.engine.agent import Agent
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.records import Records
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.host.interface import Machine
@@ -51,9 +52,11 @@ class Staleness:
     scheduled run would be made with them.
     """
 
-    def __init__(self, agent: Agent, records: Records, machine: Machine, kind: str) -> None:
-        """`kind`: the serving program of the settings, or `auto`."""
-        self._agent, self._records, self._machine, self._kind = agent, records, machine, kind
+    def __init__(
+        self, agent: Agent, records: Records, machine: Machine, configuration: Configuration
+    ) -> None:
+        self._agent, self._records, self._machine = agent, records, machine
+        self._configuration = configuration
         self.own: Mapping[str, Any] = {}
         self._seen: _Seen | None = None
         self._looking: asyncio.Task[Verdict] | None = None
@@ -106,7 +109,10 @@ class Staleness:
         found = dict(details.get("request") or {})
         if found:
             # Left to choose, a tune of one serving program must not become a tune of another one.
-            if found.get("provider") in (None, "auto") and self._kind == "auto":
+            if (
+                found.get("provider") in (None, "auto")
+                and self._configuration.now.provider.kind == "auto"
+            ):
                 found["provider"] = details.get("provider")
             return found
         models = json.loads(row.candidate_models_json)  # a prototype's run has no more than this

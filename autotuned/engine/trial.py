@@ -328,7 +328,8 @@ class TrialRun:
             stop_tokens=(*gate.STOP_TOKENS, *weights.special_tokens),
         )
         calibration.learn(len(prompt), replicate.prompt_tokens)
-        return replicate
+        said = replicate.error
+        return replicate if said is None else replace(replicate, error=self._bench.mask(said))
 
     def _request(self, launch: Launch, prompt: str, max_tokens: int) -> chat.ChatRequest:
         return chat.ChatRequest(
@@ -358,7 +359,7 @@ class TrialRun:
     async def _with_log(self, kind: FailureKind, reason: str) -> Failure:
         text = await asyncio.to_thread(read_log, self.log)
         line = self._bench.provider.telling_line(text)
-        return Failure(kind, f"{reason}: {line}" if line else reason)
+        return Failure(kind, self._bench.mask(f"{reason}: {line}" if line else reason))
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:

@@ -25,6 +25,7 @@ from autotuned.errors import (
     ProviderConflict,
     ProviderMissing,
     RestoreOutstanding,
+    SettingsError,
     ShuttingDown,
 )
 from autotuned.rpc import framing
@@ -34,6 +35,7 @@ from autotuned.rpc.method import Method
 CODES: Mapping[type[AutotunedError], int] = {
     ConfigError: wire.INVALID_PARAMS,
     ProviderMissing: wire.INVALID_PARAMS,
+    SettingsError: wire.INVALID_PARAMS,
     ProviderConflict: wire.PROVIDER_CONFLICT,
     Busy: wire.BUSY,
     NotFound: wire.NOT_FOUND,

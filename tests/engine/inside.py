@@ -10,6 +10,7 @@ from typing import Any
 from autotuned import providers, settings
 from autotuned.engine.agent import Agent, Host
 from autotuned.engine.apply import Applier
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
@@ -44,12 +45,13 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         marker=MARKER,
         environ=home.environ,
     )
-    finder = Finder(Launchd(home.environ), host.ports, chosen, MARKER)
+    configuration = Configuration(chosen, lambda: chosen)
+    finder = Finder(Launchd(home.environ), host.ports, configuration, MARKER)
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)
-    applier = Applier(chosen, records, events, machine, host.choose, home.environ)
-    made = Agent(chosen, records, events, host, live, applier)
+    applier = Applier(configuration, records, events, machine, host.choose, home.environ)
+    made = Agent(configuration, records, events, host, live, applier)
     try:
         yield made
     finally:

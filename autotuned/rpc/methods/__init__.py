@@ -16,6 +16,7 @@ from autotuned.rpc.methods import (
     report,
     runs,
     schedule,
+    service,
     stale,
 )
 from autotuned.rpc.methods.pieces import Pieces
@@ -25,6 +26,17 @@ __all__ = ["Pieces", "table"]
 
 def table(pieces: Pieces) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
-    modules = (agent, runs, configuration, compare, report, stale, schedule, events, provider)
+    modules = (
+        agent,
+        runs,
+        configuration,
+        compare,
+        report,
+        stale,
+        schedule,
+        events,
+        provider,
+        service,
+    )
     methods = [method for module in modules for method in module.methods(pieces)]
     return discover.with_itself(methods)

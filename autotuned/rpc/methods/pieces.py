@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from autotuned import __version__, wire
 from autotuned.engine.agent import Agent
 from autotuned.engine.apply import Applier
+from autotuned.engine.configuration import Configuration
+from autotuned.engine.doctor import Scene
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
@@ -29,7 +31,7 @@ class RunParams(Params):
 class Pieces:
     """The pieces that the methods speak to."""
 
-    settings: Settings
+    configuration: Configuration
     agent: Agent
     records: Records
     events: Events
@@ -37,8 +39,15 @@ class Pieces:
     applier: Applier
     staleness: Staleness
     nightly: Nightly
+    scene: Callable[[], Awaitable[Scene]]
+    """What `doctor` may look at now."""
     started_at: str
     shut_down: Callable[[], None]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self.configuration.now
 
     def version(self) -> dict[str, Any]:
         """Who answers, and where its files are."""

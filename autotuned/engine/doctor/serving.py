@@ -1,0 +1,179 @@
+"""Checks of what serves: the program, the weights' cache, the disk, the port, the provider's configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from autotuned.core import configedit, configfile
+from autotuned.core.request import TuneRequest
+from autotuned.engine.doctor.scene import Check, Finding, Scene, broken, doubt, fine
+from autotuned.errors import ProviderMissing
+from autotuned.weights.cache import hub_cache
+
+GB = 10**9
+LEAST_FREE = 2 * GB
+"""Below this even the database, the logs and a small model are at risk."""
+
+
+async def provider(scene: Scene) -> Finding:
+    """The serving program is there, answers, and knows the flags that a candidate needs."""
+    if scene.active_run is not None:  # to start it now would show in what is being measured
+        return fine(f"in use by run {scene.active_run}")
+    try:
+        binary = await scene.choose(scene.settings.provider.kind).locate()
+    except ProviderMissing as error:
+        return broken(
+            error.message, "install the program, or name it in autotuned.toml: [provider] binary"
+        )
+    return fine(f"{binary.command[0]}, version {binary.version}")
+
+
+async def extras(scene: Scene) -> Finding:
+    """Which servers can come out of our own packages."""
+    wheels = {"llama": "xllamacpp", "mlx": "mlx_lm"}
+    found = [name for name, module in wheels.items() if importlib.util.find_spec(module)]
+    wanted = {"llama-server": "llama", "mlx-lm": "mlx"}.get(scene.settings.provider.kind)
+    told = f"installed: {', '.join(found) or 'none'}"
+    if wanted is None or wanted in found:
+        return fine(told)
+    return fine(
+        f"{told}; {wanted} is needed where no such server is installed",
+        f"pip install 'autotuned[{wanted}]'",
+    )
+
+
+async def weights_cache(scene: Scene) -> Finding:
+    """The agent itself (its permissions differ from a terminal's) can read and write the cache of weights."""
+    folder = hub_cache(scene.environ)
+    return await asyncio.to_thread(_usable, folder)
+
+
+def _usable(folder: Path) -> Finding:
+    remedy = f"see its owner and mode: ls -ld '{folder}'; or name another one with HF_HUB_CACHE"
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        if not existing.is_dir():
+            return broken(f"{existing} is no folder", remedy)
+        count = sum(entry.name.startswith("models--") for entry in os.scandir(existing))
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return broken(f"{existing} may not be written by this user", remedy)
+        with tempfile.TemporaryFile(dir=existing, prefix=".autotuned-"):
+            pass
+    except OSError as error:
+        return broken(f"{existing}: {error.strerror}", remedy)
+    return fine(f"{folder}, {count if existing == folder else 0} models")
+
+
+async def disk(scene: Scene) -> Finding:
+    """Room for the candidates of the default list that are not here yet."""
+    folder = hub_cache(scene.environ)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = (await asyncio.to_thread(shutil.disk_usage, existing)).free
+    told = f"{free / GB:.1f} GB free for weights in {existing}"
+    remedy = f"free some space, or delete models of {folder} that you do not use"
+    if free < LEAST_FREE:
+        return broken(told, remedy)
+    try:
+        catalogue = scene.choose(scene.settings.provider.kind).catalogue
+    except ProviderMissing:
+        return fine(told)
+    missing = [
+        entry
+        for entry in catalogue
+        if not (folder / f"models--{entry.model.replace('/', '--')}").is_dir()
+    ]
+    largest = max(missing, key=lambda entry: entry.weights_bytes, default=None)
+    if largest is not None and free < largest.weights_bytes + LEAST_FREE:
+        need = f"{largest.model} needs about {largest.weights_bytes / GB:.0f} GB"
+        return doubt(f"{told}; {need}", f"{remedy}; or keep it out with --max-model-size")
+    return fine(told)
+
+
+async def port(scene: Scene) -> Finding:
+    """The candidates' port is free, or our own candidate has it."""
+    number = await _port_in_use(scene)
+    if scene.active_run is not None:
+        return fine(f"{number} is for the candidates of run {scene.active_run}")
+    holder = await asyncio.to_thread(scene.ports.holder, number)
+    if holder is None:
+        return fine(f"{number} is free for candidates")
+    who = f"{holder.name or 'an unknown program'}" + (f" (pid {holder.pid})" if holder.pid else "")
+    return broken(
+        f"{number} is held by {who}", "stop that program, or start runs with another --port"
+    )
+
+
+async def _port_in_use(scene: Scene) -> int:
+    """Of the newest run, as the next one is likely to be asked for in the same way."""
+    for row in await scene.records.recent(1, None):
+        asked = (await scene.records.details(row.run_id)).get("request", {}).get("port")
+        if isinstance(asked, int):
+            return asked
+    return int(TuneRequest().port)
+
+
+async def provider_config(scene: Scene) -> Finding:
+    """The provider's configuration can be read and changed; what it says is told to nobody."""
+    path = scene.settings.provider_config
+    return await asyncio.to_thread(_config, path)
+
+
+def _config(path: Path) -> Finding:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        mode = path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return fine(f"there is none yet at {path}; apply would write it")
+    except UnicodeDecodeError:
+        return broken(f"{path} is not UTF-8 text", "put a backup back: autotunectl revert")
+    except OSError as error:
+        return broken(f"{path}: {error.strerror}", f"see its owner and mode: ls -l '{path}'")
+    file = configfile.read(text.removeprefix(configfile.BOM))
+    if isinstance(file, configfile.Refused):
+        return broken(
+            f"{path} {file.reason}", "correct it, or put a backup back: autotunectl revert"
+        )
+    if mode & 0o077:
+        return doubt(
+            f"{path} can be read by others (mode {mode:04o}); it may hold a token",
+            f"chmod 600 '{path}'",
+        )
+    return fine(f"{path} is readable")
+
+
+async def config_pins(scene: Scene) -> Finding:
+    """Keys of the configuration that keep the provider on another model than `model` names."""
+    path = scene.settings.provider_config
+    try:
+        text = (await asyncio.to_thread(path.read_bytes)).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return fine("no configuration to look at")
+    file = configfile.read(text.removeprefix(configfile.BOM))
+    entry = None if isinstance(file, configfile.Refused) else file.named("model")
+    if isinstance(file, configfile.Refused) or entry is None:
+        return fine("the configuration names no model")
+    found = configedit.pins(text, str(file.scalar(entry.value)))
+    if found:
+        return doubt(
+            f"beside model the configuration also says {', '.join(found)}",
+            "after an apply, see that these keys fit the new model; they are not ours to change",
+        )
+    return fine("no key of the configuration pins another model")
+
+
+CHECKS: dict[str, Check] = {
+    "provider": provider,
+    "extras": extras,
+    "weights-cache": weights_cache,
+    "disk": disk,
+    "port": port,
+    "provider-config": provider_config,
+    "config-pins": config_pins,
+}
