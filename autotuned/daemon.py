@@ -24,6 +24,7 @@ from autotuned.engine.configuration import Configuration
 from autotuned.engine.doctor import Scene
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.notify import Notifier
 from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
 from autotuned.engine.recovery import Recovered, insist, recover
@@ -98,10 +99,14 @@ async def serve(
             )
         events = Events(database, utc_now, await database.ask(kept.last_seq))
         stack.push_async_callback(events.close)
+        before = events.seq
         for run_id in await database.ask(kept.unfinished_runs):
             events.publish("run.finished", run_id, exit_reason=ExitReason.INTERRUPTED.value)
         machine = ThisMachine()
         records = Records(database, machine)
+        notifier = Notifier(settings.notify, records, events, environ)
+        await notifier.open(since=before)
+        stack.push_async_callback(notifier.close)
         host = Host(
             processes=lambda: GuardedProcesses(MARKER, str(settings.home)),
             ports=LoopbackPorts(),
@@ -124,6 +129,7 @@ async def serve(
         nightly = Nightly(
             agent,
             records,
+            events,
             staleness,
             owed=lambda: live.lease is not None,
             on_ac=on_ac,

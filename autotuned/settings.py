@@ -55,6 +55,13 @@ class ApplySettings(_Section):
     config: Path | None = None
 
 
+class NotifySettings(_Section):
+    """`[notify]`: how the operator learns that a run has ended. `on_finish` is an argv, run without a shell."""
+
+    desktop: bool = False
+    on_finish: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+
 class LogSettings(_Section):
     """`[log]`: the agent's own log and the bound of each provider log."""
 
@@ -67,6 +74,7 @@ class _File(_Section):
     provider: ProviderSettings = ProviderSettings()
     live: LiveSettings = LiveSettings()
     apply: ApplySettings = ApplySettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 
 
@@ -81,6 +89,7 @@ class Settings(_Section):
     provider: ProviderSettings = ProviderSettings()
     live: LiveSettings = LiveSettings()
     apply: ApplySettings = ApplySettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -19,6 +19,7 @@ from autotuned.core.nightly import Action, Book, Decision
 from autotuned.core.request import TuneRequest
 from autotuned.engine.agent import Agent
 from autotuned.engine.alarm import Alarm
+from autotuned.engine.events import Events
 from autotuned.engine.records import Records
 from autotuned.engine.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, NotFound, RestoreOutstanding, ShuttingDown
@@ -38,6 +39,7 @@ class Nightly:
         self,
         agent: Agent,
         records: Records,
+        events: Events,
         staleness: Staleness,
         owed: Callable[[], bool],
         on_ac: Callable[[], bool | None],
@@ -45,7 +47,7 @@ class Nightly:
         zone: LocalZone,
     ) -> None:
         """`owed`: a restore is outstanding. `on_ac` may block: it is asked on a thread."""
-        self._owed = owed
+        self._owed, self._events = owed, events
         self._agent, self._records, self._staleness = agent, records, staleness
         self._on_ac, self._now, self._zone = on_ac, now, zone
         self._book = Book(planned.Schedule())
@@ -232,6 +234,8 @@ class Nightly:
         except AutotunedError as error:
             refused = error.data.get("run_id")
             await self._record(dataclasses.replace(decision, run_id=refused, outcome=error.kind))
+            # Nobody waits for this answer, so that it is told as the end of any run is.
+            self._events.publish("run.finished", refused, exit_reason=error.kind)
             raise
         finally:
             self._firing = None
