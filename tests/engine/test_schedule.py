@@ -1,0 +1,247 @@
+"""The schedule inside the test's own process: what a clock, a crash or a refusal does to a night."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from autotuned.core.nightly import Action
+from autotuned.core.staleness import Verdict
+from autotuned.engine import alarm
+from autotuned.engine.agent import Agent
+from autotuned.engine.alarm import Alarm
+from autotuned.engine.events import Events
+from autotuned.engine.records import Records
+from autotuned.engine.schedule import Nightly
+from autotuned.engine.staleness import Staleness
+from autotuned.errors import AutotunedError, Busy, ProviderConflict, RestoreOutstanding
+from autotuned.host.clock import LocalZone, utc_now
+from autotuned.host.machine import ThisMachine
+from autotuned.store.database import Database
+
+NIGHT = datetime(2036, 5, 4, 3, 30, 10, tzinfo=LocalZone()).astimezone(UTC)
+
+
+"""Far ahead, so that the real timer never rings by itself: the tests say when it is time to think."""
+
+
+class World:
+    """A scripted agent and clock around the real schedule, store and timer."""
+
+    def __init__(self) -> None:
+        self.now = NIGHT
+        self.refusals: list[BaseException] = []
+        self.started: list[Mapping[str, Any]] = []
+        self.owed = False
+        self.own: Mapping[str, Any] = {}
+
+    def active_run(self) -> None:
+        return None
+
+    async def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.started.append(params)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return {"run_id": f"r{len(self.started)}"}
+
+    async def look(self) -> Verdict:
+        return Verdict(("chip A -> B",), "r0")
+
+    async def request(self) -> dict[str, Any]:
+        return {"candidate_models": ["a"]}
+
+
+@contextlib.asynccontextmanager
+async def nightly(folder: Path, world: World) -> AsyncIterator[Nightly]:
+    database = await Database.open(folder / "db.sqlite")
+    events = Events(database, utc_now, 0)
+    made = Nightly(
+        cast(Agent, world),
+        Records(database, ThisMachine()),
+        events,
+        cast(Staleness, world),
+        owed=lambda: world.owed,
+        on_ac=lambda: True,
+        now=lambda: world.now,
+        zone=LocalZone(),
+    )
+    await made.open()
+    made.begin()
+    try:
+        yield made
+    finally:
+        await made.close()
+        await events.close()
+        await database.close()
+
+
+async def decided(made: Nightly, count: int) -> list[dict[str, Any]]:
+    """The decisions, newest first, once there are `count`."""
+    assert made._thinking is not None
+    async with asyncio.timeout(10):
+        await made._thinking
+    history: list[dict[str, Any]] = (await made.get(50))["history"]
+    assert len(history) == count
+    return history
+
+
+async def test_it_fires_with_the_consents_of_the_schedule_alone(tmp_path: Path) -> None:
+    world = World()
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30", "drain": True})
+        made._think_soon()
+        (fired,) = await decided(made, 1)
+    assert (fired["decision"], fired["night"]) == ("fired", "2036-05-04")
+    assert fired["reason"] == "stale: chip A -> B"
+    (params,) = world.started
+    assert params["drain"] is True
+    assert params["trigger"] == "schedule"
+    assert params.get("apply", False) is False
+
+
+async def test_killed_between_the_note_and_the_run_the_night_does_not_begin_again(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    world.refusals = [asyncio.CancelledError()]  # as if the process had ended right there
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30"})
+        made._think_soon()
+        with pytest.raises(asyncio.CancelledError):
+            await decided(made, 1)
+    async with nightly(tmp_path, world) as again:
+        (fired,) = await decided(again, 1)
+        assert (fired["decision"], fired["outcome"]) == ("fired", "crashed")
+        assert again._due() == NIGHT.replace(second=0) + timedelta(days=1)
+    assert len(world.started) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal", [Busy("run r9 is active", run_id="r9"), RestoreOutstanding("owed", lease={})]
+)
+async def test_a_refusal_that_may_pass_leaves_the_night_open(
+    tmp_path: Path, refusal: AutotunedError
+) -> None:
+    world = World()
+    world.refusals = [refusal]
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30"})
+        made._think_soon()
+        (waiting,) = await decided(made, 1)
+        assert (waiting["decision"], waiting["reason"]) == ("waiting", refusal.message)
+        world.now += timedelta(minutes=1)
+        made._think_soon()
+        newest, _ = await decided(made, 2)
+        assert (newest["decision"], newest["run_id"]) == ("fired", "r2")
+
+
+async def test_while_a_restore_is_owed_it_does_not_even_ask(tmp_path: Path) -> None:
+    world = World()
+    world.owed = True
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30"})
+        made._think_soon()
+        (waiting,) = await decided(made, 1)
+        assert waiting["reason"] == "the live provider is still owed a restore"
+        world.now += timedelta(hours=5)
+        made._think_soon()
+        closed, _ = await decided(made, 2)
+        assert closed["decision"] == "skipped"
+        assert closed["reason"].startswith("until its window closed: the live provider")
+    assert world.started == []
+
+
+async def test_a_conflict_at_night_ends_the_night_and_is_told_as_the_end_of_a_run(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    conflict = ProviderConflict("in the way: foreground-PID-7", ["foreground-PID-7"])
+    conflict.data = {**conflict.data, "run_id": "r1"}
+    world.refusals = [conflict]
+    async with nightly(tmp_path, world) as made:
+        told = await made._events.subscribe(None, None)
+        await made.set({"at": "03:30"})
+        made._think_soon()
+        (fired,) = await decided(made, 1)
+        async with asyncio.timeout(10):
+            event = await anext(aiter(told))
+    assert (fired["decision"], fired["outcome"]) == ("fired", "provider_conflict")
+    assert (event.type, event.run_id) == ("run.finished", "r1")
+
+
+async def test_slept_through_is_written_down_at_the_next_start(tmp_path: Path) -> None:
+    world = World()
+    world.now = NIGHT - timedelta(hours=10)
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30"})
+    world.now = NIGHT + timedelta(hours=10)
+    async with nightly(tmp_path, world) as made:
+        (missed,) = await decided(made, 1)
+    assert (missed["decision"], missed["night"]) == (Action.MISSED.value, "2036-05-04")
+
+
+async def test_a_stored_schedule_of_another_version_is_off_and_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    database = await Database.open(tmp_path / "db.sqlite")
+    unreadable = """INSERT INTO schedule VALUES (1, '{"schedule": {"at": 5}, "set_at": "x"}')"""
+    await database.ask(lambda db: db.execute(unreadable))
+    await database.close()
+    async with nightly(tmp_path, World()) as made:
+        assert (await made.brief())["enabled"] is False
+
+
+async def test_the_alarm_rings_at_once_for_a_moment_that_has_passed_and_once_only() -> None:
+    rung = asyncio.Event()
+    rings: list[int] = []
+
+    def ring() -> None:
+        rings.append(1)
+        rung.set()
+
+    made = Alarm(ring, lambda: None)
+    made.set(datetime.now(UTC) - timedelta(days=1))
+    async with asyncio.timeout(10):
+        await rung.wait()
+    made.close()
+    made.close()
+    assert rings == [1]
+
+
+async def test_the_heartbeat_follows_a_clock_that_was_set_or_stood_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alarm, "HEARTBEAT_S", 0.01)
+    rung = asyncio.Event()
+    due = datetime.now(UTC) + timedelta(hours=5)
+    made = Alarm(rung.set, lambda: due)
+    made.set(due)
+    await asyncio.sleep(0.05)
+    assert not rung.is_set()
+    due = datetime.now(UTC)  # as seen by a clock that has jumped
+    async with asyncio.timeout(10):
+        await rung.wait()
+    made.close()
+
+
+async def test_after_a_gap_the_sleeping_timer_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm, "HEARTBEAT_S", 0.01)
+    clocks = [0.0, 0.0]
+    monkeypatch.setattr(alarm, "_clocks", lambda: (clocks[0], clocks[1]))
+    due = datetime.now(UTC) + timedelta(hours=5)
+    made = Alarm(lambda: None, lambda: due)
+    made.set(due)
+    woken = asyncio.Event()
+    monkeypatch.setattr(made._scheduler, "wakeup", woken.set)
+    await asyncio.sleep(0.05)
+    assert not woken.is_set()
+    clocks[0] += 3600  # the wall clock went on while the timers stood still
+    async with asyncio.timeout(10):
+        await woken.wait()
+    made.close()
