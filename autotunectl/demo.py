@@ -27,8 +27,8 @@ Four candidates, largest first. The first that passes the gate is the answer, ho
 """
 
 
-def run_demo(*, json_output: bool = False) -> int:
-    """Tune the demo's ladder; the exit code of `autotunectl start --wait`, 2 where a package is missing."""
+def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
+    """Tune the demo's ladder, and write its report where asked; the exit code of `autotunectl start --wait`, 2 where a package is missing."""
     missing = _missing()
     if missing:
         print(f"autotunectl: the demo needs {missing}", file=sys.stderr)
@@ -52,7 +52,10 @@ def run_demo(*, json_output: bool = False) -> int:
     }
     environ |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     try:
-        return _tune(models, environ, json_output=json_output)
+        code = _tune(models, environ, json_output=json_output)
+        if report is not None:
+            _ctl(environ, "show", "--report", str(Path(report).absolute()), quiet=json_output)
+        return code
     finally:
         _ctl(environ, "--no-autostart", "daemon", "stop", quiet=True)
         shutil.rmtree(home, ignore_errors=True)

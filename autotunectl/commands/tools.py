@@ -69,13 +69,14 @@ def completion(shell: str) -> None:
 
 @click.command()
 @json_option()
-def demo(as_json: bool) -> None:
+@click.option("--report", metavar="FILE", help="Also write the report as one HTML file.")
+def demo(as_json: bool, report: str | None) -> None:
     """Tune small models with a real server on this machine, in about a minute.
 
     \b
     Example:
-      autotunectl demo
+      autotunectl demo --report demo.html
     """
     from autotunectl.demo import run_demo
 
-    sys.exit(run_demo(json_output=as_json))
+    sys.exit(run_demo(json_output=as_json, report=report))

@@ -130,7 +130,9 @@ def _table(
 
 
 def _moment(value: Any) -> datetime | None:
+    """A moment with its zone; None for what a prototype may have written."""
     try:
-        return datetime.fromisoformat(value)
+        found = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
+    return found if found.tzinfo is not None else None

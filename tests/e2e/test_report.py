@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.report.pages import Reader
-from tests.support.home import Home, X, Y, Z
+from tests.support.home import Home, X, Y, Z, poll
 
 
 def test_a_report_is_written_whole_over_what_was_there_and_nothing_lies_around(
@@ -43,6 +43,17 @@ def test_a_report_is_written_whole_over_what_was_there_and_nothing_lies_around(
         f"autotunectl: {tmp_path / 'nowhere' / 'x.html'}: cannot be written"
     )
     assert "hint: " in done.stderr
+    opened = home.bin / "opened"
+    seer = home.bin / "browser"
+    seer.write_text(f'#!/bin/sh\necho "$1" > {opened}\n', encoding="utf-8")
+    seer.chmod(0o755)
+    home.environ["BROWSER"] = str(seer)
+    done = home.ctl("show", "--report", str(file), "--open")
+    assert (done.returncode, done.stdout) == (0, f"{file}\n")
+    poll(opened.exists)
+    assert poll(lambda: opened.read_text(encoding="utf-8")) == f"{file.as_uri()}\n"
+    assert home.ctl("show", "--report", "-").stdout == written
+    assert home.ctl("show", "--json", "--report", str(file)).returncode == 2
     assert home.ctl("show", "no-such-run", "--report", str(file)).returncode == 11
     assert file.read_text(encoding="utf-8") == written
 

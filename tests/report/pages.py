@@ -19,7 +19,7 @@ def trials(document: dict[str, Any]) -> list[dict[str, Any]]:
     spent = dict.fromkeys(("pause_ms", "prewarm_ms", "load_ms", "warm_ms", "measure_ms", "stop_ms"))
     common = {
         "started_at": document["started_at"],
-        "ended_at": document["ended_at"] or document["started_at"],
+        "ended_at": document["ended_at"] or "2026-11-24T20:55:00.000Z",
         "spent": {**spent, "prewarm_ms": 4.0, "load_ms": 310.0, "stop_ms": 12.5},
         "load_ms": 320.0,
         "peak_rss_bytes": 2**30,
@@ -48,9 +48,24 @@ def pages() -> dict[str, str]:
     documents = {name: stored(name) for name in names()}
     made = {name: render(document, trials(document)) for name, document in documents.items()}
     made["ok, of a version that kept no times"] = render(documents["v1-ok"], [])
+    made["running, with cells"] = render(running(), trials(running()))
     made["hostile"] = render(hostile(), trials(hostile()))
     made["long"] = render(long(), trials(long()))
     return made
+
+
+def running() -> dict[str, Any]:
+    """A run that has measured cells, one of them failed, and goes on."""
+    document = stored("v1-ok")
+    document["stage2"][1] |= {"fits": False, "reason": "1 of 3 requests failed: HTTP 500"}
+    return {
+        **document,
+        "state": "running",
+        "exit_reason": "interrupted",
+        "ended_at": None,
+        "recommendation": None,
+        "recipe_hash": None,
+    }
 
 
 def hostile() -> dict[str, Any]:

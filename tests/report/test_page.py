@@ -96,6 +96,24 @@ def test_candidates_stand_in_their_order_with_their_reasons() -> None:
     assert "HTTP 500: no such luck" in page.words("p")
 
 
+def test_a_run_that_goes_on_shows_what_it_has_so_far() -> None:
+    page = Reader(PAGES["running, with cells"])
+    assert page.words("h1") == ["Still running"]
+    assert len(page.all("svg")) == 3
+    assert page.words("text").count("failed") == 2
+    assert "1 of 3 requests failed: HTTP 500" in page.words("li")
+
+
+def test_moments_without_a_zone_draw_no_timeline() -> None:
+    document = stored("v1-ok")
+    entries = [
+        {**trial, "started_at": "", "ended_at": "2026-01-01 00:00:00"} for trial in trials(document)
+    ]
+    assert "Where the time went" in render(document, entries)
+    document["started_at"] = "2026-01-01 00:00:00"
+    assert "Where the time went" not in render(document, entries)
+
+
 @pytest.mark.parametrize(
     ("name", "headline"),
     [
