@@ -7,6 +7,9 @@ from typing import Any
 
 from autotuned.core.model import WeightsFormat
 from autotuned.core.request import Plan
+from autotuned.weights.cache import hub_cache
+from autotuned.weights.choice import disk_free
+from autotuned.weights.outlook import outlook
 from autotuned.weights.prewarm import Prewarmer
 
 
@@ -19,8 +22,9 @@ async def weights_ahead(
     first candidate that is feasible.
     """
     models = [candidate.model for candidate in planned.candidates]
-    looks = await prewarmer.outlook(models, form, memory_bytes)
-    fetch, rate = sum(look.fetch_bytes or 0 for look in looks), prewarmer.ledger.rate
+    environ, ledger = prewarmer.environ, prewarmer.ledger
+    looks = await outlook(models, form, environ, ledger, memory_bytes)
+    fetch, rate = sum(look.fetch_bytes or 0 for look in looks), ledger.rate
     return {
         "candidates": [
             {
@@ -37,5 +41,5 @@ async def weights_ahead(
         "fetch_bytes": fetch,
         "fetch_rate": rate,
         "fetch_s": None if rate is None else round(fetch / rate, 1),
-        "disk_free_bytes": await asyncio.to_thread(prewarmer.disk_free),
+        "disk_free_bytes": await asyncio.to_thread(disk_free, hub_cache(environ)),
     }

@@ -8,21 +8,16 @@ two classes: transient (the next candidate may do) and integrity (weights are no
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, WeightsFormat
-from autotuned.weights import cache, integrity, wanted
-from autotuned.weights.cache import Found, NotHere, Weights, damaged, transient
+from autotuned.weights import cache, choice, integrity
+from autotuned.weights.cache import Found, Weights, damaged, transient
 from autotuned.weights.hub import (
-    IMPATIENT,
     HubFault,
     HubSession,
     Listing,
@@ -32,28 +27,12 @@ from autotuned.weights.hub import (
 )
 from autotuned.weights.ledger import Ledger
 
-HEADROOM_BYTES = 2 * 2**30
-"""Must stay free on the cache's disk after a download."""
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0
 """Progress is told when half a percent more is there and a second has passed, or after ten seconds."""
 RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
-LISTING_S = 20.0
-"""A look at all candidates' sizes may take this long."""
-
 Report = Callable[..., Any]
 """Called with `activity` (`fetch` or `check`), `bytes`, `total` and `rate` (bytes a second)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What prewarming a model would mean. Bytes are None where nobody could say; `reason`: why it would fail."""
-
-    model: str
-    cached: bool
-    weights_bytes: int | None = None
-    fetch_bytes: int | None = None
-    reason: str | None = None
 
 
 class Prewarmer:
@@ -62,7 +41,7 @@ class Prewarmer:
     def __init__(
         self, environ: Mapping[str, str], ledger: Ledger, patience: Patience | None = None
     ) -> None:
-        self._environ, self.ledger = environ, ledger
+        self.environ, self.ledger = environ, ledger
         self._patience = patience or Patience()
 
     async def prewarm(
@@ -103,26 +82,6 @@ class Prewarmer:
 
         return prewarm
 
-    def disk_free(self) -> int:
-        """Free bytes on the cache's disk. Raises OSError."""
-        return disk_free(cache.hub_cache(self._environ))
-
-    async def outlook(
-        self, models: Sequence[str], form: WeightsFormat, memory_bytes: int | None
-    ) -> list[Outlook]:
-        """What prewarming each would mean; asks the hub for sizes where it may, and changes nothing."""
-        found = [await asyncio.to_thread(self._look, model, form) for model in models]
-        absent = [look.model for look in found if not look.cached and not is_path(look.model)]
-        remote: dict[str, Outlook] = {}
-        if absent and not is_offline(self._environ):
-            try:
-                async with asyncio.timeout(LISTING_S), self._session(IMPATIENT) as session:
-                    for model in absent:
-                        remote[model] = await self._look_remotely(session, model, form)
-            except TimeoutError:
-                pass
-        return [self._judged(remote.get(look.model, look), memory_bytes) for look in found]
-
     # --- what is here ------------------------------------------------------------------------------
 
     async def _prewarm(
@@ -134,7 +93,7 @@ class Prewarmer:
         *,
         verify: bool,
     ) -> Weights | Failure:
-        found = await asyncio.to_thread(cache.locate, model, form, self._environ)
+        found = await asyncio.to_thread(cache.locate, model, form, self.environ)
         if isinstance(found, Failure):
             return found
         lacking: integrity.Lacking | None = None
@@ -148,11 +107,13 @@ class Prewarmer:
                     raise
                 lacking = error
         absent = str(lacking) if isinstance(found, Found) else found.reason
-        if is_offline(self._environ):
+        if is_offline(self.environ):
             if lacking is not None:
                 raise lacking
             return transient(f"{model}: {absent}, and HF_HUB_OFFLINE is set")
-        async with self._session(self._patience) as session:
+        async with HubSession(
+            self.environ, cache.hub_cache(self.environ), self._patience
+        ) as session:
             try:
                 listing = await session.listing(cache.repository(model, form)[0])
             except HubFault as fault:
@@ -217,113 +178,37 @@ class Prewarmer:
         report: Report,
         memory_bytes: int | None,
     ) -> Weights | Failure:
-        small, weights = _chosen(listing, model, form)
+        small, weights = choice.chosen(listing, model, form)
         if not weights:
             kind = "*.safetensors" if form == "mlx" else "such .gguf file"
             return transient(f"{model}: the repository has no {kind}")
         unfit = _unfit(listing.bytes_of(weights), memory_bytes)
         if unfit is not None:
             return unfit
-        room = await asyncio.to_thread(self._no_room_for, listing, [*small, *weights])
+        root = cache.hub_cache(self.environ)
+        room = await asyncio.to_thread(choice.no_room_for, root, listing, [*small, *weights])
         if room is not None:
             return transient(f"{model}: {room}")
         tell = _Teller(report, "fetch", listing.bytes_of([*small, *weights]))
-        began, first = time.monotonic(), self._here(listing, [*small, *weights])
+        missing = await asyncio.to_thread(choice.missing_bytes, root, listing, [*small, *weights])
+        began = time.monotonic()
         await session.fetch(listing, small, tell)
-        folder = self._root(listing) / "snapshots" / listing.commit
+        folder = choice.repository_folder(root, listing) / "snapshots" / listing.commit
         if form == "mlx":
-            weights = _named_by_index(folder, listing, weights)
+            weights = choice.named_by_index(folder, listing, weights)
         tell.base = listing.bytes_of(small)
         await session.fetch(listing, weights, tell)
         tell(listing.bytes_of(weights), now=True)
-        self._measure(tell.total - first, time.monotonic() - began)
+        self._measure(missing, time.monotonic() - began)
         names = tuple(folder / name for name in weights)
         found = cache.in_folder(folder) if form == "mlx" else Found(names[0], names)
         checked = await self._checked(found, form, report, memory_bytes, verify=True, hashes=False)
         await session.settle(listing)
         return checked
 
-    def _no_room_for(self, listing: Listing, names: Sequence[str]) -> str | None:
-        """Why these files do not fit on the cache's disk. Raises OSError."""
-        missing = listing.bytes_of(names) - self._here(listing, names)
-        folder, free = cache.hub_cache(self._environ), self.disk_free()
-        if free >= missing + HEADROOM_BYTES:
-            return None
-        need = f"{missing / 2**30:.1f} GB to fetch and {HEADROOM_BYTES / 2**30:.0f} GB to spare"
-        return f"disk full: {need}, {free / 2**30:.1f} GB free at {folder}"
-
-    def _here(self, listing: Listing, names: Sequence[str]) -> int:
-        """Bytes of these files that are in the cache already, partial ones too."""
-        root, total = self._root(listing), 0
-        for name in names:
-            file = listing.files[name]
-            blob = root / "blobs" / (file.sha256 or file.git_sha1 or "-")
-            pointer = root / "snapshots" / listing.commit / name
-            for path in (pointer, blob, blob.with_name(f"{blob.name}.autotuned.incomplete")):
-                if path.is_file():
-                    total += min(path.stat().st_size, file.size or 0)
-                    break
-        return total
-
     def _measure(self, fetched: int, seconds: float) -> None:
         if fetched >= RATE_FROM_BYTES and seconds > 0:
             self.ledger.rate = fetched / seconds
-
-    def _root(self, listing: Listing) -> Path:
-        return cache.hub_cache(self._environ) / f"models--{listing.repo.replace('/', '--')}"
-
-    @asynccontextmanager
-    async def _session(self, patience: Patience) -> AsyncIterator[HubSession]:
-        async with HubSession(self._environ, cache.hub_cache(self._environ), patience) as session:
-            yield session
-
-    # --- only looking ----------------------------------------------------------------------------------
-
-    def _look(self, model: str, form: WeightsFormat) -> Outlook:
-        try:
-            found = cache.locate(model, form, self._environ)
-            if isinstance(found, Failure):
-                return Outlook(model, cached=False, reason=found.reason)
-            if isinstance(found, NotHere):
-                return Outlook(model, cached=False, reason=transient(found.reason).reason)
-            weights = self.ledger.known(found.path, found.files) or cache.inspect(found, form)
-        except integrity.Lacking as lacking:
-            made = damaged if is_path(model) else transient
-            return Outlook(model, cached=False, reason=made(str(lacking)).reason)
-        except integrity.Defect as defect:
-            return Outlook(model, cached=True, reason=damaged(str(defect)).reason)
-        except OSError as error:
-            return Outlook(model, cached=False, reason=transient(str(error)).reason)
-        return Outlook(model, cached=True, weights_bytes=weights.weights_bytes, fetch_bytes=0)
-
-    async def _look_remotely(self, session: HubSession, model: str, form: WeightsFormat) -> Outlook:
-        try:
-            listing = await session.listing(cache.repository(model, form)[0])
-            small, weights = _chosen(listing, model, form)
-        except HubFault as fault:
-            return Outlook(model, cached=False, reason=transient(fault.reason).reason)
-        except integrity.Defect as defect:
-            return Outlook(model, cached=False, reason=damaged(str(defect)).reason)
-        if not weights:
-            return Outlook(
-                model, cached=False, reason=transient("the repository has no such weights").reason
-            )
-        names = [*small, *weights]
-        missing = listing.bytes_of(names) - self._here(listing, names)
-        room = self._no_room_for(listing, names)
-        return Outlook(
-            model,
-            cached=False,
-            weights_bytes=listing.bytes_of(weights),
-            fetch_bytes=missing,
-            reason=room and transient(room).reason,
-        )
-
-    def _judged(self, look: Outlook, memory_bytes: int | None) -> Outlook:
-        unfit = None if look.weights_bytes is None else _unfit(look.weights_bytes, memory_bytes)
-        if unfit is None:
-            return look
-        return Outlook(look.model, look.cached, look.weights_bytes, 0, unfit.reason)
 
 
 class _Teller:
@@ -344,51 +229,5 @@ class _Teller:
             self._report(activity=self._activity, bytes=done, total=self.total, rate=round(rate))
 
 
-def disk_free(folder: Path) -> int:
-    """Free bytes on the disk of `folder`, which may not exist yet. Raises OSError."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def _unfit(weights_bytes: int, memory_bytes: int | None) -> Failure | None:
     return None if memory_bytes is None else cache.fits_in_memory(weights_bytes, memory_bytes)
-
-
-def _chosen(listing: Listing, model: str, form: WeightsFormat) -> tuple[list[str], list[str]]:
-    """The small files and the weight files of `model`. Raises Defect where a file is lacking that must be there."""
-    names = list(listing.files)
-    if form == "gguf":
-        weights = wanted.gguf(names, cache.repository(model, form)[1])
-        _require_parts(weights)
-        return [], weights
-    small, weights = wanted.mlx_small(names), wanted.mlx_weights(names)
-    if weights and "config.json" not in small:
-        message = "no config.json in the repository"
-        raise integrity.Defect(message)
-    if weights and not any(name in small for name in integrity.TOKENIZERS):
-        message = "no tokenizer in the repository"
-        raise integrity.Defect(message)
-    if wanted.INDEX not in small:
-        _require_parts(weights)
-    return small, weights
-
-
-def _require_parts(weights: Sequence[str]) -> None:
-    absent = wanted.missing_parts(weights)
-    if absent:
-        message = f"shards are absent from the repository: {', '.join(absent[:3])}"
-        raise integrity.Defect(message)
-
-
-def _named_by_index(folder: Path, listing: Listing, weights: list[str]) -> list[str]:
-    """The weight files that the index names; all where there is none. Raises Defect for one that the hub lacks."""
-    index = folder / wanted.INDEX
-    if not index.is_file():
-        return weights
-    names = integrity.shards(index)
-    absent = [name for name in names if name not in listing.files]
-    if absent:
-        message = f"{wanted.INDEX} names shards that are absent from the repository: {', '.join(absent[:3])}"
-        raise integrity.Defect(message)
-    return names

@@ -15,6 +15,7 @@ from autotuned.core.model import Failure, FailureKind, WeightsFormat
 from autotuned.weights.cache import Weights, hub_cache
 from autotuned.weights.hub import Patience
 from autotuned.weights.ledger import Ledger
+from autotuned.weights.outlook import outlook
 from autotuned.weights.prewarm import Prewarmer
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import poll
@@ -315,12 +316,14 @@ async def test_fr_d_no_name_resolution_is_transient(environ: dict[str, str]) -> 
 
 
 async def test_fr_d_the_outlook_says_what_would_be_fetched_and_fetches_nothing(
-    hub: FakeHub, environ: dict[str, str]
+    hub: FakeHub, environ: dict[str, str], tmp_path: Path
 ) -> None:
     small, large = model_files()
     hub.add(MODEL, small, large=large)
     hub.add("acme/huge", small, large=large, declared={"model-x.safetensors": 10**13})
-    looks = await prewarmer(environ).outlook([MODEL, "acme/huge", "acme/none"], "mlx", 2**33)
+    ledger = Ledger(tmp_path / "weights.json")
+    models = [MODEL, "acme/huge", "acme/none"]
+    looks = await outlook(models, "mlx", environ, ledger, 2**33)
     assert [look.cached for look in looks] == [False] * 3
     wanted = sum(map(len, large.values())) + len(small["config.json"])
     assert (looks[0].fetch_bytes, looks[0].reason) == (wanted, None)
@@ -331,7 +334,7 @@ async def test_fr_d_the_outlook_says_what_would_be_fetched_and_fetches_nothing(
     assert "no such repository" in (looks[2].reason or "")
     assert all("/resolve/" not in asked for asked in hub.asked)
     await prewarm(environ)
-    assert (await prewarmer(environ).outlook([MODEL], "mlx", None))[0].fetch_bytes == 0
+    assert (await outlook([MODEL], "mlx", environ, ledger, None))[0].fetch_bytes == 0
 
 
 def helpers(environ: dict[str, str]) -> list[psutil.Process]:
