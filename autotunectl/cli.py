@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, str] = {
     "runs": "results",
     "compare": "compare",
     "check-stale": "stale",
+    "models": "weights",
+    "pull": "weights",
     "doctor": "doctor",
     "logs": "logs",
     "bugreport": "doctor",

@@ -45,14 +45,25 @@ def follow(again: Callable[[], Client], run_id: str) -> str:
 
 
 def _plain(again: Callable[[], Client], run_id: str) -> str:
+    shown: dict[str, int] = {}
     with again() as client:
         for event in client.events(run_id=run_id, since=0):
             line = render.event(event)
-            if line is not None:
+            if line is not None and _worth_a_line(event, shown):
                 print(line, file=sys.stderr, flush=True)
             if event["type"] == "run.finished":
                 return str(event["exit_reason"])
     raise AssertionError  # events end with an exception only
+
+
+def _worth_a_line(event: Mapping[str, Any], shown: dict[str, int]) -> bool:
+    """Of a download's progress one line each ten percent; `shown` remembers them by model."""
+    if event["type"] != "prewarm.progress":
+        return True
+    tenth: int = 10 * event["bytes"] // max(1, event["total"])
+    new = shown.get(event["model"]) != tenth
+    shown[event["model"]] = tenth
+    return new
 
 
 def _live(again: Callable[[], Client], run_id: str) -> str:

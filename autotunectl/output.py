@@ -66,7 +66,9 @@ def _flag(field: str) -> str:
 def hint(error: CallError, command: str | None) -> str | None:
     """What to do about a refusal of `command`, where one command says it."""
     hints = {
-        wire.BUSY: "autotunectl watch, or autotunectl cancel",
+        wire.BUSY: "autotunectl pull --cancel"
+        if error.data.get("pull_id")
+        else "autotunectl watch, or autotunectl cancel",
         wire.INVALID_PARAMS: f"autotunectl {command or 'start'} --help",
         wire.NOT_FOUND: "autotunectl runs",
         wire.RESTORE_OUTSTANDING: "autotunectl provider restore",

@@ -47,6 +47,17 @@ def size(count: Any) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
+def transfer(document: Mapping[str, Any] | None) -> str | None:
+    """`fetching 1.2 GB of 4.0 GB (30%), 54.0 MB/s, 0:53 left`; None where nothing is known yet."""
+    if not document:
+        return None
+    done, total, rate = document["bytes"], document["total"], document["rate"]
+    doing = "fetching" if document["activity"] == "fetch" else "checking"
+    share = f" ({done / total:.0%})" if total else ""
+    left = f", {duration((total - done) / rate)} left" if rate else ""
+    return f"{doing} {size(done)} of {size(total)}{share}, {size(rate)}/s{left}"
+
+
 def knobs(document: Mapping[str, Any]) -> str:
     """Knobs under either of their names, as flags."""
     batch = document.get("max_concurrency_override", document.get("max_batch"))
@@ -182,6 +193,9 @@ def doing(run: Mapping[str, Any]) -> str:
     if progress.get("stage") == 2:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
     model = short(candidate.get("model") or "-")
+    moving = transfer(progress.get("prewarm"))
+    if moving is not None:
+        return f"{where}, {model}, {moving}"
     return f"{where}, {model}, replicate {replicate.get('index', 0)} of {replicate.get('total', 0)}"
 
 
@@ -214,38 +228,6 @@ def columns(table: Table) -> str:
     )
 
 
-def plan(document: Mapping[str, Any]) -> str:
-    """What a dry run says."""
-    lines = [
-        f"PLAN for {document['provider']} {document['binary_version']} ({shlex.join(document['binary'])})",
-        "",
-        "candidates",
-    ]
-    for entry in document["candidates"]:
-        size = "" if entry["size_b"] is None else f" ({entry['size_b']:g}B)"
-        state = (
-            entry["reason"]
-            if not entry["cached"]
-            else f"ready, {entry['weights_bytes'] / 2**30:.1f} GB on this disk"
-        )
-        lines.append(f"  {entry['rank']}. {entry['model']}{size}: {state}")
-    lines += [
-        "",
-        "cells",
-        *(f"  {index}. {knobs(cell)}" for index, cell in enumerate(document["cells"], start=1)),
-        "",
-    ]
-    lines.append(f"in the way     {', '.join(document['conflicts']) or 'nothing'}")
-    lines.append(f"disk free      {document['disk_free_bytes'] / 2**30:.1f} GB")
-    known = (
-        "unknown before a first good run"
-        if document["estimate_s"] is None
-        else duration(document["estimate_s"])
-    )
-    lines.append(f"time estimate  {known}, at most {duration(document['max_duration_s'])}")
-    return "\n".join(lines)
-
-
 def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
     """One plain line for an event; None for what is too small to tell."""
     kind = document["type"]
@@ -255,6 +237,8 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return f"run {document['run_id']}: {_count(candidates, 'candidate')}, {_count(cells, 'cell')}"
         case "phase":
             return f"phase: {document['phase']}"
+        case "prewarm.progress":
+            return f"{short(document['model'])}: {transfer(document)}"
         case "prewarm.done" if document.get("fetched_bytes"):
             return f"fetched {short(document['model'])}: {size(document['fetched_bytes'])}"
         case "provider.starting":

@@ -103,11 +103,22 @@ SEARCH_OPTIONS = [
         default=None,
         help="Wait before each cell until the machine has cooled down.  [default: off]",
     ),
+    click.option(
+        "--static-fit-check/--no-static-fit-check",
+        default=None,
+        help="Fetch no weights that are larger than the memory.  [default: on]",
+    ),
     click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server."),
 ]
 """What is searched, and how."""
 
 START_OPTIONS = [
+    click.option(
+        "--verify",
+        is_flag=True,
+        default=None,
+        help="Read all weights again, whatever was checked before.",
+    ),
     click.option(
         "--resume",
         metavar="[RUN]",

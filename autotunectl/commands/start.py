@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render
+from autotunectl import render_plan
 from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client
 from autotunectl.output import as_text, make_live, present, warn
@@ -69,7 +69,7 @@ def start(
         if dry_run:
             found = client.call("start", dry_run=True, **params)["plan"]
             warn(found["warnings"])
-            click.echo(as_text(found) if as_json else render.plan(found))
+            click.echo(as_text(found) if as_json else render_plan.plan(found))
             return
         wait = wait or comparing
         if wait:

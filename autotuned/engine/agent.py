@@ -28,6 +28,7 @@ from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.preview import weights_ahead
+from autotuned.engine.pulls import Pulls
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.resume import take_up
 from autotuned.engine.runner import Runner
@@ -98,6 +99,9 @@ class Agent:
         self._prewarmer = Prewarmer(host.environ, ledger)
         self._active: Active | None = None
         self._stopping = False
+        self.pulls = Pulls(
+            self._prewarmer, events, host.machine, self._provider, active_run=self.active_run
+        )
 
     @property
     def _settings(self) -> Settings:
@@ -112,9 +116,8 @@ class Agent:
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
         the error's data), Busy, RestoreOutstanding or ShuttingDown.
         """
-        if self._stopping:
-            message = "the agent is shutting down"
-            raise ShuttingDown(message)
+        self._refuse_while_stopping()
+        self.pulls.refuse_while_active()
         if self._active is not None:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
@@ -127,6 +130,16 @@ class Agent:
             self._release(active)
             raise
 
+    def pull(self, model: str, **wishes: Any) -> dict[str, Any]:
+        """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
+        self._refuse_while_stopping()
+        return self.pulls.start(model, **wishes)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            message = "the agent is shutting down"
+            raise ShuttingDown(message)
+
     def _refuse_while_owed(self) -> None:
         owed = self._live.public()
         if owed is not None:
@@ -135,6 +148,9 @@ class Agent:
                 f"({owed['reason'] or owed['state']}): autotunectl provider restore"
             )
             raise RestoreOutstanding(message, lease=owed)
+
+    def _provider(self, kind: str | None) -> Provider:
+        return self._host.choose(kind or self._settings.provider.kind)
 
     async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
@@ -203,7 +219,7 @@ class Agent:
 
         Raises ConfigError or ProviderMissing.
         """
-        provider = self._host.choose(request.provider or self._settings.provider.kind)
+        provider = self._provider(request.provider)
         binary = await provider.locate()
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
         answer = self._settings.provider.max_tokens
@@ -367,6 +383,7 @@ class Agent:
     async def close(self) -> None:
         """Cancel the active run and see it through to its end; take no new one."""
         self._stopping = True
+        await self.pulls.close()
         active = self._active
         if active is None:
             return

@@ -30,6 +30,7 @@ class Progress:
     knobs: Knobs | None = None
     replicate: int = 0
     replicates: int = 0
+    prewarm: Mapping[str, Any] | None = None
     cells_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -54,6 +55,7 @@ class Progress:
             },
             "cell": {"index": self.cell, "total": cells, "knobs": _knobs(self.knobs)},
             "replicate": {"index": self.replicate, "total": self.replicates},
+            "prewarm": self.prewarm,
             "fraction": round(self._fraction(), 4),
             "elapsed_s": round(self.elapsed_s, 1),
             "eta_s": self._eta_s(),

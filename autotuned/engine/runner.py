@@ -29,6 +29,7 @@ from autotuned.store.database import Database
 BUDGET_WARNING = 0.9
 HEARTBEAT_S = 5.0
 """Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
+PREWARM_FIELDS = ("activity", "bytes", "total", "rate")
 CUT = {
     Halt.CANCELLED: (FailureKind.INTERRUPTED, "interrupted"),
     Halt.BUDGET: (FailureKind.BUDGET, "budget exhausted"),
@@ -198,13 +199,18 @@ class Runner:
     def enter(self, phase: str) -> None:
         """Move to a phase (5-rpc) and say so, once."""
         if phase != self.progress.phase:
-            self.progress.phase = phase
+            self.progress.phase, self.progress.prewarm = phase, None
             self._publish("phase", phase=phase)
 
     def observe(self, kind: str, **fields: Any) -> None:
-        """Publish what a trial reports, and keep the count of replicates."""
+        """Publish what a trial reports, and keep the count of replicates and of bytes."""
         if kind == "replicate":
             self.progress.replicate = fields["index"]
+        elif kind == "prewarm.progress":
+            self.enter("prewarming")
+            self.progress.prewarm = {name: fields[name] for name in PREWARM_FIELDS}
+        elif kind == "prewarm.done":
+            self.enter("selecting" if fields["stage"] == STAGE_SELECTION else "climbing")
         self._publish(kind, **fields)
 
     def _publish(self, kind: str, **fields: Any) -> None:

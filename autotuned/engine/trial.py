@@ -53,6 +53,7 @@ class TrialRun:
         self._gauge = Gauge(bench.machine, guard=bench.settings.memory_guard)
         self._spent = Spent()
         self._child: Child | None = None
+        self._fetched = 0
 
     async def run(self) -> Trial | Void:
         """Evaluate to the end; the candidate is gone and its port free when this returns or raises."""
@@ -105,7 +106,8 @@ class TrialRun:
             weights = await self._bench.prewarm(self._asked.model, self._report_prewarm)
         if isinstance(weights, Failure):
             return weights
-        self._bench.publish("prewarm.done", **self._asked.named(), bytes=weights.weights_bytes)
+        done = {"bytes": weights.weights_bytes, "fetched_bytes": self._fetched}
+        self._bench.publish("prewarm.done", **self._asked.named(), **done)
         holder = await asyncio.to_thread(self._bench.ports.holder, self._bench.port)
         if holder is not None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
@@ -117,6 +119,8 @@ class TrialRun:
         return found or self._bench.vigil.slept()
 
     def _report_prewarm(self, **progress: Any) -> None:
+        if progress["activity"] == "fetch":
+            self._fetched = progress["bytes"]
         self._bench.publish("prewarm.progress", **self._asked.named(), **progress)
 
     async def _cooled_down(self) -> None:

@@ -18,6 +18,7 @@ from autotuned.rpc.methods import (
     schedule,
     service,
     stale,
+    weights,
 )
 from autotuned.rpc.methods.pieces import Pieces
 
@@ -37,6 +38,7 @@ def table(pieces: Pieces) -> list[Method]:
         events,
         provider,
         service,
+        weights,
     )
     methods = [method for module in modules for method in module.methods(pieces)]
     return discover.with_itself(methods)

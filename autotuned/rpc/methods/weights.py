@@ -1,0 +1,107 @@
+"""`models` and `pull`: what is in the cache of weights, and bringing one model into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from autotuned import wire
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method, Params
+from autotuned.rpc.methods.pieces import Pieces
+
+
+class PullParams(Params):
+    """Which model; `verify` reads again what was checked before."""
+
+    model: str
+    provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
+    verify: bool = False
+    static_fit_check: bool = True
+
+
+class OnePullParams(Params):
+    """A pull; the one in progress, else the newest, where it is left out."""
+
+    pull_id: str | None = None
+
+
+class PullWaitParams(OnePullParams):
+    """Which pull to wait for, and how many seconds at most."""
+
+    timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class ModelDocument(BaseModel):
+    """One model of the cache. `size_b`: parameters in billions, by its name."""
+
+    model: str
+    format: Literal["mlx", "gguf"]
+    size_b: float | None
+    weights_bytes: int
+    complete: bool
+    reason: str | None
+    fits: bool
+    checked_at: str | None
+
+
+class ModelsDocument(BaseModel):
+    """The cache of weights."""
+
+    cache: str
+    disk_free_bytes: int
+    memory_bytes: int
+    models: list[ModelDocument]
+
+
+class ProgressDocument(BaseModel):
+    """`rate` in bytes a second."""
+
+    activity: Literal["fetch", "check"]
+    bytes: int
+    total: int
+    rate: int
+
+
+class PullDocument(BaseModel):
+    """A pull. `outcome` is null while it goes on."""
+
+    pull_id: str
+    model: str
+    state: Literal["running", "finished"]
+    outcome: (
+        Literal["ok", "transient", "integrity", "static", "interrupted", "internal_error"] | None
+    )
+    reason: str | None
+    path: str | None
+    weights_bytes: int | None
+    progress: ProgressDocument | None
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """Everything about weights outside of a run."""
+    pulls = pieces.agent.pulls
+
+    async def models(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return await pulls.models()
+
+    async def pull(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return pieces.agent.pull(**params)
+
+    async def wait(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await pulls.wait(params["pull_id"], params["timeout_s"])
+
+    async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await pulls.cancel(params["pull_id"])
+
+    begin, unknown = (wire.BUSY, wire.SHUTTING_DOWN), (wire.NOT_FOUND,)
+    starts = "bring a model's weights into the cache; joins a pull of the same model"
+    waits = "a pull once it has ended, or as it is after timeout_s"
+    return [
+        Method("models", "what is in the cache of weights", models, result=ModelsDocument),
+        Method("pull", starts, pull, PullParams, PullDocument, begin),
+        Method("pull.wait", waits, wait, PullWaitParams, PullDocument, unknown),
+        Method("pull.cancel", "end a pull", cancel, OnePullParams, PullDocument, unknown),
+    ]
