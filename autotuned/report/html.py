@@ -31,8 +31,15 @@ OUTCOMES = {
 }
 
 
-def render(document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a result document (FR-F.2), finished or not, and the trials of its run, oldest first."""
+def render(
+    document: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    phases: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page of a result document (FR-F.2), finished or not, and the trials of its run, oldest first.
+
+    `phases` are the phases (5-rpc) that the run entered and when, as far as they are known.
+    """
     varying = cells.varying_knobs(document["stage2"])
     title = f"{_headline(document)} \N{MIDDLE DOT} autotuned"
     head = tag(
@@ -59,7 +66,7 @@ def render(document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> 
             _doubts(document),
             _ladder(document, trials),
             cells.section(document, varying),
-            timeline.section(document, trials, varying),
+            timeline.section(document, trials, phases, varying),
             _circumstances(document),
         ),
         "\n",

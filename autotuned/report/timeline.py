@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -25,8 +26,18 @@ LEAST_MS = 0.5
 """A part that never took longer is not worth a word."""
 
 
+ASIDE = {
+    "draining": ("drain", "stopping the live server", "the live server stops"),
+    "restoring": ("restore", "bringing the live server back", "the live server comes back"),
+}
+"""Phases of a run with a drain: their name on the page, what they are, and what the chart calls them."""
+
+
 def section(
-    document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], varying: Mapping[str, bool]
+    document: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    phases: Sequence[tuple[str, str]],
+    varying: Mapping[str, bool],
 ) -> Markup:
     """The timeline of a run that tried something; nothing where no times are known."""
     began = _moment(document["started_at"])
@@ -37,12 +48,22 @@ def section(
     whole = (max(known) - began).total_seconds() * 1000
     if whole <= 0:
         return NOTHING
-    rows = [_row(trial, began, varying) for trial in trials]
+    aside = _aside(phases, began)
+    rows = [
+        *(bar for phase, bar in aside if phase == "draining"),
+        *(_row(trial, began, varying) for trial in trials),
+        *(bar for phase, bar in aside if phase == "restoring"),
+    ]
     spent = [_spent(trial) for trial in trials]
-    sums = {name: sum(parts.get(name) or 0.0 for parts in spent) for name in PARTS}
+    sums = {
+        (kind, means): sum(parts.get(name) or 0.0 for parts in spent)
+        for name, (kind, means) in PARTS.items()
+    }
+    for phase, bar in aside:
+        sums[ASIDE[phase][:2]] = sum(part.length for part in bar.parts)
     rest = max(0.0, whole - sum(sums.values()))
     said = f"{span(whole)} in all: " + ", ".join(
-        f"{PARTS[name][0]} {span(value)}" for name, value in sums.items() if value >= LEAST_MS
+        f"{kind} {span(value)}" for (kind, _), value in sums.items() if value >= LEAST_MS
     )
     title = "Every trial on the time axis of the run"
     return tag(
@@ -50,7 +71,7 @@ def section(
         tag("h2", "Where the time went"),
         _legend(sums, rest, whole),
         tag("figure", bars("timeline", title, said, rows, whole, span)),
-        _table(trials, spent, varying),
+        _table(trials, spent, aside, varying),
     )
 
 
@@ -65,6 +86,22 @@ def _row(trial: Mapping[str, Any], began: datetime, varying: Mapping[str, bool])
             parts.append(Part(kind, max(0.0, at), length, f"{kind}: {span(length)}"))
             at += length
     return Bar(named(trial, varying), span(sum(value or 0.0 for value in spent.values())), parts)
+
+
+def _aside(phases: Sequence[tuple[str, str]], began: datetime) -> list[tuple[str, Bar]]:
+    """The bars of drain and restore; none for a run that drained nothing."""
+    if not any(phase == "draining" for phase, _ in phases):
+        return []
+    found = []
+    for (phase, entered), (_, left) in itertools.pairwise(phases):
+        start, end = _moment(entered), _moment(left)
+        if phase in ASIDE and start is not None and end is not None:
+            kind, _, label = ASIDE[phase]
+            at = max(0.0, (start - began).total_seconds() * 1000)
+            length = (end - start).total_seconds() * 1000
+            part = Part(kind, at, length, f"{kind}: {span(length)}")
+            found.append((phase, Bar(label, span(length), [part])))
+    return found
 
 
 def named(trial: Mapping[str, Any], varying: Mapping[str, bool]) -> str:
@@ -84,7 +121,7 @@ def _spent(trial: Mapping[str, Any]) -> dict[str, float | None]:
     return spent
 
 
-def _legend(sums: Mapping[str, float], rest: float, whole: float) -> Markup:
+def _legend(sums: Mapping[tuple[str, str], float], rest: float, whole: float) -> Markup:
     def entry(kind: str, value: float, means: str) -> Markup:
         return tag(
             "li",
@@ -96,13 +133,9 @@ def _legend(sums: Mapping[str, float], rest: float, whole: float) -> Markup:
         )
 
     entries = [
-        entry(kind, sums[name], means)
-        for name, (kind, means) in PARTS.items()
-        if sums[name] >= LEAST_MS
+        entry(kind, value, means) for (kind, means), value in sums.items() if value >= LEAST_MS
     ]
-    entries.append(
-        entry("other", rest, "checks, bookkeeping, and a live server's drain and restore")
-    )
+    entries.append(entry("other", rest, "checks before and between, and bookkeeping"))
     return tag("ul", lines(*entries), class_="legend")
 
 
@@ -114,6 +147,7 @@ def _part_of(value: float, whole: float) -> str:
 def _table(
     trials: Sequence[Mapping[str, Any]],
     spent: Sequence[Mapping[str, float | None]],
+    aside: Sequence[tuple[str, Bar]],
     varying: Mapping[str, bool],
 ) -> Markup:
     used = [name for name in PARTS if any((parts.get(name) or 0) >= LEAST_MS for parts in spent)]
@@ -125,8 +159,14 @@ def _table(
         ]
         for trial, parts in zip(trials, spent, strict=True)
     ]
+    before, after = (
+        [[bar.label, *(DASH for _ in used), bar.value] for phase, bar in aside if phase == wanted]
+        for wanted in ("draining", "restoring")
+    )
     heading = ["Trial", *(PARTS[name][0] for name in used), "in all"]
-    return table("The same as a table", heading, rows, numbers=range(1, len(heading)))
+    return table(
+        "The same as a table", heading, [*before, *rows, *after], numbers=range(1, len(heading))
+    )
 
 
 def _moment(value: Any) -> datetime | None:

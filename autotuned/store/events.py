@@ -46,6 +46,15 @@ def unfinished_runs(db: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
+def of_type(db: sqlite3.Connection, run_id: str, kind: str) -> list[Event]:
+    """The events of one type that are kept of a run, oldest first."""
+    query = "SELECT seq, ts_utc, fields_json FROM events WHERE run_id = ? AND type = ? ORDER BY seq"
+    return [
+        Event(number, ts, run_id, kind, json.loads(fields))
+        for number, ts, fields in db.execute(query, (run_id, kind))
+    ]
+
+
 def last_seq(db: sqlite3.Connection) -> int:
     """The highest sequence number ever kept, 0 when there is none."""
     return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])

@@ -15,6 +15,7 @@ from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
 from tests.support.documents import stored
 
 PAGES = pages()
+MEANT = ("prewarm", "load", "warm", "measure", "stop", "drain", "restore")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -104,6 +105,20 @@ def test_a_run_that_goes_on_shows_what_it_has_so_far() -> None:
     assert "1 of 3 requests failed: HTTP 500" in page.words("li")
 
 
+def test_the_live_servers_drain_and_restore_are_part_of_the_timeline_where_there_was_one() -> None:
+    document = stored("v1-ok")
+    moments = ["54:34.522", "54:34.600", "54:35.000", "54:36.500", "54:37.200"]
+    names = ["draining", "selecting", "climbing", "restoring", "finished"]
+    phases = [(name, f"2026-11-24T20:{at}Z") for name, at in zip(names, moments, strict=True)]
+    page = render(document, trials(document), phases)
+    assert "drain: 78 ms" in Reader(page).words("title")
+    assert "restore: 700 ms" in Reader(page).words("title")
+    assert page.index("the live server stops") < page.index("probe of big-32B")
+    assert {"the live server stops", "the live server comes back"} <= set(Reader(page).words("th"))
+    undisturbed = render(document, trials(document), phases[1:])
+    assert undisturbed == render(document, trials(document))
+
+
 def test_moments_without_a_zone_draw_no_timeline() -> None:
     document = stored("v1-ok")
     entries = [
@@ -151,7 +166,7 @@ def test_text_and_marks_stand_out_from_what_they_stand_on() -> None:
     assert len(palettes) == 3
     text = [(ink, on) for ink in ("ink", "muted", "accent", "bad") for on in ("paper", "card")]
     text += [("accent", "soft"), ("warn", "warn-soft")]
-    marks = [(kind, "trough") for kind in ("prewarm", "load", "warm", "measure", "stop")]
+    marks = [(kind, "trough") for kind in MEANT]
     marks += [("dot", "paper"), ("accent", "paper")]
     for palette in palettes:
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", palette))

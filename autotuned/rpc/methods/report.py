@@ -12,6 +12,7 @@ from autotuned.report.html import render
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
 from autotuned.rpc.methods.pieces import Pieces, RunParams
+from autotuned.store import events as kept
 
 HTML = {"type": "object", "properties": {"html": {"type": "string"}}, "required": ["html"]}
 
@@ -21,10 +22,13 @@ def methods(pieces: Pieces) -> list[Method]:
 
     async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         document = await pieces.agent.result(params["run_id"])
-        history = await pieces.records.history(document["run_id"])
+        run_id = document["run_id"]
+        history = await pieces.records.history(run_id)
+        entered = await pieces.records.database.ask(kept.of_type, run_id, "phase")
+        phases = [(str(event.fields["phase"]), event.ts) for event in entered]
         trials = [trial_document(trial) for trial in history]
         # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
-        return {"html": await asyncio.to_thread(render, document, trials)}
+        return {"html": await asyncio.to_thread(render, document, trials, phases)}
 
     summary = "a run, finished or not, as one self-contained HTML page"
     return [Method("report", summary, report, RunParams, HTML, (wire.NOT_FOUND,))]
