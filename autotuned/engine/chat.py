@@ -84,13 +84,24 @@ async def measure(
     content = json.dumps(request.body()).encode()
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     sent = clock()
+
+    async def trace(moment: str, _: Any) -> None:
+        """Connecting and preparing are ours: the request counts as sent once its last byte is handed over."""
+        nonlocal sent
+        if moment == "http11.send_request_body.complete":
+            sent = clock()
+
     loop = asyncio.get_running_loop()
     now = loop.time()
     gate_at, end_at = now + gate_ttft_ms / 1000, now + timeout_s
     try:
         async with asyncio.timeout_at(min(gate_at, end_at)) as deadline:
             async with client.stream(
-                "POST", request.url, content=content, headers=headers
+                "POST",
+                request.url,
+                content=content,
+                headers=headers,
+                extensions={"trace": trace},
             ) as response:
                 if response.status_code != 200:
                     return _failed(await _refusal(response))

@@ -89,8 +89,8 @@ async def test_thought_is_text_too(field: str) -> None:
 
 
 async def test_figures_come_from_the_stamps_of_the_bytes() -> None:
-    """By a clock of the test: sent at 0 s, text at 1 s and 3 s, usage and end at 4 s."""
-    moments = iter([0, 1, 3, 4, 5])
+    """By a clock of the test: prepared from -9 s on, sent at 0 s, text at 1 s and 3 s, usage and end at 4 s."""
+    moments = iter([-9, 0, 1, 3, 4, 5])
     found = await measured(
         sends(text("one"), text("two"), usage(9, prompt=500) + DONE),
         clock=lambda: next(moments) * 10**9,
@@ -241,7 +241,7 @@ async def test_after_the_first_token_only_the_time_out_counts() -> None:
 
 
 async def test_a_hidden_answer_later_than_the_gate_misses_it() -> None:
-    moments = iter([0, 1, 2, 3, 4])
+    moments = iter([-9, 0, 1, 2, 3, 4])
     found = await measured(
         sends(usage(9) + DONE), gate_ttft_ms=900, clock=lambda: next(moments) * 10**9
     )
