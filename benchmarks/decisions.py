@@ -126,7 +126,7 @@ def random_search(world: World, source: random.Random, budget: int) -> Choice:
 
 def tpe(world: World, source: random.Random, budget: int) -> Choice:
     """Optuna's TPE with the same number of requests."""
-    import optuna  # noqa: PLC0415 - an extra of this program alone
+    import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=source.randrange(2**31))

@@ -83,14 +83,7 @@ async def measure(
     answer = _Answer(stop_tokens)
     content = json.dumps(request.body()).encode()
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-    sent = clock()
-
-    async def trace(moment: str, _: Any) -> None:
-        """Connecting and preparing are ours: the request counts as sent once its last byte is handed over."""
-        nonlocal sent
-        if moment == "http11.send_request_body.complete":
-            sent = clock()
-
+    sent = _Sent(clock)
     loop = asyncio.get_running_loop()
     now = loop.time()
     gate_at, end_at = now + gate_ttft_ms / 1000, now + timeout_s
@@ -101,7 +94,7 @@ async def measure(
                 request.url,
                 content=content,
                 headers=headers,
-                extensions={"trace": trace},
+                extensions={"trace": sent},
             ) as response:
                 if response.status_code != 200:
                     return _failed(await _refusal(response))
@@ -122,7 +115,20 @@ async def measure(
         return _failed(f"timed out after {timeout_s:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, _BrokenStream) as error:
         return _failed(f"broken stream: {str(error) or type(error).__name__}")
-    return answer.replicate(sent, gate_ttft_ms)
+    return answer.replicate(sent.stamp, gate_ttft_ms)
+
+
+class _Sent:
+    """Stamps when a request is sent: preparing and connecting are ours, so it is when the last byte is handed over."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.stamp = clock()
+
+    async def __call__(self, moment: str, _: Any) -> None:
+        """httpcore's `trace` extension."""
+        if moment == "http11.send_request_body.complete":
+            self.stamp = self._clock()
 
 
 def _failed(reason: str) -> Replicate:
