@@ -34,6 +34,8 @@ def with_itself(methods: Sequence[Method]) -> list[Method]:
 
 def document(methods: Sequence[Method]) -> dict[str, Any]:
     """The whole interface, machine-readable (OpenRPC 1.3)."""
+    schemas: dict[str, Any] = {}
+    described = [_method(method, schemas) for method in methods]
     return {
         "openrpc": "1.3.2",
         "info": {
@@ -41,23 +43,23 @@ def document(methods: Sequence[Method]) -> dict[str, Any]:
             "version": __version__,
             "description": f"protocol {wire.PROTOCOL}",
         },
-        "methods": [_method(method) for method in methods],
+        "methods": described,
+        "components": {"schemas": schemas},
     }
 
 
-def _method(method: Method) -> dict[str, Any]:
-    schema = method.params.model_json_schema()
-    required = schema.get("required", [])
-    shared = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+def _method(method: Method, schemas: dict[str, Any]) -> dict[str, Any]:
+    params = _hoisted(method.params.model_json_schema(), schemas)
+    required = params.get("required", [])
     return {
         "name": method.name,
         "summary": method.summary,
         "paramStructure": "by-name",
         "params": [
-            {"name": name, "required": name in required, "schema": {**entry, **shared}}
-            for name, entry in schema.get("properties", {}).items()
+            {"name": name, "required": name in required, "schema": entry}
+            for name, entry in params.get("properties", {}).items()
         ],
-        "result": {"name": "result", "schema": _result(method)},
+        "result": {"name": "result", "schema": _hoisted(_opened(_result(method)), schemas)},
         "errors": [
             {"code": code, "message": ERRORS[code]}
             for code in (wire.INVALID_PARAMS, *method.errors)
@@ -71,3 +73,35 @@ def _result(method: Method) -> dict[str, Any]:
     if isinstance(method.result, type) and issubclass(method.result, BaseModel):
         return method.result.model_json_schema(mode="serialization")
     return dict(method.result)
+
+
+def _opened(part: Any) -> Any:
+    """An answer's schema without what forbids fields that a later agent adds."""
+    if isinstance(part, Mapping):
+        return {
+            key: _opened(value)
+            for key, value in part.items()
+            if (key, value) != ("additionalProperties", False)
+        }
+    return [_opened(value) for value in part] if isinstance(part, list) else part
+
+
+def _hoisted(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with what it defines moved to the document's own components, where its references then point."""
+    for name, inner in schema.pop("$defs", {}).items():
+        moved = _pointed(inner)
+        if schemas.setdefault(name, moved) != moved:
+            message = f"two models are called {name}"
+            raise ValueError(message)
+    pointed: dict[str, Any] = _pointed(schema)
+    return pointed
+
+
+def _pointed(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {key: _pointed(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_pointed(value) for value in part]
+    if isinstance(part, str) and part.startswith("#/$defs/"):
+        return part.replace("#/$defs/", "#/components/schemas/", 1)
+    return part

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import models_json_schema
 
 if TYPE_CHECKING:
     from autotuned.rpc.connection import Connection
@@ -31,3 +32,10 @@ class Method:
     result: type[BaseModel] | Mapping[str, Any] | None = None
     errors: tuple[int, ...] = ()
     validates_itself: bool = False
+
+
+def either(*documents: type[BaseModel]) -> Mapping[str, Any]:
+    """The JSON Schema of an answer that is one of these."""
+    _, shared = models_json_schema([(document, "serialization") for document in documents])
+    choices = [{"$ref": f"#/$defs/{document.__name__}"} for document in documents]
+    return {"anyOf": choices, "$defs": shared["$defs"]}

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
 from autotuned.rpc.methods.pieces import Pieces
@@ -24,6 +25,16 @@ def methods(pieces: Pieces) -> list[Method]:
         return {}
 
     return [
-        Method("version", "who answers, and where its files are", version),
-        Method("shutdown", "stop the agent gracefully, as SIGTERM does", shutdown),
+        Method(
+            "version",
+            "who answers, and where its files are",
+            version,
+            result=documents.VersionDocument,
+        ),
+        Method(
+            "shutdown",
+            "stop the agent gracefully, as SIGTERM does",
+            shutdown,
+            result=documents.Empty,
+        ),
     ]

@@ -10,6 +10,7 @@ from pydantic import Field
 from autotuned import wire
 from autotuned.engine.events import Subscription
 from autotuned.errors import NotFound
+from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.pieces import Pieces, RunParams
@@ -49,8 +50,10 @@ def methods(pieces: Pieces) -> list[Method]:
     follow, unknown = "events as notifications on this connection", (wire.NOT_FOUND,)
     end = "end a subscription of this connection"
     return [
-        Method("subscribe", follow, subscribe, SubscribeParams, errors=unknown),
-        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, errors=unknown),
+        Method(
+            "subscribe", follow, subscribe, SubscribeParams, documents.SubscribedDocument, unknown
+        ),
+        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, documents.Empty, unknown),
     ]
 
 

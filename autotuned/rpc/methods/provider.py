@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
 from autotuned.rpc.methods.pieces import Pieces
@@ -17,4 +18,5 @@ def methods(pieces: Pieces) -> list[Method]:
         restored = await pieces.live.restore_now()
         return {"restored": restored, "lease": pieces.live.public()}
 
-    return [Method("provider.restore", "try now to bring a drained provider back", restore)]
+    tries = "try now to bring a drained provider back"
+    return [Method("provider.restore", tries, restore, result=documents.RestoreDocument)]

@@ -14,8 +14,9 @@ from autotuned import wire
 from autotuned.core.recommendation import json_schema
 from autotuned.core.request import TuneRequest
 from autotuned.engine.records import summary, trial_document
+from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
+from autotuned.rpc.method import Method, Params, either
 from autotuned.rpc.methods.pieces import Pieces, RunParams
 
 
@@ -42,6 +43,10 @@ class WaitParams(RunParams):
     """Which run to wait for, and how many seconds at most."""
 
     timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+STARTED = either(documents.StartedDocument, documents.DryRunDocument)
+WAITED = either(documents.SummaryDocument, documents.TimedOutDocument)
 
 
 def methods(pieces: Pieces) -> list[Method]:
@@ -99,12 +104,14 @@ def methods(pieces: Pieces) -> list[Method]:
     begin = "validate, look for conflicts, begin a run"
     looks = "the agent and the active, else the latest, run"
     samples = "the trials of a run with all samples"
+    end, table = "ask a run to end; idempotent", "a table of runs, newest first"
+    waits = "a run's summary once it has ended, or after timeout_s that it goes on"
     return [
-        Method("start", begin, start, StartParams, errors=started, validates_itself=True),
-        Method("status", looks, status, RunParams, errors=unknown),
-        Method("cancel", "ask a run to end; idempotent", cancel, RunParams, errors=unknown),
+        Method("start", begin, start, StartParams, STARTED, started, validates_itself=True),
+        Method("status", looks, status, RunParams, documents.StatusDocument, unknown),
+        Method("cancel", end, cancel, RunParams, documents.CancelDocument, unknown),
         Method("result", "the public document of a run", result, RunParams, json_schema(), unknown),
-        Method("runs", "a table of runs, newest first", runs, RunsParams),
-        Method("trials", samples, trials, OneRunParams, errors=unknown),
-        Method("wait", "a run's summary once it has ended", wait, WaitParams, errors=unknown),
+        Method("runs", table, runs, RunsParams, documents.RunsDocument),
+        Method("trials", samples, trials, OneRunParams, documents.TrialsDocument, unknown),
+        Method("wait", waits, wait, WaitParams, WAITED, unknown),
     ]
