@@ -8,8 +8,11 @@ manager is spoken to.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ ANSWERS_S = 60.0
 DEAD_S = 4.0
 """A job without a process for so long has crashed at its start, and waits to crash again."""
 CANCELLED_S = 120.0
+RESTORE_S = 240.0
 
 
 class Refused(Exception):
@@ -84,7 +88,7 @@ def uninstall(service: Service, asked: Asked) -> dict[str, Any]:
     installed = service.path.is_symlink() or service.path.exists()
     loaded = service.loaded()
     if loaded is not None or installed:
-        _make_way(service, asked)
+        _make_way(service, asked, restore=True)
     service.path.unlink(missing_ok=True)
     if installed:
         service.forget()
@@ -95,8 +99,11 @@ def uninstall(service: Service, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _make_way(service: Service, asked: Asked) -> None:
-    """No run, no lease, no agent: neither the job's nor one that was started without it."""
+def _make_way(service: Service, asked: Asked, *, restore: bool = False) -> None:
+    """No run, no lease, no agent: neither the job's nor one that was started without it.
+
+    `restore`: a live provider that is owed its restore is brought back first, rather than refused.
+    """
     status = _status(asked.socket)
     run = (status or {}).get("run")
     if run is not None and run.get("state") == "running":
@@ -113,13 +120,49 @@ def _make_way(service: Service, asked: Asked) -> None:
         with Client(asked.socket) as client:
             client.call("cancel", run_id=run["run_id"])
             client.wait(run["run_id"], timeout_s=CANCELLED_S)
-    if ((_status(asked.socket) or {}).get("lease")) is not None:
-        message = "the live provider has been stopped and is still owed its restore"
-        raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+    _settle(asked, restore=restore)
     if service.unload():
         asked.say("the former job has been stopped")
     if daemonctl.stop(asked.socket):
         asked.say("the agent that ran without the job has been stopped")
+
+
+def _settle(asked: Asked, *, restore: bool) -> None:
+    """Nothing is owed to a live provider, or it is brought back now. Raises Refused."""
+    status = _status(asked.socket)
+    if not _owed(status):
+        return
+    if restore:
+        asked.say("bringing the live provider back first")
+        if status is None:  # an agent that starts also ends what a crash has left running
+            with contextlib.suppress(ClientError):
+                daemonctl.start(asked.socket)
+                status = _status(asked.socket)
+        if not _owed(status) or _restored(asked, answers=status is not None):
+            return
+    message = "the live provider has been stopped and is still owed its restore"
+    raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+
+
+def _owed(status: dict[str, Any] | None) -> bool:
+    """What the agent says; where none runs what its journal says, and a damaged one says yes."""
+    if status is not None:
+        return status.get("lease") is not None
+    try:
+        with open(f"{wire.config_folder()}/run/lease.json", encoding="utf-8") as file:  # noqa: PTH123
+            return bool(json.load(file)["state"] != "released")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _restored(asked: Asked, *, answers: bool) -> bool:
+    if answers:
+        with Client(asked.socket) as client:
+            return bool(client.request("provider.restore", {}, timeout_s=RESTORE_S)["restored"])
+    words = [sys.executable, "-m", "autotuned.host.glass", "restore"]
+    return subprocess.run(words, check=False, stdout=sys.stderr, timeout=RESTORE_S).returncode == 0
 
 
 def _answering(service: Service, socket: str | None) -> dict[str, Any]:

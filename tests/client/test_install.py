@@ -9,10 +9,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.support.home import Home, Y, poll
-from tests.support.live import install_launchctl
+from tests.support.home import Home, Y, poll, port_is_free
+from tests.support.live import LaunchdJob, install_launchctl
 
 LABEL = "live.streamvc.autotuned"
 FORBIDDEN = {
@@ -131,6 +132,51 @@ def test_no_run_is_cut_short_by_install_unless_forced(home: Home) -> None:
     forced = home.ctl("install", "--force")
     assert forced.returncode == 0, forced.stderr
     assert home.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_nothing_is_taken_away_while_a_live_provider_is_owed_and_uninstall_restores_it_first(
+    home: Home,
+) -> None:
+    home.provider({Y: {}})
+    live = LaunchdJob(home)
+    assert home.ctl("install").returncode == 0
+    live.fault("bootstrap", 5)
+    begun = home.rpc("start", candidate_models=[Y], kv_bits_axis=[None], port=home.port, drain=True)
+    home.rpc("wait", run_id=begun["run_id"], timeout_s=60)
+    assert home.rpc("status")["lease"]["outstanding"] is True
+
+    before = home.rpc("version")["pid"]
+    plist(home).write_bytes(plist(home).read_bytes().replace(b"Interactive", b"Background"))
+    refused = home.ctl("install")
+    assert refused.returncode == 13
+    assert "provider restore" in refused.stderr
+    assert home.rpc("version")["pid"] == before
+
+    live.mend()
+    assert home.ctl("uninstall", timeout=90).returncode == 0
+    assert live.back()
+    assert not plist(home).exists()
+
+
+@pytest.mark.slow
+def test_uninstall_restores_with_the_agent_dead_too(home: Home) -> None:
+    home.provider({Y: {"replicates": [{"ttft_ms": 60_000, "total_ms": 61_000}]}})
+    live = LaunchdJob(home)
+    assert home.ctl("install").returncode == 0
+    agent = psutil.Process(home.rpc("version")["pid"])
+    home.rpc("start", candidate_models=[Y], kv_bits_axis=[None], port=home.port, drain=True)
+    poll(lambda: any(entry["request"] == "replicate" for entry in home.calls("request")))
+    agent.suspend()
+    for child in agent.children():
+        child.kill()
+    agent.kill()
+    poll(lambda: not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE)
+    assert not live.alive()
+    done = home.ctl("uninstall", timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert live.back()
+    poll(lambda: port_is_free(home.port), "no candidate is left")
 
 
 @pytest.mark.slow
