@@ -104,7 +104,7 @@ async def serve(
             events.publish("run.finished", run_id, exit_reason=ExitReason.INTERRUPTED.value)
         machine = ThisMachine()
         records = Records(database, machine)
-        notifier = Notifier(settings.notify, records, events, environ)
+        notifier = Notifier(configuration, records, events, environ)
         await notifier.open(since=before)
         stack.push_async_callback(notifier.close)
         host = Host(

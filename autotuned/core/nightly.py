@@ -19,6 +19,8 @@ FAILURES = 3
 """Failures in a row after which the schedule pauses itself."""
 NEUTRAL = ("interrupted", "unknown")
 """Endings that say nothing about whether the next night would go well: somebody ended the run."""
+JUST_NOW = timedelta(minutes=2)
+"""A time of day that has passed by no more than this when it is set means tonight, not tomorrow."""
 WRONG_CLOCK = timedelta(days=1)
 """A schedule set so far in the future was set while the clock was wrong."""
 
@@ -179,13 +181,14 @@ def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
     if not schedule.enabled:
         return ()
     since = book.since
-    if since is None or since > now + WRONG_CLOCK:
-        since = datetime.min.replace(tzinfo=UTC)
+    first = datetime.min.replace(tzinfo=UTC)
+    if since is not None and since <= now + WRONG_CLOCK:
+        first = since - JUST_NOW
     today = now.astimezone(zone).date()
     nights = (today + timedelta(days=offset) for offset in range(-8, 9))
     allowed = (n for n in nights if not schedule.days or DAYS[n.weekday()] in schedule.days)
     found = (window(schedule, night, zone) for night in allowed)
-    return [each for each in found if each.opens >= since.replace(second=0, microsecond=0)]
+    return [each for each in found if each.opens >= first]
 
 
 def _standing(book: Book) -> list[Decision]:

@@ -12,8 +12,8 @@ from autotuned.core import request as requests
 from autotuned.errors import ConfigError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-OWN = ("drain", "apply", "trigger")
-"""Fields of a request that the schedule has itself, or that nobody sets."""
+OWN = ("drain", "apply", "trigger", "resume")
+"""Fields of a request that the schedule has itself, or that make no sense night after night."""
 
 
 def _tuple(value: Any) -> Any:
@@ -82,7 +82,7 @@ def _checked(params: Mapping[str, Any]) -> Schedule:
         raise ConfigError(name, params[name], rule) from None
     for name in OWN:
         if name in schedule.request:
-            rule = "is not a field of the schedule's request: it is set beside it"
+            rule = "is not a field of the schedule's request"
             raise ConfigError(name, schedule.request[name], rule)
     requests.parse(schedule.request)
     return schedule

@@ -19,6 +19,9 @@ NAMED = 3
 CONSENTS = ("drain", "apply", "restart_foreground")
 """Fields of a request by which the operator lets a run touch what is theirs: never repeated by ourselves."""
 
+ONCE = ("trigger", "resume")
+"""Fields that belong to one run alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -89,7 +92,7 @@ def repeated(last: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: value
         for name, value in last.items()
-        if name in TuneRequest.model_fields and name not in (*CONSENTS, "trigger")
+        if name in TuneRequest.model_fields and name not in (*CONSENTS, *ONCE)
     }
     sizes = ("max_model_size", "min_model_size")
     if "candidate_models" in own or any(name in own for name in sizes):

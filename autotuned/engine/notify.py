@@ -19,12 +19,12 @@ from typing import Any
 import structlog
 
 from autotuned import wire
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.events import Events, Subscription
 from autotuned.engine.records import Records
 from autotuned.errors import AutotunedError
 from autotuned.host import tools
 from autotuned.providers.binary import isolated
-from autotuned.settings import NotifySettings
 
 DEADLINE_S = 60.0
 """A program that has not ended by then is killed."""
@@ -42,12 +42,16 @@ log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """Listens for ends of runs, and tells of each as `settings` ask."""
+    """Listens for ends of runs, and tells of each as the settings then ask."""
 
     def __init__(
-        self, settings: NotifySettings, records: Records, events: Events, environ: Mapping[str, str]
+        self,
+        configuration: Configuration,
+        records: Records,
+        events: Events,
+        environ: Mapping[str, str],
     ) -> None:
-        self.settings = settings
+        self._configuration = configuration
         self._records, self._events = records, events
         self._environ = isolated(environ)
         if wire.SOCKET_VARIABLE in environ:  # so that the program may ask this very agent
@@ -81,7 +85,7 @@ class Notifier:
                 task.add_done_callback(self._telling.discard)
 
     async def _tell(self, run_id: str) -> None:
-        settings = self.settings
+        settings = self._configuration.now.notify
         if not settings.desktop and not settings.on_finish:
             return
         try:

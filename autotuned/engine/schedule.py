@@ -16,7 +16,6 @@ import structlog
 
 from autotuned.core import nightly, planned
 from autotuned.core.nightly import Action, Book, Decision
-from autotuned.core.request import TuneRequest
 from autotuned.engine.agent import Agent
 from autotuned.engine.alarm import Alarm
 from autotuned.engine.events import Events
@@ -68,7 +67,7 @@ class Nightly:
             log.exception("the stored schedule cannot be read, so it is off: set it again")
             schedule, since = planned.Schedule(), None
         self._book = Book(schedule, since, tuple(decisions))
-        self._staleness.own = schedule.request
+        self._staleness.own = schedule.request if schedule.enabled else {}
 
     def begin(self) -> None:
         """Catch up on what was slept through, and arm the timer."""
@@ -113,7 +112,7 @@ class Nightly:
             now = self._now()
             await self._records.database.ask(store.save, schedule, now)
             self._book = dataclasses.replace(self._book, schedule=schedule, since=now)
-            self._staleness.own = schedule.request
+            self._staleness.own = schedule.request if schedule.enabled else {}
             self._again = None
             self._arm()
         log.info("schedule set", enabled=schedule.enabled, at=schedule.at)
@@ -221,10 +220,9 @@ class Nightly:
         decision = await self._record(decision)
         self._firing = decision.id
         try:
-            request = await self._staleness.request()
-            request |= {n: v for n, v in consents.items() if n in TuneRequest.model_fields}
+            request = await self._staleness.request(schedule.request)
             trigger = "os_update" if os_changed else "schedule"
-            begun = await self._agent.start({**request, "trigger": trigger})
+            begun = await self._agent.start({**request, **consents, "trigger": trigger})
             decision = await self._record(
                 dataclasses.replace(decision, run_id=str(begun["run_id"]))
             )

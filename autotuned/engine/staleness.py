@@ -22,6 +22,7 @@ from autotuned.engine.configuration import Configuration
 from autotuned.engine.records import Records
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.host.interface import Machine
+from autotuned.settings import ProviderSettings
 from autotuned.store.runs import RunRow
 
 KEEP_S = 600.0
@@ -39,8 +40,7 @@ class _Seen:
     """An answer, and what it rests on."""
 
     verdict: Verdict
-    run_id: str | None
-    own: Mapping[str, Any]
+    basis: tuple[str | None, Mapping[str, Any], ProviderSettings]
     files: Identity
     at: float
 
@@ -48,8 +48,8 @@ class _Seen:
 class Staleness:
     """Whether the last good recipe is still this machine's.
 
-    `own` are the request's fields that the schedule sets; they are part of the question, because a
-    scheduled run would be made with them.
+    `own` are the request's fields that a schedule in force sets; they are part of the question, because
+    its run would be made with them.
     """
 
     def __init__(
@@ -64,14 +64,12 @@ class Staleness:
     async def look(self) -> Verdict:
         """Ask the machine and the serving program now."""
         row = await self._records.last_good()
-        own = dict(self.own)
-        if row is None:
-            verdict, words = Verdict((), None), tuple[str, ...]()
-        else:
-            verdict, words = await self._compared(row, own)
+        basis = self._basis(row)
+        verdict, words = Verdict((), None), tuple[str, ...]()
+        if row is not None:
+            verdict, words = await self._compared(row, self.own)
         files = await asyncio.to_thread(_identity, words)
-        run_id = None if row is None else row.run_id
-        self._seen = _Seen(verdict, run_id, own, files, time.monotonic())
+        self._seen = _Seen(verdict, basis, files, time.monotonic())
         return verdict
 
     async def glance(self) -> Verdict | None:
@@ -80,7 +78,7 @@ class Staleness:
         if row is None:
             return Verdict((), None)
         seen = self._seen
-        if seen is not None and seen.run_id == row.run_id and seen.own == self.own:
+        if seen is not None and seen.basis == self._basis(row):
             young = time.monotonic() - seen.at < (KEEP_S if seen.files else RETRY_S)
             if self._agent.active_run() or (young and _unchanged(seen.files)):
                 return seen.verdict
@@ -99,10 +97,15 @@ class Staleness:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def request(self) -> dict[str, Any]:
-        """The parameters of a re-tune: those of the last good run, the schedule's own on top."""
+    async def request(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a re-tune: those of the last good run, `own` on top."""
         row = await self._records.last_good()
-        return repeated({} if row is None else await self._request_of(row), self.own)
+        return repeated({} if row is None else await self._request_of(row), own)
+
+    def _basis(self, row: RunRow | None) -> tuple[str | None, Mapping[str, Any], ProviderSettings]:
+        """What an answer rests on beside the machine."""
+        run_id = None if row is None else row.run_id
+        return run_id, self.own, self._configuration.now.provider
 
     async def _request_of(self, row: RunRow) -> dict[str, Any]:
         details = await self._records.details(row.run_id)

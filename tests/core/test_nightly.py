@@ -272,13 +272,13 @@ def test_what_counts_as_failures_in_a_row(outcomes: str, pauses: bool) -> None:
     assert (nightly.paused(book, start + timedelta(days=9)) is not None) is pauses
 
 
-def test_setting_it_inside_a_window_waits_for_the_next_night_but_the_minute_itself_counts() -> None:
+def test_setting_it_inside_a_window_waits_for_the_next_night_but_a_moment_ago_is_now() -> None:
     schedule = Schedule(enabled=True, at="03:30")
     late = datetime(2026, 5, 4, 5, 0, tzinfo=BERLIN).astimezone(UTC)
     assert nightly.open_night(Book(schedule, late), late, BERLIN) is None
     tomorrow = datetime(2026, 5, 5, 3, 30, tzinfo=BERLIN)
     assert nightly.next_due(Book(schedule, late), late, BERLIN) == tomorrow
-    same = datetime(2026, 5, 4, 3, 30, 40, tzinfo=BERLIN).astimezone(UTC)
+    same = datetime(2026, 5, 4, 3, 31, 40, tzinfo=BERLIN).astimezone(UTC)
     assert nightly.open_night(Book(schedule, same), same, BERLIN) is not None
 
 
@@ -369,7 +369,8 @@ def test_windows_never_overlap_and_the_next_moment_is_never_past(
         ({"at": "03:30", "when": "never"}, "when", "'stale' or 'always'"),
         ({"at": "03:30", "days": ["monday"]}, "days", "'mon'"),
         ({"at": "03:30", "hour": 3}, "hour", "is not a parameter of schedule.set"),
-        ({"at": "03:30", "request": {"drain": True}}, "drain", "set beside it"),
+        ({"at": "03:30", "request": {"drain": True}}, "drain", "is not a field of the schedule"),
+        ({"at": "03:30", "request": {"resume": "r1"}}, "resume", "is not a field of the schedule"),
         ({"at": "03:30", "request": {"port": 0}}, "port", "greater than or equal to 1"),
         ({"enabled": "no"}, "enabled", "valid boolean"),
     ],

@@ -105,6 +105,7 @@ def test_a_re_tune_repeats_the_last_good_request_but_none_of_its_consents() -> N
         "apply": True,
         "restart_foreground": True,
         "trigger": "manual",
+        "resume": "latest",
         "gone_in_this_version": 1,
     }
     assert repeated(last, {}) == {"candidate_models": ["a"], "port": 1234}

@@ -11,12 +11,11 @@ import pytest
 
 from tests.support import tools
 from tests.support.home import Home, RpcError, X, Y, free_port, kill, poll
+from tests.support.live import LaunchdJob
 
 
 def this_minute() -> str:
-    """The local time of day now, with some seconds of this minute left to set a schedule in."""
-    if datetime.now().astimezone().second >= 55:
-        poll(lambda: datetime.now().astimezone().second < 55, "the next minute has begun")
+    """The local time of day now: what has passed by a moment when it is set still means tonight."""
     return f"{datetime.now().astimezone():%H:%M}"
 
 
@@ -91,7 +90,8 @@ def test_it_skips_while_fresh_fires_after_an_update_and_never_twice_a_night(home
     assert latest(home)["reason"] == f"fresh: nothing has changed since {first['run_id']}"
     tools.mac(home.bin, version="26.4", build="25E5")
     home.rpc("schedule.set", at=this_minute(), when="stale")
-    poll(lambda: latest(home).get("outcome") == "ok", "the scheduled run has ended well")
+    poll(lambda: latest(home).get("outcome"), "the scheduled run has ended")
+    assert latest(home)["outcome"] == "ok"
     fired = latest(home)
     assert fired["decision"] == "fired"
     assert fired["reason"] == "stale: macOS 26.3 -> 26.4"
@@ -152,7 +152,8 @@ def test_on_battery_it_waits_and_says_for_what(home: Home) -> None:
     tools.install(home.bin, "pmset", {"-g batt": "Now drawing from 'AC Power'"})
     request = {"candidate_models": [X], "port": home.port, "kv_bits_axis": [4]}
     home.rpc("schedule.set", at=this_minute(), only_on_ac=True, request=request)
-    poll(lambda: latest(home).get("outcome") == "ok", "on mains power it fires")
+    poll(lambda: latest(home).get("outcome"), "on mains power it fires")
+    assert latest(home)["outcome"] == "ok"
 
 
 def test_a_run_by_hand_waits_for_nobody(home: Home) -> None:
@@ -179,3 +180,29 @@ def test_killed_in_the_middle_the_night_is_not_begun_again(home: Home) -> None:
     assert latest(home)["outcome"] == "crashed"
     assert home.rpc("status")["run"]["state"] == "finished"
     assert len(home.sql("SELECT run_id FROM tune_runs")) == 1
+
+
+@pytest.mark.slow
+def test_with_its_consents_a_scheduled_run_drains_applies_and_restores(home: Home) -> None:
+    home.provider({X: {}})
+    job = LaunchdJob(home)
+    home.start_daemon()
+    request = {
+        "candidate_models": [X],
+        "port": home.port,
+        "kv_bits_axis": [4],
+        "max_batch_axis": [1],
+    }
+    home.rpc("schedule.set", at=this_minute(), drain=True, apply=True, request=request)
+    poll(lambda: latest(home).get("outcome"), "the scheduled run has ended")
+    assert latest(home)["outcome"] == "ok"
+    poll(job.serving, "the live provider serves again")
+    assert f"model: {X}" in job.config.read_text(encoding="utf-8")
+    document = home.rpc("result", run_id=latest(home)["run_id"])
+    assert document["applied"] is not None
+    # The next one is asked for without: what the last good run was allowed is not repeated.
+    home.rpc("schedule.set", at="03:30", request=request)
+    with pytest.raises(RpcError) as refused:
+        home.rpc("schedule.run_now")
+    assert refused.value.data["exit_reason"] == "provider_conflict"
+    assert job.serving()

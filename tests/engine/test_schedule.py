@@ -53,7 +53,7 @@ class World:
     async def look(self) -> Verdict:
         return Verdict(("chip A -> B",), "r0")
 
-    async def request(self) -> dict[str, Any]:
+    async def request(self, own: Mapping[str, Any]) -> dict[str, Any]:
         return {"candidate_models": ["a"]}
 
 
