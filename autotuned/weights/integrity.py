@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -144,7 +144,7 @@ def check_safetensors(path: Path) -> list[str]:
 
 def special_tokens(folder: Path) -> tuple[str, ...]:
     """The model's own special tokens, from its tokenizer files; empty where they do not tell."""
-    found: set[str] = set()
+    found: list[Any] = []
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         try:
             document = _json(folder / name)
@@ -156,17 +156,13 @@ def special_tokens(folder: Path) -> tuple[str, ...]:
             *(added if isinstance(added, list) else ()),
             *(decoder.values() if isinstance(decoder, dict) else ()),
         ]
-        found |= {
-            e["content"]
-            for e in entries
-            if isinstance(e, dict) and e.get("special") and e.get("content")
-        }
-        found |= {
-            value if isinstance(value, str) else value.get("content", "")
+        found += [e.get("content") for e in entries if isinstance(e, dict) and e.get("special")]
+        found += [
+            value if isinstance(value, str) else value.get("content")
             for key, value in document.items()
             if key.endswith("_token") and isinstance(value, str | dict)
-        }
-    return tuple(sorted(token for token in found if len(token) > 1))
+        ]
+    return _tokens(found)
 
 
 def check_gguf(path: Path) -> tuple[str, ...]:
@@ -182,18 +178,26 @@ def check_gguf(path: Path) -> tuple[str, ...]:
             raise Defect(message)
         metadata = dict(_entry(file, path) for _ in range(entries))
         table = [_tensor(file, path) for _ in range(tensors)]
-        alignment = int(metadata.get("general.alignment", 32))
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            message = f"{path.name}: an alignment of {alignment!r:.40} makes no sense"
+            raise Defect(message)
         data = -(-file.tell() // alignment) * alignment
     for name, offset, length in table:
         if data + offset + length > size:
             message = f"{path.name}: tensor {name} lies outside of the file"
             raise Defect(message)
-    words, kinds = (
-        metadata.get("tokenizer.ggml.tokens", []),
-        metadata.get("tokenizer.ggml.token_type", []),
-    )
-    control = {word for word, kind in zip(words, kinds, strict=False) if kind == _GGUF_CONTROL}
-    return tuple(sorted(token for token in control if len(token) > 1))
+    words = metadata.get("tokenizer.ggml.tokens")
+    kinds = metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(words, list) or not isinstance(kinds, list):
+        return ()
+    return _tokens([w for w, kind in zip(words, kinds, strict=False) if kind == _GGUF_CONTROL])
+
+
+def _tokens(found: Sequence[Any]) -> tuple[str, ...]:
+    """Those of `found` that are words of two letters and more, each once; files hold anything."""
+    words = {token for token in found if isinstance(token, str) and len(token) > 1}
+    return tuple(sorted(word for word in words if word.encode("utf-8", "ignore").decode() == word))
 
 
 def _entry(file: BinaryIO, path: Path) -> tuple[str, Any]:
