@@ -1,0 +1,316 @@
+"""Each server's own flags, versions, lists and logs: the table of the contract, line by line (AC-7, R-7)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuned import providers
+from autotuned.core.model import Knobs
+from autotuned.errors import ConfigError, ProviderMissing
+from autotuned.providers import binary as programs
+from autotuned.providers import naming, telling
+from autotuned.providers.interface import Binary, Launch, Provider
+from autotuned.providers.llama_server import LlamaServer
+from autotuned.providers.macprovider import PRIVATE_CONFIG, MacProvider
+from autotuned.providers.mlx_lm import MlxLm
+from autotuned.settings import ProviderSettings
+
+BINARY = Binary(("/bin/server",), "1")
+DEFAULTS = None
+PLAIN = Knobs(None, 1, 4000)
+FULL = Knobs(8, 2, 4000)
+FOUR = Knobs(4, 3, 4000)
+
+
+def launch(knobs: Knobs | None, weights: Path = Path("/w"), model: str = "org/m") -> Launch:
+    return Launch(model, weights, knobs, 18080, 2000, Path("/private"), 77)
+
+
+def words(provider: Provider, knobs: Knobs | None) -> list[str]:
+    return list(provider.command(BINARY, launch(knobs)).argv)
+
+
+MAC = MacProvider(None, (), {})
+MLX = MlxLm(None, (), {})
+LLAMA = LlamaServer(None, (), {})
+
+
+@pytest.mark.parametrize(
+    ("provider", "knobs", "wanted"),
+    [
+        (MAC, DEFAULTS, ""),
+        (MAC, PLAIN, "--max-batch 1 --max-context 4000"),
+        (MAC, FULL, "--kv-bits 8 --max-batch 2 --max-context 4000"),
+        (MLX, DEFAULTS, "--decode-concurrency 1"),
+        (MLX, PLAIN, "--decode-concurrency 1 --prompt-concurrency 1"),
+        (
+            MLX,
+            FULL,
+            "--decode-concurrency 2 --prompt-concurrency 2 --kv-bits 8 --quantized-kv-start 0",
+        ),
+        (LLAMA, DEFAULTS, "-np 1 -c 2256"),
+        (LLAMA, PLAIN, "-np 1 -c 4000 -no-kvu"),
+        (LLAMA, FULL, "-np 2 -c 8000 -no-kvu -ctk q8_0 -ctv q8_0"),
+        (LLAMA, FOUR, "-np 3 -c 12000 -no-kvu -ctk q4_0 -ctv q4_0"),
+    ],
+    ids=range(10),
+)
+def test_knobs_become_the_flags_of_the_contract_and_unset_becomes_none(
+    provider: Provider, knobs: Knobs | None, wanted: str
+) -> None:
+    argv = words(provider, knobs)
+    joined = " ".join(argv)
+    assert wanted in joined
+    flags = {word for word in argv if word.startswith("-")}
+    knob_flags = {"--kv-bits", "--max-batch", "--max-context", "--decode-concurrency"}
+    knob_flags |= {
+        "--prompt-concurrency",
+        "--quantized-kv-start",
+        "-np",
+        "-c",
+        "-no-kvu",
+        "-ctk",
+        "-ctv",
+    }
+    assert flags & knob_flags == {word for word in wanted.split() if word.startswith("-")}
+
+
+@pytest.mark.parametrize("knobs", [DEFAULTS, PLAIN, FULL])
+def test_ac_7_a_macprovider_candidate_never_joins_and_never_reads_the_operators_config(
+    knobs: Knobs | None,
+) -> None:
+    command = MAC.command(BINARY, launch(knobs))
+    argv = list(command.argv)
+    assert argv[:2] == ["/bin/server", "serve"]
+    assert argv.count("--no-join") == 1
+    config = Path(argv[argv.index("--config") + 1])
+    assert config.parent == Path("/private")
+    assert command.files == {config: PRIVATE_CONFIG}
+    for word in ("token", "key", "max_batch", "kv_bits", "model"):
+        assert f"{word}:" not in PRIVATE_CONFIG
+    assert argv[argv.index("--port") + 1] == "18080"
+
+
+@pytest.mark.parametrize(
+    ("provider", "words_"),
+    [(MLX, "--prompt-cache-size 0"), (LLAMA, "--no-cache-prompt --cache-ram 0")],
+)
+def test_prompt_caches_are_off_and_only_the_loopback_is_listened_on(
+    provider: Provider, words_: str
+) -> None:
+    joined = " ".join(words(provider, PLAIN))
+    assert words_ in joined
+    assert "--host 127.0.0.1 --port 18080" in joined
+
+
+@pytest.mark.parametrize("provider", [MAC, MLX, LLAMA])
+def test_the_hub_is_offline_for_every_candidate(provider: Provider) -> None:
+    assert provider.command(BINARY, launch(PLAIN)).env["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["macprovider", "mlx-lm", "llama-server"])
+def test_extra_arguments_of_the_settings_stand_before_the_knobs(kind: str) -> None:
+    provider = providers.choose(
+        kind,
+        ProviderSettings.model_validate({"kind": kind, "extra_args": ["--verbose"]}),
+        {},
+    )
+    argv = words(provider, FULL)
+    assert argv.index("--verbose") < min(
+        argv.index(flag) for flag in ("--max-batch", "--decode-concurrency", "-np") if flag in argv
+    )
+
+
+@pytest.mark.parametrize("provider", [MAC, MLX, LLAMA])
+def test_what_an_operator_would_type_holds_model_and_knobs_but_nothing_of_ours(
+    provider: Provider,
+) -> None:
+    joined = " ".join(provider.serve_argv(BINARY, launch(FULL)))
+    for ours in ("--no-join", "/private", "18080", "--prompt-cache-size", "--no-cache-prompt"):
+        assert ours not in joined
+    assert "org/m" in joined or "/w" in joined
+
+
+def test_a_candidate_sees_no_credential_and_no_setting_of_the_operators() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HF_HOME": "/cache",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_TOKEN": "x",
+        "MACPROVIDER_API_KEY": "x",
+        "AUTOTUNED_SOCKET": "x",
+        "LLAMA_ARG_CTX_SIZE": "1",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "my_password": "x",
+    }
+    seen = programs.isolated(environ, LLAMA.command(BINARY, launch(PLAIN)).settings)
+    assert set(seen) == {"PATH", "HF_HOME", "TOKENIZERS_PARALLELISM"}
+
+
+@pytest.mark.parametrize(
+    ("listing", "ids"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b"}]}, ["a", "b"]),
+        ({"models": [{"name": "a", "model": "b"}]}, ["a", "b"]),
+        ({"data": [{"id": "a", "aliases": ["b", 7]}]}, ["a", "b"]),
+        (["a", {"id": "b"}, 7, None], ["a", "b"]),
+        ({"data": {"data": ["a"]}}, ["a"]),
+        ({}, []),
+        (None, []),
+        (7, []),
+        ("a", []),
+        ({"data": "a"}, []),
+        ({"data": [{"id": 7}]}, []),
+    ],
+    ids=range(11),
+)
+def test_a_list_of_models_is_read_in_any_shape(listing: Any, ids: list[str]) -> None:
+    assert list(naming.listed(listing)) == ids
+
+
+def test_each_server_is_known_by_its_own_way_of_naming(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    link = str(tmp_path / "link")
+    assert MAC.serves(["org/m"], "org/m")
+    assert not MAC.serves(["org/m2"], "org/m")
+    assert MAC.serves(["link"], link)
+    assert MLX.serves([str(tmp_path / "real")], link)
+    assert MLX.serves(["/c/models--org--m/snapshots/abc"], "org/m")
+    assert not MLX.serves([], "org/m")
+    assert LLAMA.serves(["a"], "a,b")
+    home = MacProvider(None, (), {"HOME": str(tmp_path)})
+    assert home.serves([str(tmp_path / "real")], "~/real")
+
+
+LOGS: Sequence[tuple[str, str | None]] = (
+    ("", None),
+    ("\n \n", None),
+    ("loading\nready", "ready"),
+    ("loading\nfatal error: bad shape\nconfig: a=1\nlog_level: error", "fatal error: bad shape"),
+    (
+        "x\nTraceback (most recent call last):\n  File 'a'\n    f()\nValueError: no key\nGET / 200",
+        "ValueError: no key",
+    ),
+    (
+        "Traceback (most recent call last):\n  a\nKeyError: 1\nDuring handling of the above exception, another\n"
+        "Traceback (most recent call last):\n  b\nRuntimeError: second\nbye",
+        "RuntimeError: second",
+    ),
+    (
+        "[metal::malloc] Attempting to allocate 9 bytes\nconfig: x",
+        "[metal::malloc] Attempting to allocate 9 bytes",
+    ),
+    ("errors: 0\nno errors\nfailed to open model\nconfig", "failed to open model"),
+    ("\x1b[31merror:\x1b[0m   red\r\nok", "error: red"),
+    ("error: \ud800half", "error: half"),
+)
+
+
+@pytest.mark.parametrize(("log", "line"), LOGS, ids=range(len(LOGS)))
+def test_the_telling_line_of_a_log_is_the_error_and_not_the_tail(
+    log: str, line: str | None
+) -> None:
+    assert telling.telling_line(log) == line
+
+
+def test_a_telling_line_is_bounded_and_a_huge_log_is_searched_at_both_ends() -> None:
+    found = telling.telling_line("error: " + "x" * 1000)
+    assert found is not None
+    assert len(found) <= telling.LINE_LIMIT
+    filler = "nothing to see\n" * 200_000
+    assert telling.telling_line(f"error: first\n{filler}") == "error: first"
+    assert telling.telling_line(f"{filler}error: last\nconfig") == "error: last"
+
+
+# --- finding the program ----------------------------------------------------------------------------
+
+
+def program(folder: Path, name: str, body: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+async def test_a_binary_is_found_on_the_path_and_its_version_is_its_last_line(
+    tmp_path: Path,
+) -> None:
+    body = 'case "$1" in --version) echo noise; echo "macprovider 1.4.0";; *) echo "--no-join --model";; esac'
+    path = program(tmp_path, "macprovider-cli", body)
+    found = await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+    assert found == Binary((str(path),), "macprovider 1.4.0")
+
+
+async def test_a_binary_that_does_not_know_no_join_is_too_old(tmp_path: Path) -> None:
+    program(tmp_path, "macprovider-cli", "echo 0.9 --model")
+    with pytest.raises(ProviderMissing, match=r"is too old.*--no-join.*update macprovider"):
+        await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+
+
+async def test_a_parents_pid_is_given_only_to_a_binary_that_takes_it(tmp_path: Path) -> None:
+    path = program(tmp_path, "macprovider-cli", "echo --no-join --candidate-parent-pid")
+    provider = MacProvider(path, (), {"PATH": "/bin"})
+    argv = provider.command(await provider.locate(), launch(PLAIN)).argv
+    assert argv[argv.index("--candidate-parent-pid") + 1] == "77"
+    assert "--candidate-parent-pid" not in words(MAC, PLAIN)
+
+
+async def test_a_binary_that_fails_or_hangs_is_told_with_what_it_said(tmp_path: Path) -> None:
+    program(tmp_path, "macprovider-cli", "echo broken library >&2; exit 3")
+    with pytest.raises(ProviderMissing, match="exited with code 3: broken library"):
+        await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+    hangs = program(tmp_path, "hangs", "sleep 60 & sleep 60")
+    answer = await programs.ask([str(hangs)], dict(os.environ), timeout_s=0.2)
+    assert (answer.code, answer.ended) == (None, "did not answer in time")
+    nobody = await programs.ask([str(tmp_path / "nobody")], {})
+    assert "cannot be started" in nobody.said
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("macprovider", "install macprovider"), ("llama-server", "llama.cpp")]
+)
+async def test_a_missing_program_is_told_with_its_remedy(
+    tmp_path: Path, kind: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    provider = providers.choose(
+        kind, ProviderSettings(), {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    )
+    with pytest.raises(ProviderMissing, match=remedy):
+        await provider.locate()
+
+
+async def test_the_settings_binary_must_be_a_program(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    with pytest.raises(ProviderMissing, match="is not a program that can be executed"):
+        await MacProvider(tmp_path / "text", (), {}).locate()
+
+
+def test_auto_tries_macprovider_then_llama_then_mlx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(ProviderMissing, match="no serving program is installed"):
+        providers.choose("auto", ProviderSettings(), environ)
+    for name, kind in [
+        ("mlx_lm.server", "mlx-lm"),
+        ("llama-server", "llama-server"),
+        ("macprovider-cli", "macprovider"),
+    ]:
+        program(tmp_path, name, "true")
+        assert providers.choose("auto", ProviderSettings(), environ).kind == kind
+    with pytest.raises(ConfigError, match="is none of auto"):
+        providers.choose("ollama", ProviderSettings(), environ)
+    named = ProviderSettings(binary=tmp_path / "llama-server", extra_args=("-x",))
+    assert providers.choose("auto", named, environ).kind == "llama-server"
+    assert "-x" not in words(providers.choose("macprovider", named, environ), PLAIN)
+    assert shutil.which("llama-server", path=str(tmp_path))
