@@ -109,7 +109,7 @@ class Year:
 
 def a_year(zone: ZoneInfo, **fields: object) -> Year:
     schedule = Schedule.model_validate({"enabled": True, "when": "always", **fields})
-    return Year(schedule, zone, datetime(2026, 1, 1, tzinfo=zone).astimezone(UTC))
+    return Year(schedule, zone, datetime(2026, 1, 1, 0, 5, tzinfo=zone).astimezone(UTC))
 
 
 def new_year(zone: ZoneInfo) -> datetime:
