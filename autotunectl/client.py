@@ -40,6 +40,10 @@ class Unreachable(ClientError):
     """No agent answers on the socket; the message says which of the usual reasons it is."""
 
 
+class NotStarted(Unreachable):
+    """An agent was started, and ended or said nothing; the message has its last words."""
+
+
 class NoAnswer(ClientError):
     """The agent did not answer in time."""
 

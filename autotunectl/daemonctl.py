@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotunectl.client import Client, ClientError, Unreachable
+from autotunectl.client import Client, ClientError, NotStarted, Unreachable
 from autotuned import wire
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def connect(path: str | None, *, autostart: bool) -> Client:
 
 
 def start(path: str | None) -> dict[str, Any]:
-    """Start the agent and return its `version` once it answers. Raises Unreachable with its own words.
+    """Start the agent and return its `version` once it answers. Raises NotStarted with its own words.
 
     Where two clients do this at once, one agent refuses because the other holds the home: both clients
     then find that other one.
@@ -58,7 +58,7 @@ def _through(service: Service, path: str | None) -> dict[str, Any]:
         service.start()
     except ServiceError as error:
         message = f"{error}; {error.remedy}" if error.remedy else str(error)
-        raise Unreachable(message) from None
+        raise NotStarted(message) from None
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
@@ -66,7 +66,7 @@ def _through(service: Service, path: str | None) -> dict[str, Any]:
             return version
         time.sleep(0.05)
     message = f"the agent's job was started, but it does not answer: {last_words(service)}"
-    raise Unreachable(message)
+    raise NotStarted(message)
 
 
 def last_words(service: Service) -> str:
@@ -110,7 +110,7 @@ def _detached(path: str | None) -> dict[str, Any]:
         written.seek(begun)
         said = written.read(4096).decode("utf-8", errors="replace")
     message = f"the agent did not start: {_reason(said)} (log: {log})"
-    raise Unreachable(message)
+    raise NotStarted(message)
 
 
 def _reason(text: str) -> str:

@@ -62,11 +62,15 @@ def set_up(chosen: Settings, environ: Mapping[str, str]) -> None:
         masked,
         structlog.processors.JSONRenderer(),
     ]
-    text: list[Any] = [
-        structlog.processors.ExceptionRenderer(),
-        masked,
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ),
-    ]
+    colours = sys.stderr.isatty() and "NO_COLOR" not in environ
+    text, screen = (
+        [
+            structlog.processors.ExceptionRenderer(),
+            masked,
+            structlog.dev.ConsoleRenderer(colors=wanted),
+        ]
+        for wanted in (False, colours)
+    )
     file = _File(
         chosen.logs / wire.LOG_NAME,
         maxBytes=chosen.log.max_bytes,
@@ -79,7 +83,7 @@ def set_up(chosen: Settings, environ: Mapping[str, str]) -> None:
         _formatted(file, shared, json_lines if chosen.log.format == "json" else text)
     ]
     if _somebody_reads_stderr():
-        handlers.append(_formatted(logging.StreamHandler(sys.stderr), shared, text))
+        handlers.append(_formatted(logging.StreamHandler(sys.stderr), shared, screen))
     logging.basicConfig(level=chosen.log.level.upper(), handlers=handlers, force=True)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,6 +6,8 @@ import json
 import os
 import plistlib
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,64 @@ def test_settings_that_cannot_be_used_are_told_by_install_with_file_key_and_rule
     assert "autotuned.toml: log.level" in refused.stderr
     assert home.ctl("uninstall").returncode == 0
     poll(lambda: not home.processes(), "the crashing job is gone")
+
+
+@pytest.mark.slow
+def test_where_there_is_no_launchd_the_same_verbs_drive_systemd(home: Home) -> None:
+    systemctl = home.bin / "systemctl"
+    source = Path(__file__).parents[1] / "support" / "fake_systemctl.py"
+    systemctl.write_text(f"#!{sys.executable} -S\n{source.read_text()}", encoding="utf-8")
+    systemctl.chmod(0o755)
+    folder = home.path / "odd % name"
+    folder.mkdir()
+    home.environ["HF_HOME"] = str(folder)
+    done = home.ctl("install", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["kind"], told["changed"]) == ("systemd", True)
+    unit = Path(told["path"]).read_text()
+    assert "__" not in unit
+    assert "Restart=on-failure" in unit
+    assert "KillMode=process" in unit  # the guardian survives
+    assert "TimeoutStopSec=90" in unit
+    agent = psutil.Process(told["pid"])
+    assert agent.environ()["HF_HOME"] == str(folder)
+    assert json.loads(home.ctl("install", "--json").stdout)["changed"] is False
+    assert home.ctl("daemon", "restart").returncode == 0
+    assert home.rpc("version")["pid"] != told["pid"]
+    assert home.ctl("uninstall").returncode == 0
+    assert not Path(told["path"]).exists()
+    assert not home.socket.exists()
+    calls = [
+        json.loads(line) for line in (home.bin / "systemctl-calls.jsonl").read_text().splitlines()
+    ]
+    assert ["--user", "enable", "autotuned.service"] in calls
+    assert ["--user", "disable", "autotuned.service"] in calls
+    assert all(call[0] == "--user" for call in calls)
+
+    plan = {"daemon-reload": [1, "Failed to connect to bus: No medium found"]}
+    (home.bin / "systemctl-plan.json").write_text(json.dumps(plan))
+    refused = home.ctl("install")
+    assert refused.returncode == 1
+    assert "autotunectl daemon start" in refused.stderr
+
+
+def test_settings_that_cannot_be_used_end_the_agent_with_2_and_are_told_by_whoever_starts_it(
+    home: Home,
+) -> None:
+    home.settings("[provider]\nkind = 'vllm'\n")
+    agent = subprocess.run(
+        [sys.executable, "-m", "autotuned"],
+        env=home.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert agent.returncode == 2
+    asked = home.ctl("status")
+    assert asked.returncode == 9
+    for said in (agent.stderr, asked.stderr):
+        assert "autotuned.toml: provider.kind" in said
+        assert "'vllm'" in said
+    assert "hint: autotunectl doctor" in asked.stderr

@@ -112,7 +112,7 @@ async def disabled(scene: Scene) -> Finding:
         listed = await _tool(scene, "launchctl", "print-disabled", domain)
         off += [
             f"{domain}/{label}"
-            for label in (LABEL, *scene.settings.live.labels)
+            for label in (LABEL, *scene.settings.live.known_labels)
             if re.search(rf'"{re.escape(label)}"\s*=>\s*(?:disabled|true)', listed.out)
         ]
     if off:
