@@ -148,7 +148,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             document = {"id": found[1], "sha": repo.commit, "siblings": repo.siblings()}
             self.body("api", json.dumps(document).encode(), fault, {})
         elif stored:
-            self.body(found[2], repo.large.get(found[2], b""), fault, {})
+            data = repo.large.get(found[2], b"")
+            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            self.body(found[2], data, fault, {"ETag": etag, **fault.get("headers", {})})
         else:
             self.resolve(found[1], repo, found[3], fault)
 

@@ -1,0 +1,65 @@
+"""Which files of a repository are wanted, by their names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuned.weights import wanted
+
+QUANTS = ("Q2_K", "Q3_K_S", "Q4_0", "Q4_K", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "F16", "IQ4_XS")
+
+
+@pytest.mark.parametrize(
+    ("names", "quant", "chosen"),
+    [
+        (["m-Q4_K_S.gguf", "m-Q4_K_M.gguf"], "", ["m-Q4_K_M.gguf"]),
+        (["m-Q2_K.gguf", "m-Q8_0.gguf"], "", ["m-Q8_0.gguf"]),
+        (["m-Q5_K_M.gguf", "m-Q2_K.gguf"], "", ["m-Q2_K.gguf"]),
+        (["m-Q4_K_M.gguf"], "Q4_K", []),
+        (["m-Q4_K_M.gguf"], "q4_k_m", ["m-Q4_K_M.gguf"]),
+        (["m.q4_0.gguf"], "Q4_0", ["m.q4_0.gguf"]),
+        (["m-IQ4_XS.gguf"], "Q4_XS", []),
+        (["m-UD-Q4_K_XL.gguf"], "UD-Q4_K_XL", ["m-UD-Q4_K_XL.gguf"]),
+        (["mmproj-F16.gguf", "m-F16.gguf"], "F16", ["m-F16.gguf"]),
+        (["imatrix.gguf"], "", []),
+        (["README.md"], "", []),
+        (
+            ["Q8_0/m-Q8_0-00002-of-00002.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf"],
+            "Q8_0",
+            ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"],
+        ),
+    ],
+)
+def test_a_gguf_repository_and_quant_mean_one_file_or_its_parts(
+    names: list[str], quant: str, chosen: list[str]
+) -> None:
+    assert wanted.gguf(names, quant) == chosen
+
+
+@given(st.sampled_from(QUANTS), st.lists(st.sampled_from(QUANTS), unique=True))
+def test_a_quant_never_matches_another_one(quant: str, there: list[str]) -> None:
+    found = wanted.gguf([f"model-7B-{name}.gguf" for name in there], quant)
+    assert found == ([f"model-7B-{quant}.gguf"] if quant in there else [])
+
+
+def test_of_two_layouts_the_servers_own_is_fetched() -> None:
+    names = ["consolidated.safetensors", "model.safetensors", "original/model.safetensors"]
+    assert wanted.mlx_weights(names) == ["model.safetensors"]
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert wanted.mlx_weights([*names, *shards, wanted.INDEX]) == shards
+    assert wanted.mlx_weights(["weights.00.safetensors"]) == ["weights.00.safetensors"]
+
+
+def test_small_files_are_config_tokenizer_and_template_of_the_root() -> None:
+    names = ["config.json", "chat_template.jinja", "merges.txt", "tokenizer.model", "README.md"]
+    assert wanted.mlx_small([*names, "onnx/config.json", "model.bin"]) == sorted(names[:4])
+
+
+def test_missing_parts_are_judged_by_the_names_of_the_others() -> None:
+    assert wanted.missing_parts(["m-00002-of-00003.gguf"]) == [
+        "m-00001-of-00003.gguf",
+        "m-00003-of-00003.gguf",
+    ]
+    assert wanted.missing_parts(["m.gguf"]) == []
