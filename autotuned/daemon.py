@@ -18,7 +18,7 @@ import structlog
 
 from autotuned import __version__, logs, providers, wire
 from autotuned.core.model import ExitReason
-from autotuned.engine.agent import Agent, Host
+from autotuned.engine.agent import Agent
 from autotuned.engine.apply import Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.doctor import Scene
@@ -29,6 +29,7 @@ from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
 from autotuned.engine.recovery import Recovered, insist, recover
 from autotuned.engine.schedule import Nightly
+from autotuned.engine.setup import Host
 from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning
 from autotuned.host import power

@@ -9,42 +9,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from autotuned.core.model import ExitReason
-from autotuned.core.pipeline import Finish
-from autotuned.core.recommendation import ErrorDocument
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
 from autotuned.engine.apply import Applier
 from autotuned.engine.bench import Bench
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.lifecycle import Lifecycle
 from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.preview import weights_ahead
 from autotuned.engine.pulls import Pulls
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.resume import take_up
 from autotuned.engine.runner import Runner
-from autotuned.engine.trial import uncancelled
-from autotuned.engine.vigil import Vigil, unstopped_s
+from autotuned.engine.setup import Host, bench
+from autotuned.engine.vigil import unstopped_s
 from autotuned.errors import (
     AutotunedError,
     Busy,
     RestoreOutstanding,
     ShuttingDown,
-    StoreError,
 )
-from autotuned.host.files import private_folder
-from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.providers.interface import Binary, Provider
-from autotuned.redaction import known_secrets, masker
 from autotuned.settings import Settings
 from autotuned.weights.ledger import Ledger
 from autotuned.weights.prewarm import Prewarmer
@@ -52,22 +45,6 @@ from autotuned.weights.prewarm import Prewarmer
 FINISHING_S = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """The concrete pieces that the composition root hands over."""
-
-    processes: Callable[[], Processes]
-    ports: Ports
-    machine: Machine
-    sleep: Sleep
-    awake: Callable[[], contextlib.AbstractAsyncContextManager[None]]
-    """Keeps the machine from falling asleep inside the block."""
-    choose: Callable[[str], Provider]
-    """Kind (or `auto`) to adapter; raises ProviderMissing."""
-    marker: str
-    environ: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -94,7 +71,9 @@ class Agent:
     ) -> None:
         self._configuration, self._records = configuration, records
         self._events, self._host, self._live = events, host, live
-        self._applier = applier
+        self._lifecycle = Lifecycle(
+            lambda: configuration.now, records, events, live, applier, host.awake
+        )
         ledger = Ledger(configuration.now.run_folder / "weights.json")
         self._prewarmer = Prewarmer(host.environ, ledger)
         self._active: Active | None = None
@@ -197,20 +176,30 @@ class Agent:
             await self._records.refuse(active.run_id, usable(params), error)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
-        private_folder(self._settings.run_folder)
-        private_folder(self._settings.run_folder / active.run_id)
-        private_folder(self._settings.run_logs(active.run_id))
+
+        def publish(kind: str, **fields: Any) -> None:
+            if active.runner is not None:
+                active.runner.observe(kind, **fields)
+
+        made = bench(
+            self._host,
+            self._settings,
+            self._prewarmer,
+            active.run_id,
+            request,
+            provider,
+            binary,
+            publish,
+        )
         if resumed is None:
             answer = self._settings.provider.max_tokens
             await self._records.begin(active.run_id, planned, provider.kind, binary.version, answer)
         else:
             await self._records.reopen(active.run_id)
-        processes = self._host.processes()
-        bench = self._bench(active, request, provider, binary, processes)
         active.runner = Runner(
-            active.run_id, planned, bench, self._records.database, self._events, began
+            active.run_id, planned, made, self._records.database, self._events, began
         )
-        work = self._carry_through(active, active.runner, bench)
+        work = self._carry_through(active, active.runner, made)
         active.task = asyncio.create_task(work, name=f"run {active.run_id}")
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
 
@@ -225,112 +214,11 @@ class Agent:
         answer = self._settings.provider.max_tokens
         return provider, binary, plan(request, catalogue, answer, secrets.randbelow(2**31))
 
-    def _bench(
-        self,
-        active: Active,
-        request: TuneRequest,
-        provider: Provider,
-        binary: Binary,
-        processes: Processes,
-    ) -> Bench:
-        def publish(kind: str, **fields: Any) -> None:
-            if active.runner is not None:
-                active.runner.observe(kind, **fields)
-
-        memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
-        return Bench(
-            provider=provider,
-            binary=binary,
-            settings=self._settings.provider,
-            processes=processes,
-            ports=self._host.ports,
-            machine=self._host.machine,
-            vigil=Vigil(self._host.sleep),
-            prewarm=self._prewarmer.for_run(provider.weights, memory, verify=request.verify),
-            publish=publish,
-            environ=self._host.environ,
-            logs=self._settings.run_logs(active.run_id),
-            folder=self._settings.run_folder / active.run_id,
-            port=request.port,
-            target_context=request.target_context,
-            gate_ttft_ms=request.gate_ttft_ms,
-            cooldown_s=request.cooldown_s,
-            thermal_gate=request.thermal_gate,
-            logs_before=sum(1 for _ in self._settings.run_logs(active.run_id).iterdir()),
-            mask=masker(known_secrets(self._host.environ, [str(self._settings.provider_config)])),
-        )
-
-    # --- the life of a run -----------------------------------------------------------------------
-
-    async def _carry_through(self, active: Active, runner: Runner, bench: Bench) -> None:
-        structlog.contextvars.bind_contextvars(run_id=active.run_id)
+    async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:
         try:
-            async with self._host.awake():
-                await uncancelled(self._search_and_close(runner, bench))
-        except StoreError as error:
-            log.error("the run's end cannot be written", reason=error.message)
+            await self._lifecycle.carry_through(runner, made)
         finally:
             self._release(active)
-
-    async def _search_and_close(self, runner: Runner, bench: Bench) -> None:
-        """Search to the end and write that end down, whatever happens on the way."""
-        self._live.sighting.still = True
-        finish, error = Finish(ExitReason.INTERNAL_ERROR), None
-        try:
-            await self._announce(runner)
-            refusal = await self._drained(runner, bench)
-            if refusal is not None and not runner.cancelled:
-                finish = Finish(ExitReason.PROVIDER_CONFLICT)
-                error = ErrorDocument(code=finish.exit_reason, message=refusal)
-            else:
-                finish, _ = await runner.search()
-                drained = self._live.lease is not None
-                await self._applier.conclude(runner, bench.provider.kind, finish, drained=drained)
-        except Exception as caught:
-            log.exception("run failed")
-            message = f"{type(caught).__name__}: {caught}"
-            error = ErrorDocument(code=ExitReason.INTERNAL_ERROR, message=message)
-        finally:
-            self._live.sighting.still = False
-            runner.enter("restoring")
-            await bench.processes.stop_all()
-            await self._live.restore()
-            await bench.processes.close()
-            await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
-        await self._records.finish(runner, finish, bench, error)
-        runner.enter("finished")
-        self._events.publish("run.finished", runner.run_id, exit_reason=finish.exit_reason.value)
-        await self._events.flush()
-        log.info("run finished", exit_reason=finish.exit_reason.value)
-
-    async def _drained(self, runner: Runner, bench: Bench) -> str | None:
-        """Drain what the preflight claimed; None when the way is free, else why it is not."""
-        if self._live.lease is None:
-            return None
-        runner.enter("draining")
-        grace_s = runner.plan.request.drain_grace
-        reason = await self._live.drain(bench.processes, grace_s, lambda: runner.cancelled)
-        if reason is not None:
-            log.error("drain failed", reason=reason)
-        return reason
-
-    async def _announce(self, runner: Runner) -> None:
-        planned = runner.plan
-        self._events.publish(
-            "run.started",
-            runner.run_id,
-            candidates=[candidate.model for candidate in planned.candidates],
-            cells=len(planned.cells),
-            target_context=planned.request.target_context,
-            max_duration_s=planned.request.max_duration,
-        )
-        for warning in planned.warnings:
-            self._events.publish("log", runner.run_id, level="warning", message=warning)
-        log.info("run started", candidates=len(planned.candidates), cells=len(planned.cells))
-        for gone in await self._records.retain(planned.request.retain_runs, runner.run_id):
-            await asyncio.to_thread(
-                shutil.rmtree, self._settings.run_logs(gone), ignore_errors=True
-            )
 
     def _release(self, active: Active) -> None:
         active.ended.set()

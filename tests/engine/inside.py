@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from autotuned import providers, settings
-from autotuned.engine.agent import Agent, Host
+from autotuned.engine.agent import Agent
 from autotuned.engine.apply import Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
+from autotuned.engine.setup import Host
 from autotuned.host import power
 from autotuned.host.clock import utc_now
 from autotuned.host.launchd import Launchd
