@@ -123,6 +123,10 @@ class GuardedProcesses:
         """Start the guardian, where none runs. Raises OSError."""
         if self._guardian is not None and self._guardian.poll() is None:
             return
+        if self._writer is not None and self._listener is not None:
+            # A guardian has died: what was its is given up before anything new could be mistaken for it.
+            self._writer.close()
+            await asyncio.gather(self._listener, return_exceptions=True)
         ours, theirs = socket.socketpair()
         kept = [theirs.fileno(), *([self._lock] if self._duty is not None else [])]
         with theirs:
