@@ -255,7 +255,14 @@ class LiveProvider:
             await self._try(self._pace)
 
     async def _try(self, pace: Pace) -> bool:
-        """One whole restore; True when nothing is owed after it."""
+        """One whole restore; True when nothing is owed after it. Never raises: whatever it is, it is tried again."""
+        try:
+            return await self._once(pace)
+        except Exception:
+            log.exception("a restore failed", owed=self.public())
+            return False
+
+    async def _once(self, pace: Pace) -> bool:
         async with self._trying:
             lease = self.lease
             if lease is None:

@@ -1,0 +1,141 @@
+"""Which command lines are the live provider, where it listens, and what a drain cannot clear."""
+
+from __future__ import annotations
+
+import plistlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuned import settings
+from autotuned.engine.preflight import (
+    Finder,
+    Found,
+    Process,
+    conflict,
+    is_server,
+    port_of,
+    undrainable,
+)
+from autotuned.host.interface import Listener
+from autotuned.host.launchd import Launchd, LoadedJob, Presence
+from autotuned.host.ports import LoopbackPorts
+
+NAMES = ("macprovider-cli",)
+LABEL = "live.malibu.provider"
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (["/x/macprovider-cli", "serve", "--port", "1"], True),
+        (["python", "-u", "/x/macprovider-cli", "serve"], True),
+        (["/x/macprovider-cli", "autotune", "serve"], False),
+        (["/x/macprovider-cli"], False),
+        (["/x/macprovider-cli", "serve", "--help"], False),
+        (["vim", "a", "b", "macprovider-cli", "serve"], False),
+        (["grep", "serve", "macprovider-cli"], False),
+        ([], False),
+    ],
+)
+def test_only_a_leading_argument_followed_by_serve_is_the_server(
+    argv: list[str], found: bool
+) -> None:
+    assert is_server(argv, NAMES, serves=True) is found
+
+
+def test_other_servers_have_no_word_serve() -> None:
+    assert is_server(["/x/llama-server", "-m", "f"], ("llama-server",), serves=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "port"),
+    [
+        (["--port", "81"], "port: 82\n", 81),
+        (["--port=81"], "port: 82\n", 81),
+        ([], "model: x\nport: 82 # mine\n", 82),
+        ([], 'port: "83"\n', 83),
+        ([], "idle_prewarm:\n  port: 84\n", 8080),
+        ([], None, 8080),
+        (["--port", "many"], None, 8080),
+    ],
+)
+def test_the_port_is_in_the_arguments_else_in_the_configuration_else_8080(
+    tmp_path: Path, words: list[str], config: str | None, port: int
+) -> None:
+    path = tmp_path / "config.yaml"
+    if config is not None:
+        path.write_text(config, encoding="utf-8")
+    assert port_of(["macprovider-cli", "serve", "--config", str(path), *words], tmp_path) == port
+    assert port_of(["macprovider-cli", "serve", *words], path) == port
+
+
+def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | None = None) -> Found:
+    """What a preflight makes of this job, with this plist in its usual place."""
+    if content is not None:
+        agents = tmp_path / "Library" / "LaunchAgents"
+        agents.mkdir(parents=True, exist_ok=True)
+        (agents / f"{LABEL}.plist").write_bytes(plistlib.dumps(content))
+    chosen = settings.load({"HOME": str(tmp_path)})
+    if given is not None:
+        chosen = chosen.model_copy(update={"live": settings.LiveSettings(plist=Path(given))})
+
+    class Scripted(Launchd):
+        def find(self, labels: Any) -> LoadedJob | None:
+            return job
+
+    finder = Finder(Scripted({}), LoopbackPorts(), chosen, "AUTOTUNED_TEST")
+    return finder.look(("no-such-program",), True, 0)
+
+
+PLIST = {"Label": LABEL, "ProgramArguments": ["/x/macprovider-cli", "serve", "--port", "81"]}
+LOADED = LoadedJob("gui/501", LABEL, state="running", program="/x/macprovider-cli")
+
+
+def test_a_job_of_the_provider_can_be_drained_and_is_named_with_its_domain(tmp_path: Path) -> None:
+    found = managed(tmp_path, LOADED, PLIST)
+    assert undrainable(found) is None
+    assert found.names == [f"launchd-managed (gui/501/{LABEL})"]
+    assert found.live is not None
+    assert found.live.port == 81
+
+
+@pytest.mark.parametrize(
+    ("job", "content", "why"),
+    [
+        (LOADED, None, "plist"),
+        (LoadedJob("system", LABEL, program="/x/macprovider-cli"), PLIST, "root"),
+        (LoadedJob("gui/501", LABEL, program="/bin/nginx"), PLIST, "is not the provider"),
+        (LoadedJob("gui/501", LABEL), {**PLIST, "Label": "somebody.else"}, "somebody.else"),
+        (LoadedJob("gui/501", LABEL, Presence.UNKNOWN, reason="hangs"), PLIST, "hangs"),
+    ],
+)
+def test_a_job_that_could_not_be_brought_back_or_is_something_else_is_left_alone(
+    tmp_path: Path, job: LoadedJob, content: Any, why: str
+) -> None:
+    found = managed(tmp_path, job, content)
+    refusal = undrainable(found)
+    assert refusal is not None
+    assert why in refusal
+    assert why in conflict(found, 18080, drain=True).message
+
+
+def test_the_plist_that_launchd_reports_comes_before_the_usual_one(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.plist"
+    elsewhere.write_bytes(plistlib.dumps({**PLIST, "ProgramArguments": ["/x/y", "--port", "82"]}))
+    found = managed(tmp_path, LoadedJob("gui/501", LABEL, path=str(elsewhere)), PLIST)
+    assert found.managed is not None
+    assert (found.managed.plist, found.managed.port) == (elsewhere, 82)
+
+
+def test_strangers_and_a_crowd_are_never_drained() -> None:
+    stranger = Found(strangers=(Listener(18080, 5, "nginx"),))
+    assert undrainable(stranger) is not None
+    assert stranger.names == ["port-held-by nginx pid 5"]
+    assert "--port" in conflict(stranger, 18080, drain=True).message
+    one, two = Process(1, (), 8080), Process(2, (), 8081)
+    assert undrainable(Found(processes=(one,))) is None
+    assert "more than one" in (undrainable(Found(processes=(one, two))) or "")
+    assert "--drain" in conflict(Found(processes=(one,)), 18080, drain=False).message
+    assert not Found()
