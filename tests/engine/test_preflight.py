@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autotuned import settings
+from autotuned.engine.configuration import Configuration
 from autotuned.engine.preflight import (
     Finder,
     Found,
@@ -85,7 +86,9 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
         def find(self, labels: Any) -> LoadedJob | None:
             return job
 
-    finder = Finder(Scripted({}), LoopbackPorts(), chosen, "AUTOTUNED_TEST")
+    finder = Finder(
+        Scripted({}), LoopbackPorts(), Configuration(chosen, lambda: chosen), "AUTOTUNED_TEST"
+    )
     return finder.look(("no-such-program",), True, 0)
 
 
