@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def _parts(path: Path) -> list[Path]:
     return [part for part in (before, path) if part.exists()] or [path]
 
 
-def follow(path: Path, count: int) -> Iterator[str]:
+def follow(path: Path, count: int) -> Generator[str, None, None]:
     """The last `count` lines, then every further one, for ever; a rotated log is read to its end first."""
     file = None
     try:
