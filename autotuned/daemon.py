@@ -19,7 +19,7 @@ import structlog
 from autotuned import __version__, logs, providers, wire
 from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent
-from autotuned.engine.apply import Applier
+from autotuned.engine.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.doctor import Scene
 from autotuned.engine.drain import LiveProvider
@@ -28,6 +28,7 @@ from autotuned.engine.notify import Notifier
 from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
 from autotuned.engine.recovery import Recovered, insist, recover
+from autotuned.engine.restart import Restarter
 from autotuned.engine.schedule import Nightly
 from autotuned.engine.setup import Host
 from autotuned.engine.staleness import Staleness
@@ -122,7 +123,10 @@ async def serve(
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
-        applier = Applier(configuration, records, events, machine, host.choose, environ)
+        restarter = Restarter(
+            live, configuration, lambda: host.choose(CONFIGURED_KIND), host.processes, environ
+        )
+        applier = Applier(configuration, records, events, machine, host.choose, restarter, environ)
         agent = Agent(configuration, records, events, host, live, applier)
         staleness = Staleness(agent, records, machine, configuration)
         configuration.adopt.append(lambda new: logs.adopt(new.log))

@@ -10,8 +10,12 @@ import click
 
 from autotunectl import render_apply
 from autotunectl.arguments import json_option, run_argument
+from autotunectl.client import CALL_S
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
+
+RESTART_S = 180.0
+"""Until the job has ended and is back: its grace, and the agent's own tries."""
 
 
 @click.command()
@@ -21,10 +25,17 @@ from autotunectl.reach import Reach
 @click.option(
     "--force", is_flag=True, help="Also where RAM, chip or the provider's version differ."
 )
+@click.option("--restart", is_flag=True, help="Restart the provider's job, so that it is live.")
 @json_option()
 @click.pass_obj
 def apply(
-    reach: Reach, run: str | None, dry_run: bool, allow_partial: bool, force: bool, as_json: bool
+    reach: Reach,
+    run: str | None,
+    dry_run: bool,
+    allow_partial: bool,
+    force: bool,
+    restart: bool,
+    as_json: bool,
 ) -> None:
     """Write a run's recommendation into the provider's configuration, after a backup.
 
@@ -37,7 +48,8 @@ def apply(
     """
     consent = {"dry_run": dry_run, "allow_partial": allow_partial, "force": force}
     with reach.client() as client:
-        found = client.call("apply", **named(run), **consent)
+        params = {**named(run), **consent, "restart": restart}
+        found = client.request("apply", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
         click.echo(as_text(found))
         return
@@ -47,6 +59,8 @@ def apply(
         return
     click.echo(render_apply.applied(found["recipe"], found))
     make_live(found["hint"])
+    if found["restarted"]:
+        click.echo("the live provider has been restarted: it is live", err=True)
 
 
 @click.command()

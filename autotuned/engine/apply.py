@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +27,9 @@ from autotuned.engine.config_writer import Written
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.events import Events
 from autotuned.engine.records import Records
+from autotuned.engine.restart import Restarter
 from autotuned.engine.runner import Runner
+from autotuned.engine.trial import uncancelled
 from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
@@ -46,10 +46,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What the operator has agreed to beyond the usual."""
+    """What the operator wants, and has agreed to beyond the usual."""
 
     allow_partial: bool = False
     force: bool = False
+    restart: bool = False
+    dry_run: bool = False
 
 
 class Applier:
@@ -62,8 +64,10 @@ class Applier:
         events: Events,
         machine: Machine,
         choose: Callable[[str], Provider],
+        restarter: Restarter,
         environ: Mapping[str, str],
     ) -> None:
+        self._restarter = restarter
         self._configuration, self._records, self._events = configuration, records, events
         self._machine, self._choose, self._environ = machine, choose, environ
         self._turn = asyncio.Lock()
@@ -74,27 +78,52 @@ class Applier:
         return self._configuration.now
 
     async def apply(
-        self, run_id: str | None, consent: Consent, active: str | None, *, dry_run: bool
+        self, run_id: str | None, consent: Consent, active: Callable[[], str | None]
     ) -> dict[str, Any]:
         """Write the recommendation of a run, the newest for None; what was done, as 5-rpc has it.
 
-        `active` is the run in progress. Raises NotFound, or ApplyRefused with the configuration as it was.
+        `active` tells the run in progress. Raises NotFound, or ApplyRefused with the configuration as it
+        was; with a restart also what `Restarter.claim` and `carry_out` raise.
         """
         row = await self._records.row(run_id)
-        if row.run_id == active:
+        if row.run_id == active():
             message = f"run {row.run_id} is still running: wait for it, or cancel it"
             raise ApplyRefused(message, "running", run_id=row.run_id)
         answer = _recommended(row, consent)
-        details = await self._records.details(row.run_id)
-        _must_have_a_file(details.get("provider") or CONFIGURED_KIND, row.run_id)
+        kind = (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
+        _must_have_a_file(kind, row.run_id)
         if not consent.force:
-            await self._must_be_this_machine(row)
+            await self._must_be_this_machine(row, kind)
         wanted = self._wanted(answer)
-        written = await self._write(wanted, dry_run=dry_run)
-        hint = None if dry_run else self._commands()
-        if not dry_run:
-            await self._note(row.run_id, written, hint)
-        return {**_told(written, hint, applied=not dry_run), "run_id": row.run_id, "recipe": wanted}
+        named = {"run_id": row.run_id, "recipe": wanted}
+        if consent.dry_run:
+            written = await self._write(wanted, dry_run=True)
+            return {**_told(written, None, applied=False), **named}
+        return await uncancelled(self._carry_out(row.run_id, wanted, consent, active)) | named
+
+    async def _carry_out(
+        self,
+        run_id: str,
+        wanted: Mapping[str, Scalar],
+        consent: Consent,
+        active: Callable[[], str | None],
+    ) -> dict[str, Any]:
+        """Write and note it, then restart what serves, if that was asked for."""
+        unfit = await self._restarter.claim(run_id, active) if consent.restart else "not asked for"
+        try:
+            written = await self._write(wanted, dry_run=False)
+            hint = await self._restarter.commands() if unfit else None
+            await self._note(run_id, written, hint)
+        except BaseException:
+            if unfit is None:
+                self._restarter.give_up()
+            raise
+        if unfit is None:
+            unfit = await self._restarter.carry_out()
+        told = _told(written, hint, applied=True) | {"restarted": unfit is None}
+        if consent.restart and unfit is not None:
+            told["warnings"].append(f"not restarted: {unfit}")
+        return told
 
     async def conclude(self, runner: Runner, kind: str, finish: Finish, *, drained: bool) -> None:
         """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
@@ -132,7 +161,7 @@ class Applier:
             raise ApplyRefused(message, "partial", run_id=run_id)
         _must_have_a_file(kind, run_id)
         written = await self._write(self._wanted(answer), dry_run=False)
-        await self._note(run_id, written, None if drained else self._commands())
+        await self._note(run_id, written, None if drained else await self._restarter.commands())
         return written
 
     async def revert(self, name: str | None) -> dict[str, Any]:
@@ -140,10 +169,10 @@ class Applier:
         path = self._settings.provider_config
         async with self._turn:
             backup = await asyncio.to_thread(_backup, path, name)
-            written = await asyncio.to_thread(
-                config_writer.put_back, path, backup, int(time.time())
+            written = await uncancelled(
+                asyncio.to_thread(config_writer.put_back, path, backup, int(time.time()))
             )
-        hint = self._commands()
+        hint = await self._restarter.commands()
         log.info("reverted", backup=str(backup), kept=str(written.backup))
         self._publish(None, written, reverted_to=str(backup))
         return {**_told(written, hint, applied=True), "reverted_to": str(backup)}
@@ -174,12 +203,10 @@ class Applier:
         names = ("config_path", "backup_path", "changed", "warnings")
         self._events.publish("applied", run_id, **{name: said[name] for name in names}, **fields)
 
-    async def _must_be_this_machine(self, row: RunRow) -> None:
+    async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
         facts = self._machine.facts()
-        details = await self._records.details(row.run_id)
         try:
-            provider = self._choose(details.get("provider") or CONFIGURED_KIND)
-            version = (await provider.locate()).version
+            version = (await self._choose(kind).locate()).version
         except ProviderMissing:
             version = "not installed"
         pairs = {
@@ -195,17 +222,6 @@ class Applier:
     def _wanted(self, answer: RecommendationDocument) -> dict[str, Scalar]:
         model = expanded(answer.model, self._environ) if is_path(answer.model) else answer.model
         return {"model": model, **answer.knobs.model_dump()}
-
-    def _commands(self) -> str:
-        """The two commands that make the configuration live, where launchd runs the provider."""
-        folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
-        labels, named = self._settings.live.labels, self._settings.live.plist
-        label = next((label for label in labels if (folder / f"{label}.plist").exists()), labels[0])
-        domain, plist = f"gui/{os.getuid()}", named or folder / f"{label}.plist"
-        return (
-            f"launchctl bootout {domain}/{label}\n"
-            f"launchctl bootstrap {domain} {shlex.quote(str(plist))}"
-        )
 
 
 def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
@@ -260,6 +276,7 @@ def _told(written: Written, hint: str | None, *, applied: bool) -> dict[str, Any
         "changed": {key: dict(both) for key, both in written.changed.items()},
         "config_path": str(written.path),
         "backup_path": None if written.backup is None else str(written.backup),
+        "restarted": False,
         "diff": written.diff,
         "hint": hint,
         "warnings": list(written.warnings),

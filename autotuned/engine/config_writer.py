@@ -15,7 +15,7 @@ from autotuned.core.configdiff import diff
 from autotuned.core.configedit import differences, edit, pins
 from autotuned.core.configfile import Refused, Scalar
 from autotuned.errors import ApplyRefused, UnsafePath
-from autotuned.host import operators_file
+from autotuned.host import failpoint, operators_file
 from autotuned.host.operators_file import Original
 
 RESTARTS = 3
@@ -88,7 +88,9 @@ def _write(
             if wanted.content is None or dry_run:
                 return wanted
             backup = operators_file.back_up(original, unix_s)
+            failpoint.reach("apply.backed_up")
             if _replaced(original, wanted.content, backup):
+                failpoint.reach("apply.replaced")
                 return Written(
                     path, wanted.content, wanted.changed, wanted.diff, backup, wanted.warnings
                 )

@@ -30,6 +30,8 @@ POINTS: Mapping[str, str] = {
     "restore.unlocked": "the lock is free, the store does not know yet",
     "recover.begun": "a new agent has found an open lease",
     "recover.done": "that lease is restored, the socket is not open yet",
+    "apply.backed_up": "the backup of the configuration is durable, the configuration is the old one",
+    "apply.replaced": "the configuration is the new one, the store does not know yet",
     "file.written": "an atomic write is complete under its temporary name",
     "file.renamed": "the new file stands under its name, the folder is not synced",
 }

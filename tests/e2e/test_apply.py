@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.home import Home, RpcError, X, Y, poll
+from tests.support.live import LaunchdJob
 
 SECRET = "tok-3f9a-never-shown"  # noqa: S105 - what must not be seen anywhere
 OPERATORS = f"""# mine
@@ -270,3 +271,70 @@ def nothing_tells(home: Home) -> None:
         assert SECRET not in path.read_text(encoding="utf-8", errors="replace"), path
     for path in home.database.parent.glob(f"{home.database.name}*"):
         assert SECRET.encode() not in path.read_bytes()
+
+
+# --- making it live ---------------------------------------------------------------------------------
+
+
+def test_ac_6_with_a_drain_the_configuration_is_written_before_the_provider_is_back(
+    home: Home,
+) -> None:
+    home.provider({Y: {}, "*": {}})
+    job = LaunchdJob(home)
+    document = home.tune(Y, drain=True, apply=True, **SMALL)
+    assert document["exit_reason"] == "ok"
+    assert document["applied"]["hint"] is None
+    poll(job.serving, "the provider is back")
+    assert f"model: {Y}" in job.starts()[-1]["config"]
+    kinds = [kind for (kind,) in home.sql("SELECT type FROM events ORDER BY seq")]
+    assert kinds.index("drain.done") < kinds.index("applied") < kinds.index("restore.begun")
+
+
+def test_apply_restart_makes_it_live_and_without_it_the_commands_of_the_loaded_job_are_told(
+    home: Home,
+) -> None:
+    home.provider({Y: {}, "*": {}})
+    job = LaunchdJob(home)
+    home.tune(Y, drain=True, **SMALL)
+    poll(job.serving)
+    told = home.rpc("apply")
+    assert told["hint"].splitlines() == [
+        f"launchctl bootout {job.target}",
+        f"launchctl bootstrap {job.domain} {job.plist}",
+    ]
+    before = job.pid()
+    done = home.ctl("apply", "--restart")
+    assert done.returncode == 0, done.stderr
+    assert "restarted" in done.stderr
+    assert "launchctl" not in done.stderr
+    poll(job.serving, "the provider is back")
+    assert job.pid() != before
+    assert f"model: {Y}" in job.starts()[-1]["config"]
+    assert home.rpc("status")["lease"] is None
+
+
+def test_a_restart_that_cannot_bring_it_back_exits_13_and_is_tried_again(home: Home) -> None:
+    home.provider({Y: {}, "*": {}})
+    job = LaunchdJob(home)
+    home.tune(Y, drain=True, **SMALL)
+    poll(job.serving)
+    job.fault("bootstrap", 5, times=6)
+    done = home.ctl("apply", "--restart", timeout=90)
+    assert done.returncode == 13, done.stderr
+    assert f"model: {Y}" in job.config.read_text(encoding="utf-8")
+    job.mend()
+    home.rpc("provider.restore")
+    poll(job.serving, "the provider is back")
+
+
+def test_a_restart_without_a_job_is_a_warning_and_the_recipe_is_written(home: Home) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.settings(home.private_program())
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    done = home.ctl("apply", "--restart")
+    assert done.returncode == 0
+    assert "not restarted: no live provider runs" in done.stderr
+    assert "launchctl bootstrap" in done.stderr
+    assert f"model: {Y}" in path.read_text(encoding="utf-8")

@@ -9,12 +9,13 @@ from typing import Any
 
 from autotuned import providers, settings
 from autotuned.engine.agent import Agent
-from autotuned.engine.apply import Applier
+from autotuned.engine.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import Finder
 from autotuned.engine.records import Records
+from autotuned.engine.restart import Restarter
 from autotuned.engine.setup import Host
 from autotuned.host import power
 from autotuned.host.clock import utc_now
@@ -51,7 +52,10 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)
-    applier = Applier(configuration, records, events, machine, host.choose, home.environ)
+    restarter = Restarter(
+        live, configuration, lambda: host.choose(CONFIGURED_KIND), host.processes, home.environ
+    )
+    applier = Applier(configuration, records, events, machine, host.choose, restarter, home.environ)
     made = Agent(configuration, records, events, host, live, applier)
     try:
         yield made

@@ -19,6 +19,7 @@ class ApplyParams(RunParams):
 
     allow_partial: bool = False
     force: bool = False
+    restart: bool = False
     dry_run: bool = False
 
 
@@ -40,6 +41,7 @@ class ConfigurationResult(BaseModel):
     changed: dict[str, Any]
     config_path: str
     backup_path: str | None
+    restarted: bool
     diff: str
     hint: str | None
     warnings: list[str]
@@ -53,17 +55,17 @@ def methods(pieces: Pieces) -> list[Method]:
     applier = pieces.applier
 
     async def apply(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        consent = Consent(params["allow_partial"], params["force"])
-        active = pieces.agent.active_run()
-        return await applier.apply(params["run_id"], consent, active, dry_run=params["dry_run"])
+        consent = Consent(**{name: value for name, value in params.items() if name != "run_id"})
+        return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
 
     async def revert(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         return await applier.revert(params["backup"])
 
     refused = (wire.APPLY_REFUSED,)
+    also = (wire.NOT_FOUND, wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING)
     write = "write a run's recommendation into the provider's configuration"
     back = "put a backup of the configuration back"
     return [
-        Method("apply", write, apply, ApplyParams, ConfigurationResult, (*refused, wire.NOT_FOUND)),
+        Method("apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also)),
         Method("revert", back, revert, RevertParams, ConfigurationResult, refused),
     ]

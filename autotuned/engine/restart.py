@@ -1,0 +1,111 @@
+"""Making a new configuration live: the commands for it, or the restart of the provider's job itself.
+
+A restart is a drain and a restore with nothing between, under the same lease: whatever dies on the
+way, the provider comes back. Must not know what was written, or why.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from autotuned.core.request import TuneRequest
+from autotuned.engine.configuration import Configuration
+from autotuned.engine.drain import LiveProvider
+from autotuned.engine.preflight import Found, undrainable
+from autotuned.errors import Busy, RestoreOutstanding
+from autotuned.host.interface import Processes
+from autotuned.providers.interface import Provider
+
+log = structlog.get_logger(__name__)
+
+
+class Restarter:
+    """The live provider's job, restarted so that it reads its configuration again."""
+
+    def __init__(
+        self,
+        live: LiveProvider,
+        configuration: Configuration,
+        provider: Callable[[], Provider],
+        processes: Callable[[], Processes],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._live, self._configuration, self._environ = live, configuration, environ
+        self._provider, self._processes = provider, processes
+
+    async def commands(self) -> str:
+        """The two commands that make a configuration live, one a line, for the job that is loaded or would be."""
+        managed = (await self._find()).managed
+        folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
+        settings = self._configuration.now.live
+        labels, named = settings.known_labels, settings.plist
+        label = next((label for label in labels if (folder / f"{label}.plist").exists()), labels[0])
+        domain, plist = f"gui/{os.getuid()}", named or folder / f"{label}.plist"
+        if managed is not None:
+            label, domain = managed.job.label, managed.job.domain
+            plist = managed.plist or folder / f"{label}.plist"
+        return (
+            f"launchctl bootout {domain}/{label}\n"
+            f"launchctl bootstrap {domain} {shlex.quote(str(plist))}"
+        )
+
+    async def claim(self, run_id: str, active: Callable[[], str | None]) -> str | None:
+        """Take the lock and the lease for a restart; the reason why there is nothing to restart, else None.
+
+        `carry_out` or `give_up` must follow None. Raises Busy while a run is active, RestoreOutstanding
+        while another restore is owed, ProviderConflict where somebody else holds the lock.
+        """
+        found = await self._find()
+        running, owed = active(), self._live.public()
+        if running is not None:
+            message = (
+                f"run {running} is active: it restarts the provider at its end, or wait for it"
+            )
+            raise Busy(message, run_id=running)
+        if owed is not None:
+            message = "a live provider is not back yet: autotunectl provider restore"
+            raise RestoreOutstanding(message, lease=owed)
+        reason = _unfit(found)
+        if reason is None and found.live is not None:
+            self._live.claim(run_id, found, TuneRequest(drain=True, port=found.live.port))
+        return reason
+
+    def give_up(self) -> None:
+        """Let a claim go; nothing has been done."""
+        self._live.unclaim()
+
+    async def carry_out(self) -> str | None:
+        """Stop the job and bring it back: None once it runs again, else why it was not stopped.
+
+        Raises RestoreOutstanding where it was stopped and is not back; then it is tried again and again.
+        """
+        processes = self._processes()
+        try:
+            reason = await self._live.drain(
+                processes, TuneRequest.model_fields["drain_grace"].default, lambda: False
+            )
+        finally:
+            restored = await self._live.restore()
+            await processes.close()
+        if not restored:
+            message = "the configuration is written, but the live provider is not back yet: autotunectl provider restore"
+            raise RestoreOutstanding(message, lease=self._live.public())
+        log.info("live provider restarted", reason=reason)
+        return reason
+
+    async def _find(self) -> Found:
+        return await self._live.find(self._provider(), 0)
+
+
+def _unfit(found: Found) -> str | None:
+    """Why a restart is not ours to make; None where it is."""
+    if found.live is None:
+        return "no live provider runs"
+    if found.managed is None:
+        return f"{found.live.name} runs outside launchd: stop it and start it again yourself"
+    return undrainable(found)
