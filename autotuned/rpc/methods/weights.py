@@ -56,7 +56,7 @@ class ModelsDocument(BaseModel):
     models: list[ModelDocument]
 
 
-class ProgressDocument(BaseModel):
+class PullProgressDocument(BaseModel):
     """`rate` in bytes a second."""
 
     activity: Literal["fetch", "check"]
@@ -77,7 +77,7 @@ class PullDocument(BaseModel):
     reason: str | None
     path: str | None
     weights_bytes: int | None
-    progress: ProgressDocument | None
+    progress: PullProgressDocument | None
 
 
 def methods(pieces: Pieces) -> list[Method]:
