@@ -10,7 +10,7 @@ of what is loaded, 37), `text` (plain | localised | garbage), `macos` (15: `boot
 error), `revive_after_s` (a watchdog bootstraps so long after each bootout), `revive_at_call` (it does so at the
 n-th call after a bootout), `revivals` (how often at most), and `faults`: a list of {id, verb, code, hang_s,
 act, outcome, for_s, skip, times}. A fault answers `code` after `hang_s`, doing its work only if `act`; the outcomes
-`not_running` and `penalty` (for `for_s`) load the job with code 0 but start nothing (`for_ever`: nor does kickstart).
+`nothing` answers code 0 and does not act, `not_running` and `penalty` (for `for_s`) load the job with code 0 but start nothing (`for_ever`: nor does kickstart).
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def main() -> None:
     time.sleep(fault.get("hang_s", 0))
     code, said = fault.get("code", 0), ""
     try:
-        if code == 0 or fault.get("act"):
+        if fault.get("outcome") != "nothing" and (code == 0 or fault.get("act")):
             said = act(words, fault)
         if code:
             raise Refused(code)

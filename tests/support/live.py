@@ -55,8 +55,7 @@ class LaunchdJob:
         agents = home.path / "Library" / "LaunchAgents"
         agents.mkdir(parents=True, exist_ok=True)
         self.plist = agents / f"{label}.plist"
-        self.plist.write_bytes(plistlib.dumps(self.definition()))
-        self.plist.chmod(0o644)
+        self.write_plist()
         install_launchctl(home)
         self._plan: dict[str, Any] = {}
         self.plan(**plan)
@@ -77,6 +76,13 @@ class LaunchdJob:
             "EnvironmentVariables": {"HOME": str(self.home.path), "LIVE": "yes"},
             "WorkingDirectory": str(self.home.path),
         }
+
+    def write_plist(self) -> None:
+        """Write the plist as the attributes are now: an update of the provider may do so at any time."""
+        fresh = self.plist.with_suffix(".new")
+        fresh.write_bytes(plistlib.dumps(self.definition()))
+        fresh.chmod(0o644)
+        fresh.replace(self.plist)
 
     # --- how it behaves ----------------------------------------------------------------------------
 
