@@ -35,7 +35,14 @@ def test_ac_6_a_foreground_provider_is_restarted_as_it_was_when_asked(home: Home
     home.provider({Y: {}})
     live = Foreground(home, "--config", "/nowhere/a name; with $signs", ODD="a b\tc=d")
     home.start_daemon()
-    words = ("start", "--wait", "--drain", "--restart-foreground", "--candidate-models", Y)
+    words: tuple[str, ...] = (
+        "start",
+        "--wait",
+        "--drain",
+        "--restart-foreground",
+        "--candidate-models",
+        Y,
+    )
     words += ("--port", str(home.port), "--kv-bits-axis", "unset", "--max-batch-axis", "1")
     done = home.ctl(*words)
     assert done.returncode == 0, done.stderr

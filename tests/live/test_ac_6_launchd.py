@@ -19,7 +19,15 @@ def test_ac_6_a_job_is_refused_unasked_and_with_drain_booted_out_tuned_and_resto
     home.provider({Y: {}})
     job = LaunchdJob(home)
     home.start_daemon()
-    words = ("start", "--wait", "--json", "--candidate-models", Y, "--port", str(home.port))
+    words: tuple[str, ...] = (
+        "start",
+        "--wait",
+        "--json",
+        "--candidate-models",
+        Y,
+        "--port",
+        str(home.port),
+    )
     words += ("--kv-bits-axis", "unset", "--max-batch-axis", "1")
     pid = job.pid()
     refused = home.ctl(*words)
@@ -88,7 +96,7 @@ def test_ac_6_a_job_that_does_not_end_within_the_grace_is_not_killed_and_comes_b
     assert document["exit_reason"] == "provider_conflict"
     assert job.target in document["error"]["message"]
     assert "grace" in document["error"]["message"]
-    assert [start for start in home.starts() if start is not None] == []
+    assert home.starts() == [None]
     assert home.sql("SELECT COUNT(*) FROM tune_trials") == [(0,)]
     poll(job.back, "the live provider is back")
     assert job.calls("kill") == []
