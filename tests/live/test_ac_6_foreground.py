@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from autotuned.core.lease import Foreground as Target
 
+from autotuned.core.lease import Foreground as Target
 from tests.support.home import Home, RpcError, Y, poll, port_is_free
 from tests.support.live import Foreground
 

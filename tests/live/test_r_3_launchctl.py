@@ -19,27 +19,17 @@ def drained(home: Home, **plan: Any) -> LaunchdJob:
     return LaunchdJob(home, **plan)
 
 
-@pytest.mark.parametrize("code", [1, 3, 5, 36, 37, 112, 113, 119, 122, 124, 125, 161])
-def test_r_3_a_bootstrap_that_fails_twice_is_tried_again_until_it_runs(
-    home: Home, code: int
-) -> None:
+def test_r_3_a_bootstrap_that_fails_is_tried_again_until_it_runs(home: Home) -> None:
     job = drained(home)
-    job.fault("bootstrap", code, times=2)
+    job.fault("bootstrap", 5, times=2)
+    job.fault("bootstrap", 119, times=1)
     assert home.tune(Y, drain=True)["exit_reason"] == "ok"
     assert job.back()
     assert home.rpc("status")["lease"] is None
-    assert len(job.calls("bootstrap")) == 3
-
-
-@pytest.mark.parametrize("code", [5, 37])
-def test_r_3_a_bootstrap_that_says_it_failed_but_did_its_work_is_not_repeated(
-    home: Home, code: int
-) -> None:
-    job = drained(home)
-    job.fault("bootstrap", code, act=True, times=1)
-    assert home.tune(Y, drain=True)["exit_reason"] == "ok"
-    assert job.back()
-    assert len(job.starts()) == 2
+    assert len(job.calls("bootstrap")) == 4
+    done = home.sql("SELECT fields_json FROM events WHERE type = 'restore.done'")
+    assert len(done) == 1
+    assert '"restored": true' in done[0][0].replace('":true', '": true')
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ def test_r_3_code_0_is_no_proof_that_it_runs(home: Home, outcome: dict[str, Any]
     assert len(job.starts()) == 2
 
 
-@pytest.mark.parametrize("code", [5, 119, 125, 161])
+@pytest.mark.parametrize("code", [5, 119])
 def test_r_3_a_provider_that_cannot_be_brought_back_is_told_loudly_and_no_run_starts(
     home: Home, code: int
 ) -> None:
@@ -181,6 +171,7 @@ def test_r_3_after_a_reboot_launchd_has_brought_it_back_and_nobody_starts_a_seco
     poll(lambda: [e for e in home.calls("request") if e["request"] == "replicate"])
     job.reboot()
     before = job.calls("bootstrap")
+    poll(job.serving)
     starts = len(job.starts())
     home.start_daemon()
     assert job.back()

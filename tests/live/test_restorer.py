@@ -1,0 +1,144 @@
+"""R-3 for the one algorithm that agent, guardian and operator restore with: every code, on the scripted launchctl."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import pytest
+
+from autotuned.core.lease import Job, Lease, State
+from autotuned.host.identity import boot_id
+from autotuned.host.journal import Journal
+from autotuned.host.launchd import Launchd
+from autotuned.host.restore import Pace, Restorer
+from tests.support.home import Home, Y
+from tests.support.live import LaunchdJob
+
+PACE = Pace(first_s=0.05, longest_s=0.05, poll_s=0.02, verify_s=3.0, steady_s=0.1)
+
+
+def owed(job: LaunchdJob, **changes: Any) -> tuple[Journal, Lease]:
+    """A drained job, as the journal of a killed agent tells of it."""
+    folder = job.home.path / ".config" / "macprovider" / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = Job(
+        label=job.label,
+        domain=job.domain,
+        plist=str(job.plist),
+        plist_sha256=hashlib.sha256(job.plist.read_bytes()).hexdigest(),
+        program=job.argv[0],
+    )
+    fields: dict[str, Any] = {
+        "lease_id": "lease",
+        "run_id": "run",
+        "state": State.DRAINED,
+        "target": target,
+        "holder_pid": os.getpid(),
+        "boot_id": boot_id(job.home.environ),
+        "taken_at": "2026-01-31T12:00:00.000Z",
+        "updated_at": "2026-01-31T12:00:00.000Z",
+        "port": job.port,
+        "candidate_port": job.home.port,
+        **changes,
+    }
+    lease = Lease(**fields)
+    journal = Journal(folder)
+    journal.write(lease)
+    return journal, lease
+
+
+def restored(job: LaunchdJob, **changes: Any) -> Lease:
+    """The lease after one whole restore."""
+    journal, lease = owed(job, **changes)
+    restorer = Restorer(journal, Launchd(job.home.environ), PACE)
+    return restorer.release(restorer.restore(lease))
+
+
+def absent(home: Home, **plan: Any) -> LaunchdJob:
+    """A job that is not loaded."""
+    home.provider({Y: {}})
+    return LaunchdJob(home, start=False, **plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [1, 3, 5, 36, 37, 112, 113, 119, 122, 124, 125, 161])
+def test_r_3_any_code_of_bootstrap_is_tried_again(home: Home, code: int) -> None:
+    job = absent(home)
+    job.fault("bootstrap", code, times=2)
+    assert restored(job).state is State.RELEASED
+    assert job.back()
+    assert len(job.calls("bootstrap")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [5, 17, 37])
+def test_r_3_a_bootstrap_that_did_its_work_is_not_repeated_whatever_it_says(
+    home: Home, code: int
+) -> None:
+    job = absent(home)
+    job.fault("bootstrap", code, act=True)
+    assert restored(job).state is State.RELEASED
+    assert job.back()
+    assert len(job.calls("bootstrap")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["bootstrap", "print"])
+def test_r_3_what_still_fails_is_owed_with_its_reason(home: Home, verb: str) -> None:
+    job = absent(home)
+    job.fault(verb, 161)
+    lease = restored(job)
+    assert lease.state is State.FAILED
+    assert lease.reason is not None
+    assert "161" in lease.reason
+    job.mend()
+    journal = Journal(home.path / ".config" / "macprovider" / "run")
+    restorer = Restorer(journal, Launchd(home.environ), PACE)
+    assert restorer.release(restorer.restore(lease)).state is State.RELEASED
+    assert job.back()
+
+
+@pytest.mark.slow
+def test_r_3_a_plist_that_is_gone_is_told(home: Home) -> None:
+    job = absent(home)
+    journal, lease = owed(job)
+    job.plist.unlink()
+    lease = Restorer(journal, Launchd(home.environ), PACE).restore(lease)
+    assert lease.state is State.FAILED
+    assert str(job.plist) in str(lease.reason)
+
+
+@pytest.mark.slow
+def test_r_3_a_job_in_the_penalty_box_is_waited_for(home: Home) -> None:
+    job = absent(home)
+    job.fault("bootstrap", outcome="penalty", for_s=1.0)
+    assert restored(job).state is State.RELEASED
+    assert job.back()
+    assert len(job.calls("bootstrap")) == 1
+
+
+@pytest.mark.slow
+def test_r_3_a_job_that_never_gets_a_process_is_owed(home: Home) -> None:
+    job = absent(home)
+    job.fault("bootstrap", outcome="not_running", for_ever=True)
+    lease = restored(job)
+    assert lease.state is State.FAILED
+    assert "no live process" in str(lease.reason)
+
+
+@pytest.mark.slow
+def test_r_3_a_reboot_means_that_launchd_has_done_it(home: Home) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home)
+    assert restored(job, boot_id="another boot").state is State.RELEASED
+    assert job.calls("bootstrap") == []
+    assert job.calls("kickstart") == []
+
+
+@pytest.mark.slow
+def test_r_3_after_a_reboot_into_which_nobody_has_logged_in_it_is_loaded(home: Home) -> None:
+    job = absent(home, domain="user")  # launchd does not bring agents of this domain back
+    assert restored(job, boot_id="another boot").state is State.RELEASED
+    assert job.back()
