@@ -49,7 +49,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.INTENT, Event.DRAIN): State.DRAINING,
     (State.DRAINING, Event.GONE): State.DRAINED,
     # Somebody else brought it back in the middle of the run: once more.
-    (State.DRAINED, Event.REAPPEARED): State.DRAINING,
+    (State.DRAINED, Event.REAPPEARED): State.INTENT,
     # Whoever finds the journal carries on from wherever it stopped.
     (State.INTENT, Event.RESTORE): State.RESTORING,
     (State.DRAINING, Event.RESTORE): State.RESTORING,

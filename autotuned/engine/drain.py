@@ -16,21 +16,21 @@ from typing import Any
 import structlog
 
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Job, Lease
+from autotuned.core.lease import Event, Job, Lease, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.contract import contract
 from autotuned.engine.events import Events
 from autotuned.engine.preflight import NAMES, Finder, Found
+from autotuned.engine.reappearance import Returned, returned
 from autotuned.engine.recovery import Recovered
 from autotuned.engine.sighting import Sighting
 from autotuned.engine.stopping import Stopper
 from autotuned.errors import ProviderConflict, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
-from autotuned.host.identity import started
 from autotuned.host.interface import Ports, Processes
 from autotuned.host.journal import Journal
-from autotuned.host.launchd import Launchd, Presence
+from autotuned.host.launchd import Launchd
 from autotuned.host.restore import Pace, Restorer
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
@@ -79,11 +79,14 @@ class LiveProvider:
         self._names, self._serves = provider.process_names, provider.kind == "macprovider"
         return await self._finder.find(self._names, self._serves, port)
 
-    async def came_back(self) -> Found | None:
-        """The live provider, where one runs now though it was drained or absent; None when none does."""
-        found = await self._finder.find(self._names, self._serves, 0)
-        unknown = found.managed is not None and found.managed.job.presence is not Presence.LOADED
-        return None if found.live is None or unknown else found
+    async def came_back(self) -> Returned | None:
+        """Who runs now though it was drained; None when nobody does, or nothing is drained."""
+        lease = self._lease
+        if lease is None or lease.state is not State.DRAINED:
+            return None
+        return await asyncio.to_thread(
+            returned, lease, self._finder, self._names, serves=self._serves
+        )
 
     @property
     def lease(self) -> Lease | None:
@@ -142,16 +145,13 @@ class LiveProvider:
         return await self._stop(grace_s, cancelled)
 
     async def drain_again(self, grace_s: float, cancelled: Callable[[], bool]) -> str | None:
-        """Stop what somebody else brought back meanwhile; as `drain`."""
-        assert self._lease is not None  # noqa: S101 - drained before
-        lease = self._lease
-        if isinstance(lease.target, Job):
-            job = await asyncio.to_thread(
-                self._finder.launchd.look, lease.target.domain, lease.target.label
-            )
-            seen = None if job.pid is None else started(job.pid)
-            target = dataclasses.replace(lease.target, pid=job.pid, started=seen)
-            lease = dataclasses.replace(lease, target=target)
+        """Stop what somebody else brought back meanwhile; as `drain`. Another provider is left alone."""
+        found = await self.came_back()
+        if found is None or self._lease is None:
+            return None  # gone by itself
+        if found.target is None:
+            return f"{found.name} is not the live provider that was drained, so it is left alone"
+        lease = dataclasses.replace(self._lease, target=found.target)
         try:
             self._lease = await asyncio.to_thread(self._journal.advance, lease, Event.REAPPEARED)
         except OSError as error:

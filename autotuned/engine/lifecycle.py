@@ -100,7 +100,19 @@ class Lifecycle:
         reason = await self._live.drain(bench.processes, grace_s, lambda: runner.cancelled)
         if reason is not None:
             log.error("drain failed", reason=reason)
+        else:
+            self._keep_away(runner, bench, grace_s)
         return reason
+
+    def _keep_away(self, runner: Runner, bench: Bench, grace_s: float) -> None:
+        """From now on every trial looks whether somebody else has brought the live provider back."""
+
+        async def returned() -> str | None:
+            found = await self._live.came_back()
+            return None if found is None else found.name
+
+        bench.vigil.returned = returned
+        bench.vigil.drain_again = lambda: self._live.drain_again(grace_s, lambda: runner.halted)
 
     async def _announce(self, runner: Runner) -> None:
         planned = runner.plan

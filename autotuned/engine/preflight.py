@@ -128,6 +128,10 @@ class Finder:
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 
+    def processes(self, names: Sequence[str], serves: bool) -> list[Process]:
+        """Foreground processes of the provider alone; a job's own is among them. Blocks."""
+        return _without_children(list(self._serving(names, serves)))
+
     def _managed(self, job: LoadedJob, names: Sequence[str]) -> Managed:
         plist = self._plist(job)
         content = _read_plist(plist)

@@ -61,6 +61,11 @@ class Runner:
         return self._stop_for(Halt.CANCELLED)
 
     @property
+    def halted(self) -> bool:
+        """True once the run is to end, whatever the reason."""
+        return self._halt is not None
+
+    @property
     def cancelled(self) -> bool:
         """True once somebody has asked for the end."""
         return self._halt is Halt.CANCELLED
@@ -135,7 +140,9 @@ class Runner:
             if self._returns < MAX_RETURNS:
                 failed = await self._bench.vigil.drain_again()
             if failed is not None and self._stop_for(Halt.CONFLICT):
-                self.conflict, again = f"{reason}: {failed}", "the run ends"
+                self.conflict = f"{reason}: {failed}"
+            if self.halted:
+                again = "the run ends"
         self.warn(f"trial of {asked.model} void: {reason} meanwhile; {again}")
 
     def warn(self, message: str) -> None:

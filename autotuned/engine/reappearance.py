@@ -1,0 +1,41 @@
+"""A drained live provider that runs again though nobody of ours has restored it: who it is, and whether it is ours to stop.
+
+Cheap enough to be asked before and after each replicate: one look at the job, one walk over the processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autotuned.core.lease import Foreground, Job, Lease
+from autotuned.engine.preflight import Finder
+from autotuned.host.identity import started
+from autotuned.host.launchd import Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Who has come back. `target` is what a second drain would stop; None for one that we have not drained."""
+
+    name: str
+    target: Job | Foreground | None
+
+
+def returned(
+    lease: Lease, finder: Finder, names: Sequence[str], *, serves: bool
+) -> Returned | None:
+    """Who runs now though `lease` says that it is drained; None when nobody does. Blocks."""
+    target = lease.target
+    if isinstance(target, Job):
+        job = finder.launchd.look(target.domain, target.label)
+        if job.presence is Presence.LOADED:
+            seen = None if job.pid is None else started(job.pid)
+            return Returned(target.name, replace(target, pid=job.pid, started=seen))
+    for process in finder.processes(names, serves):
+        ours = isinstance(target, Foreground) and process.argv == target.argv
+        if isinstance(target, Foreground) and ours:
+            again = replace(target, pid=process.pid, started=started(process.pid))
+            return Returned(process.name, again)
+        return Returned(process.name, None)
+    return None
