@@ -193,6 +193,8 @@ class Finder:
                 argv = process.cmdline()
                 if not is_server(argv, names, serves=serves) or self.marker in process.environ():
                     continue
+                if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
+                    continue
                 yield Process(
                     process.pid, tuple(argv), port_of(argv, self.settings.provider_config)
                 )
