@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUIET := $(VENV)/setup.log
 
-.PHONY: demo test test-fast check coverage benchmarks schema clean
+.PHONY: demo test test-fast check coverage benchmarks generated clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,9 +35,9 @@ coverage: $(VENV)/.dev
 benchmarks: $(VENV)/.dev
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
-schema: $(VENV)/.dev
-	@$(BIN)/python -c 'import json; from autotuned.core.recommendation import json_schema; \
-	print(json.dumps(json_schema(), indent=2))' > docs/result.schema.json
+# What in docs/ is made by the program itself; a test holds them to it.
+generated: $(VENV)/.dev
+	@$(BIN)/python -m tests.support.generated
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -16,7 +16,7 @@ from autotuned.report.figures import DASH, NAMES, knob, memory, rate, share, sho
 from autotuned.report.markup import NOTHING, Markup, lines, tag
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-LONG_NAME = 40
+LONG_NAME = 20
 """Letters of a model's name above which the headline is set smaller."""
 OUTCOMES = {
     "ok": "Nothing to recommend",

@@ -13,6 +13,7 @@ from autotuned.report.html import _style, render
 from autotuned.report.markup import tag
 from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
 from tests.support.documents import stored
+from tests.support.generated import DOCS, files
 
 PAGES = pages()
 MEANT = ("prewarm", "load", "warm", "measure", "stop", "drain", "restore")
@@ -152,6 +153,13 @@ def test_a_partial_answer_says_partial_and_why() -> None:
     page = Reader(PAGES[name])
     assert "PARTIAL" in page.words("span")
     assert stored(name)["error"]["message"] in page.words("p")
+
+
+def test_the_published_demo_report_is_the_one_that_is_made_now() -> None:
+    path = DOCS / "report-demo.html"
+    page = path.read_text(encoding="utf-8")
+    assert page == files()[path], "run: make generated"
+    assert Reader(page).words("h1") == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
 
 
 def test_a_long_run_names_its_hours_in_round_steps() -> None:
