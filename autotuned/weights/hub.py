@@ -6,6 +6,7 @@ time-outs are the process's; budget and cancel are the caller's. Must not know w
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import deque
@@ -31,6 +32,8 @@ QUIET = {
 """Read when the library is imported: nothing but the hub is contacted, over HTTP, for nothing but files."""
 
 RATE_WINDOW_S = 10.0
+LISTING_S = 60.0
+"""For all tries together: some name servers take long to say nothing."""
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 Count = Callable[[int], None]
@@ -38,13 +41,14 @@ Count = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`delays_s`: pauses before each try again after a fault of the network; `read_s`: silence that is one."""
+    """Pauses before each try again after a fault of the network, and `read_s`, the silence that is one."""
 
-    delays_s: tuple[float, ...] = (0.5, 1.0, 2.0)
+    listing_s: tuple[float, ...] = (0.25, 0.5, 1.0)
+    fetch_s: tuple[float, ...] = (1.0, 2.0, 4.0)
     read_s: float = 20.0
 
 
-IMPATIENT = Patience((), 5.0)
+IMPATIENT = Patience((), (), 5.0)
 """For a look at what is there, which somebody waits for."""
 
 
@@ -72,11 +76,14 @@ class Listing:
 
 
 class HubFault(Exception):
-    """Why the hub did not give what was asked for. `integrity`: it gave something else."""
+    """Why the hub did not give what was asked for. `integrity`: it gave something else.
 
-    def __init__(self, reason: str, *, integrity: bool = False) -> None:
+    `unreachable`: nobody answered at all.
+    """
+
+    def __init__(self, reason: str, *, integrity: bool = False, unreachable: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.integrity = reason, integrity
+        self.reason, self.integrity, self.unreachable = reason, integrity, unreachable
 
 
 class HubSession:
@@ -88,11 +95,10 @@ class HubSession:
         }
         begin = {
             "endpoint": environ.get("HF_ENDPOINT") or None,
-            "delays_s": patience.delays_s,
             "read_s": patience.read_s,
         }
         self._helper = Helper((sys.executable, "-P", "-c", PROCESS), env | QUIET, begin)
-        self._cache = cache
+        self._cache, self._patience = cache, patience
 
     async def __aenter__(self) -> HubSession:
         await self._helper.__aenter__()
@@ -108,7 +114,12 @@ class HubSession:
 
     async def listing(self, repo: str) -> Listing:
         """What the repository holds. Raises HubFault."""
-        found = await self._ask("list", repo=repo)
+        try:
+            async with asyncio.timeout(LISTING_S):
+                found = await self._ask("list", repo=repo, delays_s=self._patience.listing_s)
+        except TimeoutError:
+            message = f"no answer of the hub within {LISTING_S:.0f} s"
+            raise HubFault(message, unreachable=True) from None
         files = {
             file["name"]: RemoteFile(file["name"], file["size"], file["sha256"], file["git_sha1"])
             for file in found["files"]
@@ -124,6 +135,7 @@ class HubSession:
             cache=str(self._cache),
             repo=listing.repo,
             commit=listing.commit,
+            delays_s=self._patience.fetch_s,
             files=[
                 {"name": f.name, "size": f.size, "sha256": f.sha256, "git_sha1": f.git_sha1}
                 for f in files
@@ -141,7 +153,11 @@ class HubSession:
             message = f"interrupted: the download process ended: {died}"
             raise HubFault(message) from died
         if report["report"] == "failed":
-            raise HubFault(report["reason"], integrity=report["integrity"])
+            raise HubFault(
+                report["reason"],
+                integrity=report["integrity"],
+                unreachable=report["unreachable"],
+            )
         return report["result"]
 
 

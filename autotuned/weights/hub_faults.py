@@ -20,13 +20,23 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Fault(Exception):
-    """Why something cannot be fetched. `retry`: a fault of the network, worth another try after `wait_s`."""
+    """Why something cannot be fetched. `retry`: a fault of the network, worth another try after `wait_s`.
+
+    `unreachable`: nobody answers at all, and nobody will for another repository.
+    """
 
     def __init__(
-        self, reason: str, *, integrity: bool = False, retry: bool = False, wait_s: float = 0.0
+        self,
+        reason: str,
+        *,
+        integrity: bool = False,
+        retry: bool = False,
+        wait_s: float = 0.0,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.reason, self.integrity, self.retry, self.wait_s = reason, integrity, retry, wait_s
+        self.reason, self.integrity, self.unreachable = reason, integrity, unreachable
+        self.retry, self.wait_s = retry, wait_s
 
 
 def translated(error: Exception) -> Fault:
@@ -50,7 +60,7 @@ def _of_network(error: Exception) -> Fault:
     if isinstance(error, httpx2.TimeoutException):
         return Fault("time-out of the network", retry=True)
     if isinstance(error, httpx2.ConnectError):
-        return Fault(f"no network: {_line(error)}", retry=True)
+        return Fault(f"no network: {_line(error)}", retry=True, unreachable=True)
     return Fault(f"interrupted: {_line(error) or type(error).__name__}", retry=True)
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.hf_api import BlobLfsInfo, RepoFile
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     hf_raise_for_status,
@@ -32,6 +33,7 @@ from autotuned.weights.hub_folder import OURS, Folder
 PARALLEL = 4
 """Files fetched at the same time."""
 CHUNK_BYTES = 1 << 20
+MAIN = "main"
 PROGRESS_S = 0.25
 REAL_PROGRESS_BYTES = 64 << 20
 """After this much data the count of retries begins anew."""
@@ -49,7 +51,7 @@ class Hub:
     ) -> None:
         self._api = HfApi(endpoint=endpoint)
         self._endpoint = endpoint
-        self._report, self._delays_s = report, delays_s
+        self._report, self.delays_s = report, delays_s
         self._timeout = httpx2.Timeout(read_s, connect=min(10.0, read_s))
         self._read_s = read_s
         self._bytes, self._told, self._counting = 0, 0.0, threading.Lock()
@@ -58,19 +60,23 @@ class Hub:
         """The commit of the main revision, and each file's name, size, etag and hashes. Raises Fault."""
 
         def ask() -> dict[str, Any]:
-            info = self._api.model_info(repo, files_metadata=True, timeout=self._read_s)
+            info = self._api.model_info(
+                repo, revision=MAIN, files_metadata=True, timeout=self._read_s
+            )
             if not info.sha:
                 message = "the hub names no commit"
                 raise Fault(message)
             files = [
-                {
-                    "name": file.rfilename,
-                    "size": file.size if file.lfs is None else file.lfs.size,
-                    "sha256": None if file.lfs is None else file.lfs.sha256,
-                    "git_sha1": None if file.lfs is not None else file.blob_id,
-                }
+                _described(file.rfilename, file.size, file.lfs, file.blob_id)
                 for file in info.siblings or ()
             ]
+            if any(file["size"] is None for file in files):  # some mirrors tell names only
+                tree = self._api.list_repo_tree(repo, recursive=True, revision=info.sha)
+                files = [
+                    _described(file.path, file.size, file.lfs, file.blob_id)
+                    for file in tree
+                    if isinstance(file, RepoFile)
+                ]
             return {"commit": info.sha, "files": files}
 
         found: dict[str, Any] = self._patiently(ask)
@@ -103,7 +109,7 @@ class Hub:
             raise on_disk(error) from error
 
     def _fetch_one(self, folder: Folder, file: dict[str, Any]) -> None:
-        file = self._described(folder, file)
+        file = self._completed(folder, file)
         etag = file["sha256"] or file["git_sha1"] or file["etag"]
         blob, pointer = folder.blobs / etag, folder.pointer(file["name"])
         with folder.lock(etag):
@@ -119,7 +125,7 @@ class Hub:
                 self._check(there, file)
             folder.link(blob, pointer)
 
-    def _described(self, folder: Folder, file: dict[str, Any]) -> dict[str, Any]:
+    def _completed(self, folder: Folder, file: dict[str, Any]) -> dict[str, Any]:
         """`file` with size and etag, asked from the file itself where the list has none."""
         if file["size"] is not None and (file["sha256"] or file["git_sha1"]):
             return file
@@ -231,9 +237,9 @@ class Hub:
                 fault = translated(error)
                 if progress() - reached >= REAL_PROGRESS_BYTES:
                     failed, reached = 0, progress()
-                if not fault.retry or failed >= len(self._delays_s):
+                if not fault.retry or failed >= len(self.delays_s):
                     raise fault from error
-                time.sleep(max(self._delays_s[failed], fault.wait_s))
+                time.sleep(max(self.delays_s[failed], fault.wait_s))
                 failed += 1
 
     def _count(self, count: int, *, tell: bool = False) -> None:
@@ -248,6 +254,15 @@ class Hub:
         return hf_hub_url(
             folder.repo, file["name"], revision=folder.commit, endpoint=self._endpoint
         )
+
+
+def _described(
+    name: str, size: int | None, lfs: BlobLfsInfo | None, git_sha1: str | None
+) -> dict[str, Any]:
+    """A file as the agent is told of it: large ones go by their SHA-256, small ones by git's hash."""
+    if lfs is None:
+        return {"name": name, "size": size, "sha256": None, "git_sha1": git_sha1}
+    return {"name": name, "size": lfs.size, "sha256": lfs.sha256, "git_sha1": None}
 
 
 def _check_pin(answer: httpx2.Response, commit: str, file: dict[str, Any]) -> None:
@@ -302,7 +317,7 @@ def main() -> None:
                 os._exit(1)
 
     begin = json.loads(sys.stdin.readline())
-    hub = Hub(begin["endpoint"], report, tuple(begin["delays_s"]), begin["read_s"])
+    hub = Hub(begin["endpoint"], report, (), begin["read_s"])
     for line in sys.stdin:
         # Orders are obeyed on threads, so that the end of stdin is seen in the middle of a download.
         threading.Thread(target=_obey, args=(hub, json.loads(line), report), daemon=True).start()
@@ -311,6 +326,7 @@ def main() -> None:
 
 def _obey(hub: Hub, order: dict[str, Any], report: Callable[..., None]) -> None:
     number, do = order.pop("number"), order.pop("do")
+    hub.delays_s = tuple(order.pop("delays_s", ()))
     if "cache" in order:
         order["cache"] = Path(order["cache"])
     work: dict[str, Callable[..., Any]]
@@ -318,9 +334,11 @@ def _obey(hub: Hub, order: dict[str, Any], report: Callable[..., None]) -> None:
     try:
         found = work[do](**order)
     except Fault as fault:
-        report(report="failed", number=number, integrity=fault.integrity, reason=fault.reason)
+        kind = {"integrity": fault.integrity, "unreachable": fault.unreachable}
+        report(report="failed", number=number, reason=fault.reason, **kind)
     except Exception as error:  # noqa: BLE001 - a bug of ours must be told, or the agent would wait
-        report(report="failed", number=number, integrity=False, reason=translated(error).reason)
+        kind = {"integrity": False, "unreachable": False}
+        report(report="failed", number=number, reason=translated(error).reason, **kind)
     else:
         report(report="done", number=number, result=found)
 

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from autotuned.core.candidates import is_path
@@ -29,6 +30,8 @@ from autotuned.weights.ledger import Ledger
 
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0
 """Progress is told when half a percent more is there and a second has passed, or after ten seconds."""
+UNREACHABLE_S = 60.0
+"""A hub that nobody answered for is asked once only for so long, or an offline run would wait for each candidate."""
 RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
 Report = Callable[..., Any]
@@ -43,6 +46,7 @@ class Prewarmer:
     ) -> None:
         self.environ, self.ledger = environ, ledger
         self._patience = patience or Patience()
+        self._unreachable_until = 0.0
 
     async def prewarm(
         self,
@@ -112,15 +116,25 @@ class Prewarmer:
                 raise lacking
             return transient(f"{model}: {absent}, and HF_HUB_OFFLINE is set")
         async with HubSession(
-            self.environ, cache.hub_cache(self.environ), self._patience
+            self.environ, cache.hub_cache(self.environ), self._patience_now()
         ) as session:
             try:
                 listing = await session.listing(cache.repository(model, form)[0])
             except HubFault as fault:
+                self._remember(fault)
                 if lacking is not None:  # what is here is all there is to judge by
                     raise lacking from None
                 return transient(f"{model}: {fault.reason} ({absent})")
             return await self._fetch(session, listing, model, form, report, memory_bytes)
+
+    def _patience_now(self) -> Patience:
+        """Less for a hub that the candidate before has waited for in vain."""
+        tired = time.monotonic() < self._unreachable_until
+        return replace(self._patience, listing_s=()) if tired else self._patience
+
+    def _remember(self, fault: HubFault) -> None:
+        if fault.unreachable:
+            self._unreachable_until = time.monotonic() + UNREACHABLE_S
 
     async def _checked(
         self,

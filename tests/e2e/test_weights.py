@@ -30,7 +30,7 @@ def test_ac_8_a_transient_failure_leaves_a_row_and_the_next_candidate_is_fetched
     home.provider({Y: {}}, cached=False)
     small, large = model_files()
     hub.add(X, small, large=large)
-    hub.fault(f"/api/models/{X}", status=403, code="GatedRepo")
+    hub.fault(f"/api/models/{X}/revision/main", status=403, code="GatedRepo")
     hub.add(Y, small, large=large)
     document = home.tune(X, Y)
     assert document["exit_reason"] == "ok"

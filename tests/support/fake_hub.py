@@ -67,6 +67,8 @@ class FakeHub:
     """`GET /path` of every request, in order; with ` bytes=...` where a range was asked."""
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes of bodies that went out, by file name; lists count as `api`."""
+    names_only: bool = False
+    """A mirror that lists no sizes and hashes; its tree has them."""
     faults: list[Fault] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     """Ends all hanging and dripping answers."""
@@ -130,7 +132,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             f"{self.command} {path}" + (f" {wanted_range}" if wanted_range else "")
         )
         self.hub.agents.append(dict(self.headers.items()))
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(?:revision|tree)/[^/]+", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         stored = re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path)
         found = api or resolve or stored
@@ -145,14 +147,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.hub.released.wait(60)
             self.close_connection = True
         elif api:
-            document = {"id": found[1], "sha": repo.commit, "siblings": repo.siblings()}
-            self.body("api", json.dumps(document).encode(), fault, {})
+            self.body("api", json.dumps(self.listed(found[1], repo, path)).encode(), fault, {})
         elif stored:
             data = repo.large.get(found[2], b"")
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
             self.body(found[2], data, fault, {"ETag": etag, **fault.get("headers", {})})
         else:
             self.resolve(found[1], repo, found[3], fault)
+
+    def listed(self, repo_id: str, repo: Repo, path: str) -> Any:
+        """A revision with its files, or its tree."""
+        files = repo.siblings()
+        if "/tree/" not in path:
+            if self.hub.names_only:
+                files = [{"rfilename": file["rfilename"]} for file in files]
+            return {"id": repo_id, "sha": repo.commit, "siblings": files}
+        tree = []
+        for file in files:
+            entry = {"type": "file", "path": file["rfilename"], "size": file["size"]}
+            entry["oid"] = file["blobId"]
+            if "lfs" in file:
+                lfs = file["lfs"]
+                entry["lfs"] = {"oid": lfs["sha256"], "size": lfs["size"], "pointerSize": 134}
+            tree.append(entry)
+        return tree
 
     def resolve(self, repo_id: str, repo: Repo, name: str, fault: Mapping[str, Any]) -> None:
         """A file by revision: small ones at once, large ones elsewhere."""

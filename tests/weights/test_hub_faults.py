@@ -67,7 +67,7 @@ def fault_of(hub: FakeHub, cache: Path, **options: Any) -> Fault:
 def test_fr_d_a_hub_that_does_not_list_is_a_transient_failure(
     published: FakeHub, tmp_path: Path, how: dict[str, Any], says: str, asked: int
 ) -> None:
-    published.fault(f"/api/models/{MODEL}", **how)
+    published.fault(f"/api/models/{MODEL}/revision/main", **how)
     fault = fault_of(published, tmp_path)
     assert says in fault.reason
     assert not fault.integrity
@@ -95,7 +95,7 @@ def test_fr_d_a_download_that_fails_is_a_transient_failure(
     assert not fault.integrity
 
 
-@pytest.mark.parametrize("path", [f"/api/models/{MODEL}", CDN])
+@pytest.mark.parametrize("path", [f"/api/models/{MODEL}/revision/main", CDN])
 def test_fr_d_a_hub_that_falls_silent_is_a_transient_failure(
     published: FakeHub, tmp_path: Path, path: str
 ) -> None:
@@ -167,6 +167,14 @@ def test_fr_d_a_hub_that_lists_no_sizes_and_hashes_is_asked_for_each_file(
     speaking.fetch(tmp_path, MODEL, listing["commit"], listing["files"])
     names = {path.name for path in tmp_path.rglob("*") if path.is_symlink()}
     assert names == {"config.json", "README.md", "tokenizer.json", WEIGHTS}
+
+
+def test_fr_d_a_mirror_that_lists_names_only_is_asked_for_its_tree(
+    published: FakeHub, tmp_path: Path
+) -> None:
+    whole = client(published).listing(MODEL)
+    published.names_only = True
+    assert client(published).listing(MODEL) == whole
 
 
 def test_fr_d_a_file_whose_name_leads_out_of_the_cache_is_refused(

@@ -21,7 +21,7 @@ from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import poll
 
 MODEL = "acme/model-1B"
-PATIENCE = Patience((0.01, 0.01, 0.01), 5.0)
+PATIENCE = Patience((0.01, 0.01, 0.01), (0.01, 0.01, 0.01), 5.0)
 MIB = 2**20
 
 
