@@ -19,6 +19,12 @@ from autotuned import wire
 STEP_S = 1.0
 EXITS = {"ok": 0, "transient": 3, "static": 3, "interrupted": 6, "integrity": 8}
 """By outcome of a pull; the same meanings as of a run's exit codes."""
+HINTS = {
+    "transient": "the next autotunectl pull goes on where this one stopped",
+    "interrupted": "the next autotunectl pull goes on where this one stopped",
+    "static": "autotunectl pull --no-fit-check fetches it all the same",
+    "integrity": "do not serve it; docs/weights.md says what each reason means",
+}
 
 
 @click.command()
@@ -123,6 +129,7 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         click.echo(
             f"{pull['model']}: {render.size(pull['weights_bytes'])}, checked, at {pull['path']}"
         )
-    if pull["outcome"] not in ("ok", None):
-        click.echo(f"autotunectl: {pull['model']}: {pull['reason']}", err=True)
-    sys.exit(EXITS.get(pull["outcome"] or "", 1))
+    code = EXITS.get(pull["outcome"] or "", 1)
+    if code != 0:
+        fail(f"{pull['model']}: {pull['reason']}", code, HINTS.get(pull["outcome"] or ""))
+    sys.exit(0)
