@@ -150,6 +150,7 @@ async def serve(
                 environ=environ,
                 choose=host.choose,
                 ports=host.ports,
+                machine=machine,
                 records=records,
                 active_run=agent.active_run(),
                 lease=live.public(),

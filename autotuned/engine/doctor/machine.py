@@ -22,21 +22,28 @@ from autotuned.providers import binary as programs
 LABEL = "live.streamvc.autotuned"
 ASK_S = 10.0
 NOT_HERE = (112, 125)
+INTERACTIVE = 31
+"""The lowest priority that macOS gives to what it does not hold back; utility work has 20, background work 4."""
 REINSTALL = "autotunectl install"
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 """No machine that runs this program is truly before this."""
 SKEW = timedelta(minutes=5)
 
 
-async def priority(_: Scene) -> Finding:
+async def priority(scene: Scene) -> Finding:
     """Candidates inherit the agent's priority: measured under a low one, every figure is wrong."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    if nice > 0:
+    nice, priority = await asyncio.to_thread(scene.machine.priority, os.getpid())
+    if nice is not None and nice > 0:
         return broken(
             f"the agent runs with nice {nice}, and so would every candidate: figures would be too low",
             "start it without nice: autotunectl daemon restart, from a shell that is not niced",
         )
-    return fine(f"nice {nice}")
+    if priority is not None and priority < INTERACTIVE:
+        return doubt(
+            f"macOS runs the agent with priority {priority}, and so would every candidate: figures would be too low",
+            f"{REINSTALL}: its job is an interactive one; or start the agent from a terminal",
+        )
+    return fine(f"nice {nice}" + (f", priority {priority}" if priority is not None else ""))
 
 
 async def power(scene: Scene) -> Finding:

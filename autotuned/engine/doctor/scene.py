@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from autotuned.engine.records import Records
-from autotuned.host.interface import Ports
+from autotuned.host.interface import Machine, Ports
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 
@@ -40,6 +40,7 @@ class Scene:
     environ: Mapping[str, str]
     choose: Callable[[str], Provider]
     ports: Ports
+    machine: Machine
     records: Records
     active_run: str | None
     lease: Mapping[str, Any] | None
