@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from autotuned.core.model import STAGE_CLIMB, Trial
 from autotuned.core.pipeline import best_so_far
-from autotuned.core.stats import LEAST_FREEDOM, pooled_spread, ratio
+from autotuned.core.stats import pooled_spread, ratio
 
 CONFIDENCE = 0.70
 """Of each look; chosen by simulation: higher asks for more requests and regrets no less."""
@@ -30,10 +30,10 @@ def enough(history: Sequence[Trial], figures: Sequence[float], usual: int, epsil
     yardstick = _figures(best)
     cells = [_figures(trial) for trial in history if trial.stage == STAGE_CLIMB]
     spread = pooled_spread([*cells, figures])
-    if not figures or not yardstick or spread.freedom < LEAST_FREEDOM:
+    if not figures or not yardstick:
         return len(figures) >= usual
     interval = ratio(yardstick, figures, spread, CONFIDENCE).interval
-    if interval is None:
+    if interval is None:  # too few figures to tell noise from difference
         return len(figures) >= usual
     low, high = interval
     return high < epsilon / 2 or low > epsilon or (low > -epsilon and high < epsilon)

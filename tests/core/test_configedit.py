@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from autotuned.core.configedit import Edited, edit, pins
+from autotuned.core.configedit import Edited, differences, edit, pins
 from autotuned.core.configfile import OWNED, Refused
 
 WANTED: dict[str, Any] = {
@@ -321,3 +321,26 @@ def test_only_our_lines_change_and_the_file_says_the_same_with_our_keys_replaced
 def test_any_text_is_refused_or_edited_but_never_breaks_the_editor(text: str) -> None:
     found = edit(text, UNSET)
     assert isinstance(found, Refused) or edit(found.text, UNSET) == Edited(found.text, {})
+
+
+def test_differences_are_those_of_the_owned_keys_with_both_values() -> None:
+    before, after = "model: a\nport: 1\n", "model: b\nport: 2\nkv_bits: 8\n"
+    assert differences(before, after) == {
+        "model": {"before": "a", "after": "b"},
+        "kv_bits": {"before": None, "after": 8},
+    }
+    assert differences(before, before) == {}
+    assert differences(before, "- no mapping\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("? model\n", "without a value that could be found"),
+        ("<<: 5\nmodel: x\n", "cannot be followed"),
+    ],
+)
+def test_odd_but_valid_yaml_is_refused_by_its_oddity(text: str, words: str) -> None:
+    found = edit(text, UNSET)
+    assert isinstance(found, Refused)
+    assert words in found.reason

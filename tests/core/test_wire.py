@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from autotuned import wire
 from autotuned.core.model import ExitReason
 
@@ -39,3 +41,12 @@ def test_the_wire_loads_the_standard_library_only() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert set(eval(done.stdout)) == {"autotuned", "autotuned.wire"}  # noqa: S307 - a list that we print
+
+
+def test_logs_lie_where_the_system_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert wire.log_folder({"HOME": "/h"}) == "/h/Library/Logs/autotuned"
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert wire.log_folder({"HOME": "/h"}) == "/h/.local/state/autotuned"
+    assert wire.log_folder({"HOME": "/h", "XDG_STATE_HOME": "/s"}) == "/s/autotuned"
+    assert wire.log_folder({}).startswith(os.path.expanduser("~"))  # noqa: PTH111
