@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.report.pages import Reader
-from tests.support.home import Home, X, Y, Z, poll
+from tests.support.home import Home, RpcError, X, Y, Z, poll
 
 
 def test_a_report_is_written_whole_over_what_was_there_and_nothing_lies_around(
@@ -74,3 +78,20 @@ def test_where_a_trials_time_went_adds_up_and_its_memory_is_known(home: Home) ->
     block = home.ctl("show").stdout
     assert "MEMORY" in block
     assert " GB" in block
+
+
+def test_a_run_of_a_prototype_has_a_result_and_a_report(home: Home) -> None:
+    home.start_daemon()
+    with contextlib.closing(sqlite3.connect(home.database)) as db, db:
+        values = "'old', '2026-01-01 00:00:00', NULL, 'x', 'v', 16, 'c', 'o', 2000, '[\"m\"]', 1, 3, 60000, 0.02"
+        db.execute(f"INSERT INTO tune_runs VALUES ({values}, NULL, NULL, 0, 'no_feasible')")  # noqa: S608
+        db.execute(
+            "INSERT INTO tune_trials(ts_utc, run_id, stage, model, target_context, max_tokens, notes) "
+            "VALUES ('2026-01-01 00:00:09', 'old', 1, 'm', 2000, 48, 'no room')"
+        )
+    assert home.rpc("result", run_id="old")["infeasible"][0]["reason"] == "no room"
+    page = Reader(home.rpc("report", run_id="old")["html"])
+    assert page.words("h1") == ["No candidate is feasible"]
+    assert "no room" in page.words("p")
+    with pytest.raises(RpcError, match="no recommendation to compare"):
+        home.rpc("compare", a="old", b="old")
