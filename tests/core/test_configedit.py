@@ -338,9 +338,19 @@ def test_differences_are_those_of_the_owned_keys_with_both_values() -> None:
     [
         ("? model\n", "without a value that could be found"),
         ("<<: 5\nmodel: x\n", "cannot be followed"),
+        ("x: &a {kv_bits: 4}\n<<: *a\nmodel: m\n", "gets kv_bits from a merge"),
     ],
 )
 def test_odd_but_valid_yaml_is_refused_by_its_oddity(text: str, words: str) -> None:
     found = edit(text, UNSET)
     assert isinstance(found, Refused)
     assert words in found.reason
+
+
+def test_an_edit_that_does_not_read_back_as_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autotuned.core.configedit._says", lambda *_: False)
+    found = edit("model: x\n", WANTED)
+    assert isinstance(found, Refused)
+    assert "cannot be changed without touching other lines" in found.reason

@@ -165,3 +165,16 @@ def test_ac_17_a_feasible_small_candidate_that_stands_first_is_chosen() -> None:
     plan = planned("x-1B", "x-32B", kv_bits_axis=[None], max_batch_axis=[1])
     step = next_step(plan, [probe(plan, 1)])
     assert step == Evaluate(plan.candidates[0], 0, plan.cells[0])
+
+
+def test_each_way_to_halt_has_its_own_end() -> None:
+    plan = planned("x-7B")
+    history = [probe(plan, 1), with_kept(plan, [], cell(plan, 1, 0))]
+    chosen, best = plan.candidates[0], history[1]
+    assert next_step(plan, history[:1], Halt.BUDGET) == Finish(ExitReason.BUDGET_NONE, chosen)
+    assert next_step(plan, history, Halt.BUDGET) == Finish(
+        ExitReason.BUDGET_PARTIAL, chosen, best, partial=True
+    )
+    assert next_step(plan, history[:1], Halt.CANCELLED) == Finish(ExitReason.INTERRUPTED, chosen)
+    assert next_step(plan, history, Halt.CONFLICT) == Finish(ExitReason.PROVIDER_CONFLICT, chosen)
+    assert next_step(plan, history, Halt.INTERNAL) == Finish(ExitReason.INTERNAL_ERROR, chosen)
