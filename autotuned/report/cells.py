@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from autotuned.core.compare import CONFIDENCE
 from autotuned.report.charts import Strip, strips
 from autotuned.report.figures import DASH, knob, knobs, memory, percent, rate, share, span, tick
 from autotuned.report.markup import NOTHING, Markup, lines, table, tag
+
+MOST = 3000
+"""Requests that are shown one by one: a page of more is no longer read, and must pass through the socket."""
 
 
 def section(document: Mapping[str, Any], varying: Mapping[str, bool]) -> Markup:
@@ -80,7 +84,8 @@ def _chart(
         if index == best:
             label += " \N{BLACK STAR}"
         middle = stats.median(values) if values and cell["fits"] else None
-        rows.append(Strip(label, values, middle, index == best, not cell["fits"]))
+        dots = _thinned(values, _most(cells))
+        rows.append(Strip(label, dots, middle, index == best, not cell["fits"]))
     medians = ", ".join(
         f"{row.label}: {'failed' if row.failed else DASH if row.median is None else show(row.median)}"
         for row in rows
@@ -137,8 +142,21 @@ def _failures(cells: Sequence[Mapping[str, Any]]) -> Markup:
     return tag("ul", lines(*said), class_="failures") if said else NOTHING
 
 
+def _most(cells: Sequence[Mapping[str, Any]]) -> int:
+    """How many requests of a cell are shown one by one."""
+    return max(20, MOST // len(cells))
+
+
+def _thinned(values: Sequence[float], most: int) -> Sequence[float]:
+    """Evenly fewer values, the smallest and the largest still among them."""
+    if len(values) <= most:
+        return values
+    return [*values[:: math.ceil(len(values) / most)], min(values), max(values)]
+
+
 def _requests(cells: Sequence[Mapping[str, Any]]) -> Markup:
     """Every request, also those that failed: the dots of the charts as figures."""
+    most, count = _most(cells), sum(len(cell["samples"]) for cell in cells)
     rows = [
         [
             _named(cell),
@@ -151,14 +169,17 @@ def _requests(cells: Sequence[Mapping[str, Any]]) -> Markup:
             sample["error"] or "; ".join(sample["remarks"]),
         ]
         for cell in cells
-        for number, sample in enumerate(cell["samples"], start=1)
+        for number, sample in enumerate(cell["samples"][:most], start=1)
     ]
     if not rows:
         return NOTHING
     heading = ["kv_bits / batch / context", "request", "tok/s", "TTFT", "decode tok/s"]
     heading += ["prompt tokens", "answer tokens", "remarks"]
+    if len(rows) < count:
+        said = f"The first {most} requests of each cell, {len(rows)} of {count}"
+        return tag("details", tag("summary", said), table(said, heading, rows, numbers=range(1, 7)))
     whole = table("Every request with its figures", heading, rows, numbers=range(1, 7))
-    return tag("details", tag("summary", f"Every request ({len(rows)})"), whole)
+    return tag("details", tag("summary", f"Every request ({count})"), whole)
 
 
 def _against(cells: Sequence[Mapping[str, Any]], best: int | None) -> list[str]:

@@ -103,8 +103,8 @@ def _strip(
         parts.append(
             tag("line", x1=ends[0], x2=ends[1], y1=top + TRACK, y2=top + TRACK, class_="range")
         )
-    for number, value_ in enumerate(row.values, start=1):
-        told = tag("title", f"replicate {number}: {show(value_)}")
+    for value_ in row.values:
+        told = tag("title", show(value_))
         parts.append(tag("circle", told, cx=across(value_), cy=top + TRACK, r=5, class_="dot"))
     if row.median is not None and not row.failed:
         place = across(row.median)

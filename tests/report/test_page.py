@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autotuned.report.html import _style, render
 from autotuned.report.markup import tag
+from autotuned.wire import MAX_UNSENT_BYTES
 from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
 from tests.support.documents import stored
 from tests.support.generated import DOCS, files
@@ -89,6 +90,18 @@ def test_every_replicate_is_a_dot_in_both_charts_and_a_row_of_the_table() -> Non
     page, count = Reader(PAGES["v1-ok"]), 6
     assert len(page.all("circle")) == 2 * count
     assert f"Every request ({count})" in page.words("summary")
+
+
+def test_a_page_of_very_many_requests_passes_through_the_socket_and_says_what_it_leaves_out() -> (
+    None
+):
+    document = long()
+    for cell in document["stage2"]:
+        cell["samples"] = cell["samples"][:3] * 300
+    page = render(document, trials(document))
+    assert len(page.encode()) < MAX_UNSENT_BYTES / 2
+    [said] = Reader(page).words("summary")
+    assert said == "The first 187 requests of each cell, 2992 of 14400"
 
 
 def test_candidates_stand_in_their_order_with_their_reasons() -> None:
