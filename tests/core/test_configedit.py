@@ -354,3 +354,9 @@ def test_an_edit_that_does_not_read_back_as_meant_is_refused(
     found = edit("model: x\n", WANTED)
     assert isinstance(found, Refused)
     assert "cannot be changed without touching other lines" in found.reason
+
+
+def test_a_merge_that_brings_nothing_of_ours_is_left_alone() -> None:
+    found = edit("x: &a {y: 1}\n<<: *a\nmodel: m\n", UNSET)
+    assert isinstance(found, Edited)
+    assert found.text.startswith("x: &a {y: 1}\n<<: *a\nmodel: acme/new-7B\n")
