@@ -105,7 +105,7 @@ def test_like_runs_are_even_and_each_unlike_circumstance_is_named() -> None:
 def test_failed_samples_and_failed_cells_do_not_count() -> None:
     a = result((None, [99, 100, 101]), (8, [1, 50, 99]))
     a["stage2"][1]["fits"] = False
-    a["stage2"][0]["samples"][0] |= {"error": "HTTP 500", "tps": None}
+    a["stage2"][0]["samples"][0] |= {"error": "HTTP 500"}
     tps = figure(compare(a, a), "tps")
     assert (tps.count_a, tps.degrees_of_freedom) == (2, 2)
 
