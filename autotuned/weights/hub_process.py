@@ -63,8 +63,8 @@ class Hub:
             info = self._api.model_info(
                 repo, revision=MAIN, files_metadata=True, timeout=self._read_s
             )
-            if not info.sha:
-                message = "the hub names no commit"
+            if not re.fullmatch(r"[\w-]{1,64}", info.sha or ""):
+                message = f"the hub names no commit, but {info.sha!r}"
                 raise Fault(message)
             files = [
                 _described(file.rfilename, file.size, file.lfs, file.blob_id)
@@ -225,7 +225,9 @@ class Hub:
                 hashed.update(data)
                 self._count(len(data))
         if wanted and hashed.hexdigest() != wanted:
-            raise _differs(file, hashed.hexdigest())
+            fault = _differs(file, hashed.hexdigest())
+            message = f"{fault.reason}; remove {path.resolve()} and pull the model again"
+            raise Fault(message, integrity=True)
 
     def _patiently(self, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
         """Do `work`, again after a fault of the network; raises Fault when patience is at its end."""
@@ -260,9 +262,12 @@ def _described(
     name: str, size: int | None, lfs: BlobLfsInfo | None, git_sha1: str | None
 ) -> dict[str, Any]:
     """A file as the agent is told of it: large ones go by their SHA-256, small ones by git's hash."""
+    # The hashes become names of files: what is none counts as not told.
     if lfs is None:
-        return {"name": name, "size": size, "sha256": None, "git_sha1": git_sha1}
-    return {"name": name, "size": lfs.size, "sha256": lfs.sha256, "git_sha1": None}
+        known = git_sha1 if re.fullmatch(r"[0-9a-f]{40}", git_sha1 or "") else None
+        return {"name": name, "size": size, "sha256": None, "git_sha1": known}
+    known = lfs.sha256 if re.fullmatch(r"[0-9a-f]{64}", lfs.sha256 or "") else None
+    return {"name": name, "size": lfs.size, "sha256": known, "git_sha1": None}
 
 
 def _check_pin(answer: httpx2.Response, commit: str, file: dict[str, Any]) -> None:

@@ -50,6 +50,10 @@ async def outlook(
                     remote[model] = await _at_the_hub(session, model, form, environ)
         except TimeoutError:
             pass  # what is unknown then says so itself: its sizes are None
+        except HubFault as fault:  # nobody answers, for the others neither
+            reason = transient(fault.reason).reason
+            for model in absent:
+                remote.setdefault(model, Outlook(model, cached=False, reason=reason))
     return [_judged(remote.get(look.model, look), memory_bytes) for look in found]
 
 
@@ -73,6 +77,7 @@ def _here(model: str, form: WeightsFormat, environ: Mapping[str, str], ledger: L
 async def _at_the_hub(
     session: HubSession, model: str, form: WeightsFormat, environ: Mapping[str, str]
 ) -> Outlook:
+    """Raises HubFault where nobody answers at all."""
     root = cache.hub_cache(environ)
     try:
         listing = await session.listing(cache.repository(model, form)[0])
@@ -80,6 +85,8 @@ async def _at_the_hub(
         missing = await asyncio.to_thread(choice.missing_bytes, root, listing, [*small, *weights])
         room = await asyncio.to_thread(choice.no_room_for, root, listing, [*small, *weights])
     except (HubFault, OSError) as error:
+        if isinstance(error, HubFault) and error.unreachable:
+            raise
         return Outlook(model, cached=False, reason=transient(str(error)).reason)
     except integrity.Defect as defect:
         return Outlook(model, cached=False, reason=damaged(str(defect)).reason)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.fake_hub import FakeHub, fake_hub, model_files
 from tests.support.home import DEADLINE_S, Home, X, Y, poll
+from tests.support.models import write_gguf, write_mlx
 
 MIB = 2**20
 
@@ -63,6 +66,7 @@ def test_ac_8_an_integrity_failure_aborts_the_whole_run_and_names_the_candidate(
     assert home.sql("SELECT exit_reason FROM tune_runs") == [("pre_warm_integrity_failure",)]
 
 
+@pytest.mark.slow
 def test_fr_d_a_cancel_in_the_middle_of_a_download_ends_it_at_once(
     home: Home, hub: FakeHub
 ) -> None:
@@ -78,6 +82,7 @@ def test_fr_d_a_cancel_in_the_middle_of_a_download_ends_it_at_once(
     poll(lambda: len(home.processes()) == 1, "only the agent is left")
 
 
+@pytest.mark.slow
 def test_fr_d_the_agent_killed_in_the_middle_of_a_download_leaves_no_process_and_a_usable_cache(
     home: Home, hub: FakeHub
 ) -> None:
@@ -98,6 +103,7 @@ def test_fr_d_the_agent_killed_in_the_middle_of_a_download_leaves_no_process_and
     assert 0 < hub.sent_of("model.safetensors") < len(large["model.safetensors"])
 
 
+@pytest.mark.slow
 def test_pull_shows_its_progress_and_models_lists_what_came(home: Home, hub: FakeHub) -> None:
     home.provider({}, cached=False)
     small, large = model_files(MIB)
@@ -132,6 +138,7 @@ def test_pull_exits_by_what_became_of_it(home: Home, hub: FakeHub) -> None:
     assert home.ctl("pull", "").returncode == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHub) -> None:
     home.provider({Y: {}})
     small, large = model_files(4 * MIB)
@@ -163,3 +170,25 @@ def test_start_dry_run_says_what_would_be_fetched(home: Home, hub: FakeHub) -> N
     text = home.ctl(*words).stdout
     assert "no download has been measured yet" in text
     assert all("/resolve/" not in asked for asked in hub.asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "model"), [("mlx-lm", "acme/tiny-1M"), ("llama-server", "acme/tiny-1M-GGUF:Q8_0")]
+)
+def test_fr_d_what_was_fetched_is_what_a_real_server_serves(
+    home: Home, hub: FakeHub, tmp_path: Path, kind: str, model: str
+) -> None:
+    if kind == "mlx-lm":
+        folder = write_mlx(tmp_path / "tiny")
+        content = {path.name: path.read_bytes() for path in folder.iterdir()}
+        large = {name: content.pop(name) for name in ("model.safetensors", "tokenizer.json")}
+    else:
+        content = {}
+        large = {"tiny-Q8_0.gguf": write_gguf(tmp_path / "tiny.gguf").read_bytes()}
+    hub.add(model.partition(":")[0], content, large=large)
+    home.environ["PATH"] = f"{Path(sys.executable).parent}:{home.environ['PATH']}"
+    document = home.tune(model, provider=kind, target_context=256, timeout=90)
+    assert document["exit_reason"] == "ok", document
+    assert document["recommendation"]["model"] == model
+    assert all(asked.split()[1].count(model.partition(":")[0]) for asked in hub.asked)

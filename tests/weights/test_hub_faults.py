@@ -187,6 +187,15 @@ def test_fr_d_a_file_whose_name_leads_out_of_the_cache_is_refused(
     assert caught.value.integrity
 
 
+def test_fr_d_a_hub_whose_commit_leads_out_of_the_cache_is_refused(
+    published: FakeHub, tmp_path: Path
+) -> None:
+    published.repos[MODEL].commit = "../../../evil"
+    fault = fault_of(published, tmp_path)
+    assert "names no commit" in fault.reason
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fr_d_no_hub_at_all_is_a_transient_failure(tmp_path: Path) -> None:
     hub = FakeHub(url="http://127.0.0.1:9")
     fault = fault_of(hub, tmp_path)

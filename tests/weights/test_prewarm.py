@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,7 @@ async def test_fr_d_a_cache_that_cannot_be_written_is_transient(
     assert str(tmp_path) in found.reason
 
 
+@pytest.mark.slow
 async def test_fr_d_the_download_ends_with_an_agent_that_is_killed(
     hub: FakeHub, environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -297,8 +299,6 @@ async def test_fr_d_the_download_ends_with_an_agent_that_is_killed(
         "made = Prewarmer(os.environ, Ledger(Path(os.environ['HOME']) / 'weights.json'));"
         f"asyncio.run(made.prewarm({MODEL!r}, 'mlx', print, memory_bytes=None))"
     )
-    import sys
-
     agent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=environ)
     await asyncio.to_thread(poll, lambda: hub.sent_of("model.safetensors") > 50_000)
     agent.kill()
