@@ -164,6 +164,8 @@ class Finder:
             return f"launchctl cannot be asked about {job.target}: {job.reason}"
         if job.domain == "system":
             return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
+        if self.launchd.disabled(job.domain, job.label):
+            return f"{job.target} is disabled, so it could not be loaded again: launchctl enable {job.target}"
         if plist is None or not os.access(plist, os.R_OK):
             return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
         if content.get("Label", job.label) != job.label:

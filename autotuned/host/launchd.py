@@ -172,6 +172,12 @@ class Launchd:
                     domain, label, Presence.UNKNOWN, reason=answer.reason, silent=silent
                 )
 
+    def disabled(self, domain: str, label: str) -> bool:
+        """An override says that this job may not be loaded; False also where launchctl does not tell."""
+        answer = self._run("print-disabled", domain, timeout_s=LOOK_TIMEOUT_S)
+        said = re.search(rf'"{re.escape(label)}" => (\w+)', answer.text)
+        return answer.code == 0 and said is not None and said[1] in ("disabled", "true")
+
     def _listed(self, job: LoadedJob) -> LoadedJob:
         """The process of a job whose dump cannot be read, from the older command's answer."""
         if job.state is not None or job.pid is not None:

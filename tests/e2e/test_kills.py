@@ -111,7 +111,12 @@ def end(home: Home, *, together: bool) -> None:
 
 def guardians(agent: psutil.Process) -> list[psutil.Process]:
     """The guardians of this agent."""
-    return [child for child in agent.children() if any("guardian" in w for w in child.cmdline())]
+    found = []
+    for child in agent.children():
+        with contextlib.suppress(psutil.Error):
+            if any("guardian" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def candidates(home: Home) -> list[psutil.Process]:
