@@ -298,7 +298,11 @@ def files(draw: st.DrawFn) -> tuple[str, str]:
     kept = "".join(f"{part}\n" for part, our in parts if not our)
     text, other = head + body + tail, head + kept + tail
     if draw(st.booleans()):
-        text, other = text.removesuffix("\n"), other.removesuffix("\n")
+        text = text.removesuffix("\n")
+        if tail or not (
+            parts and parts[-1][1]
+        ):  # else the line that lost its end is left out anyway
+            other = other.removesuffix("\n")
     return text.replace("\n", newline), other.replace("\n", newline)
 
 
