@@ -5,6 +5,8 @@ Everything else that a file holds may be secret, so no other line ever gets into
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from autotuned.core.configfile import BOM, OWNED, ConfigFile, Refused, read
 
 
@@ -13,23 +15,44 @@ def diff(before: str, after: str, name: str) -> str:
     old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
     if isinstance(old, Refused) or isinstance(new, Refused):
         return ""
-    hunks: list[tuple[int, int, list[str], list[str]]] = []
+    replaced: list[_Hunk] = []
+    added: list[_Hunk] = []
     for key in OWNED:
-        removed, at_old = _block(old, key)
-        added, at_new = _block(new, key)
-        if removed != added:
-            hunks.append((at_old or at_new, at_new, removed, added))
-    if not hunks:
+        (gone, at_old), (come, at_new) = _block(old, key), _block(new, key)
+        if gone != come:
+            (replaced if gone else added).append(_Hunk(at_old, at_new, gone, come))
+    if not replaced and not added:
         return ""
-    lines = [f"--- {name}", f"+++ {name}"]
-    shift = 0
-    for at_old, at_new, removed, added in sorted(hunks, key=lambda hunk: (hunk[0], hunk[1])):
-        start_old = at_old if removed else at_new - 1 - shift
-        start_new = at_new if added else at_old - 1 + shift
-        shift += len(added) - len(removed)
-        lines.append(f"@@ -{start_old},{len(removed)} +{start_new},{len(added)} @@")
-        lines += [f"-{line}" for line in removed] + [f"+{line}" for line in added]
+    replaced.sort(key=lambda hunk: hunk.at_old)
+    added.sort(key=lambda hunk: hunk.at_new)
+    lines, shift = [f"--- {name}", f"+++ {name}"], 0
+    while replaced or added:
+        first = added and (not replaced or added[0].at_new < replaced[0].at_old + shift)
+        hunk = added.pop(0) if first else replaced.pop(0)
+        lines += hunk.lines(shift)
+        shift += len(hunk.come) - len(hunk.gone)
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Hunk:
+    """The lines of one key before and after, and the number of the first in either file."""
+
+    at_old: int
+    at_new: int
+    gone: list[str]
+    come: list[str]
+
+    def lines(self, shift: int) -> list[str]:
+        """Header and lines; `shift` is by how many lines the new file is longer above. No lines: the one above."""
+        start_old = self.at_old if self.gone else self.at_new - 1 - shift
+        start_new = self.at_new if self.come else self.at_old - 1 + shift
+        head = f"@@ -{start_old},{len(self.gone)} +{start_new},{len(self.come)} @@"
+        return [
+            head,
+            *(f"-{line}" for line in self.gone),
+            *(f"+{line}" for line in self.come),
+        ]
 
 
 def _block(file: ConfigFile, key: str) -> tuple[list[str], int]:

@@ -140,6 +140,9 @@ def test_an_unset_kv_bits_takes_its_lines_away(value: str, newline: str) -> None
         ("model: &m old\nalias: *m\n", "by its anchor"),
         ("base: &b\n  kv_bits: 4\n<<: *b\n", "gets kv_bits from a merge"),
         ("base: &b !x\n  kv_bits: 4\n<<: *b\n", "merge"),
+        ("x: !vault y\nbase: &b {a: 1}\n<<: *b\n", "merge (<<) that cannot be followed"),
+        ("model:\n- a\n-\nport: 1\n", "has model or"),
+        ("? model\nport: 1\n", "the key `model` without a value"),
     ],
 )
 def test_a_file_that_cannot_be_edited_is_refused_with_a_reason_that_quotes_nothing(
@@ -167,6 +170,11 @@ def test_a_file_that_cannot_be_edited_is_refused_with_a_reason_that_quotes_nothi
 )
 def test_look_alikes_and_oddities_beside_our_keys_are_left_alone(text: str) -> None:
     assert edited(text, WANTED) == text + ADDED
+
+
+def test_a_merge_that_holds_none_of_our_keys_is_left_alone() -> None:
+    text = "base: &b {a: 1}\n<<: *b\n"
+    assert edited(text, UNSET) == text + ADDED.replace("kv_bits: 8\n", "")
 
 
 def test_an_anchor_on_an_owned_value_that_does_not_change_is_left_alone() -> None:
@@ -299,9 +307,7 @@ def files(draw: st.DrawFn) -> tuple[str, str]:
     text, other = head + body + tail, head + kept + tail
     if draw(st.booleans()):
         text = text.removesuffix("\n")
-        if tail or not (
-            parts and parts[-1][1]
-        ):  # else the line that lost its end is left out anyway
+        if tail or not parts or not parts[-1][1]:  # else the line that lost its end is one of ours
             other = other.removesuffix("\n")
     return text.replace("\n", newline), other.replace("\n", newline)
 
