@@ -102,7 +102,7 @@ def test_kill_9_of_the_agent_ends_the_candidate_and_the_next_agent_starts_from_n
     assert home.daemon is not None
     kill(home.daemon)
     poll(lambda: not home.processes(), "candidate, helper and guardian are gone", 10)
-    assert port_is_free(home.port)
+    poll(lambda: port_is_free(home.port), "the port is free", 10)
     assert home.sql("SELECT exit_reason, ended_at_utc FROM tune_runs") == [("interrupted", None)]
     home.provider({Y: {}})
     home.start_daemon()
