@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
 
 from autotunectl import cli
+from tests.support.home import Home
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,3 +41,45 @@ def test_the_readme_starts_with_the_two_commands_that_the_makefile_has() -> None
     shown = re.findall(r"^\$ make (\S+)", README, re.MULTILINE)
     assert shown[:2] == ["demo", "test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in shown)
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """The program that writes the generated pages."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_about_the_socket_are_those_of_the_agent(
+    home: Home, generator: ModuleType
+) -> None:
+    home.start_daemon()
+    described = home.rpc("rpc.discover")
+    kept = json.loads((ROOT / "docs" / "openrpc.json").read_text(encoding="utf-8"))
+    assert kept == described, "run: make docs"
+    present = generator.PAGE.read_text(encoding="utf-8")
+    assert present.rstrip() == generator.whole_page(present, described).rstrip(), "run: make docs"
+
+
+def test_every_example_is_an_answer_that_its_method_may_give() -> None:
+    described = json.loads((ROOT / "docs" / "openrpc.json").read_text(encoding="utf-8"))
+    shown = 0
+    for method in described["methods"]:
+        schema = {**method["result"]["schema"], "components": described["components"]}
+        for example in method["examples"]:
+            jsonschema.validate(example["result"]["value"], schema)
+            assert {p["name"] for p in example["params"]} <= {p["name"] for p in method["params"]}
+            shown += 1
+    assert shown > 20
+
+
+def test_the_manual_pages_are_those_of_the_commands(generator: ModuleType, tmp_path: Path) -> None:
+    generator.manual(tmp_path)
+    made = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.1")}
+    kept = {page.name: page.read_text("utf-8") for page in (ROOT / "docs" / "man").glob("*.1")}
+    assert kept == made, "run: make docs"
+    assert {f"autotunectl-{name}.1" for name in cli.COMMANDS} <= set(made)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 from pydantic import BaseModel
@@ -64,7 +66,20 @@ def _method(method: Method, schemas: dict[str, Any]) -> dict[str, Any]:
             {"code": code, "message": ERRORS[code]}
             for code in (wire.INVALID_PARAMS, *method.errors)
         ],
+        "examples": _examples(method.name),
     }
+
+
+def _examples(name: str) -> list[dict[str, Any]]:
+    """A call and the answer that a real agent gave to it, where one was kept."""
+    kept = json.loads(
+        resources.files(__package__ or "").joinpath("examples.json").read_text("utf-8")
+    )
+    if name not in kept:
+        return []
+    params = [{"name": key, "value": value} for key, value in kept[name]["params"].items()]
+    result = {"name": "result", "value": kept[name]["result"]}
+    return [{"name": name, "params": params, "result": result}]
 
 
 def _result(method: Method) -> dict[str, Any]:

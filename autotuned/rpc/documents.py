@@ -128,7 +128,7 @@ class Count(Document):
     total: int
 
 
-class ProgressDocument(Document):
+class RunProgressDocument(Document):
     """How far a run is; `eta_s` is null until it can be known."""
 
     stage: int
@@ -172,7 +172,7 @@ class RunDocument(SummaryDocument):
     """A run, in progress or ended."""
 
     phase: Phase
-    progress: ProgressDocument | None
+    progress: RunProgressDocument | None
     best: BestDocument | None
     infeasible: list[InfeasibleDocument]
     warnings: list[str]
