@@ -7,11 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUIET := $(VENV)/setup.log
 
-<<<<<<< HEAD
-.PHONY: demo test test-fast check coverage benchmarks generated clean
-=======
-.PHONY: demo test test-fast check coverage benchmarks clean
->>>>>>> 752a219 (Describe every method and command from the code itself, with answers that a real agent gave)
+.PHONY: demo test test-fast check coverage benchmarks docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -39,14 +35,9 @@ coverage: $(VENV)/.dev
 benchmarks: $(VENV)/.dev
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
-<<<<<<< HEAD
-# What in docs/ is made by the program itself; a test holds them to it.
-generated: $(VENV)/.dev
-	@$(BIN)/python -m tests.support.generated
-=======
+# What in docs/ is made from the code itself; tests hold it to that.
 docs: $(VENV)/.dev
 	@$(BIN)/python docs/generate.py
->>>>>>> 752a219 (Describe every method and command from the code itself, with answers that a real agent gave)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

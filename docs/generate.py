@@ -1,6 +1,7 @@
 """Writes the pages that are generated: `make docs`. Tests fail when they are older than the code.
 
     docs/result.schema.json   the result document
+    docs/report-demo.html     the report of a demo run
     docs/openrpc.json         the control socket, as the agent describes itself
     docs/rpc.md               the same for people, with answers that a real agent gave
     docs/man/*.1              a manual page for each command
@@ -28,7 +29,7 @@ from click_man.core import write_man_pages  # noqa: E402
 
 from autotunectl import cli  # noqa: E402
 from autotuned import __version__  # noqa: E402
-from autotuned.core.recommendation import json_schema  # noqa: E402
+from tests.support.generated import files  # noqa: E402
 from tests.support.home import Home, Y, Z  # noqa: E402
 from tests.support.live import LaunchdJob  # noqa: E402
 
@@ -41,7 +42,8 @@ def main() -> None:
     """Write them all."""
     if "--answers" in sys.argv[1:]:
         record_answers()
-    _write(ROOT / "docs" / "result.schema.json", json.dumps(json_schema(), indent=2))
+    for path, content in files().items():
+        _write(path, content)
     home = Home()
     try:
         home.start_daemon()

@@ -29,7 +29,7 @@ def schema() -> jsonschema.Draft202012Validator:
 
 
 def test_the_published_schema_is_the_one_of_the_models() -> None:
-    assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == json_schema(), "run: make generated"
+    assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == json_schema(), "run: make docs"
 
 
 def test_one_document_of_every_ending_is_kept() -> None:

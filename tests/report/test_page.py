@@ -171,7 +171,7 @@ def test_a_partial_answer_says_partial_and_why() -> None:
 def test_the_published_demo_report_is_the_one_that_is_made_now() -> None:
     path = DOCS / "report-demo.html"
     page = path.read_text(encoding="utf-8")
-    assert page == files()[path], "run: make generated"
+    assert page == files()[path], "run: make docs"
     assert Reader(page).words("h1") == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
 
 

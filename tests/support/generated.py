@@ -1,7 +1,7 @@
 """The files in docs/ that the program makes: the schema of a result, and the report of a demo run.
 
 The demo run was made once; its documents are kept here, so that the page can be
-made again whenever the report changes. `python -m tests.support.generated` writes both files.
+made again whenever the report changes. `docs/generate.py` writes both files.
 """
 
 from __future__ import annotations
@@ -23,8 +23,3 @@ def files() -> dict[Path, str]:
         DOCS / "result.schema.json": json.dumps(json_schema(), indent=2) + "\n",
         DOCS / "report-demo.html": render(demo["result"], demo["trials"]),
     }
-
-
-if __name__ == "__main__":
-    for path, content in files().items():
-        path.write_text(content, encoding="utf-8")
