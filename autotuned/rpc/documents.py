@@ -128,6 +128,15 @@ class Count(Document):
     total: int
 
 
+class PrewarmDocument(Document):
+    """How far the weights are: bytes, and bytes a second where they are known."""
+
+    activity: str
+    bytes: int
+    total: int | None
+    rate: float | None
+
+
 class RunProgressDocument(Document):
     """How far a run is; `eta_s` is null until it can be known."""
 
@@ -139,6 +148,7 @@ class RunProgressDocument(Document):
     elapsed_s: float
     eta_s: float | None
     budget_left_s: float
+    prewarm: PrewarmDocument | None
 
 
 class BestDocument(Document):
