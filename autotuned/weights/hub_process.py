@@ -185,7 +185,7 @@ class Hub:
         size, name = file["size"], file["name"]
         if state["at"] == size and size > 0:
             return
-        headers = build_hf_headers()
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # ranges count plain bytes
         if state["at"]:
             headers["Range"] = f"bytes={state['at']}-"
         url = self._url(folder, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,10 @@ def test_fr_d_a_cancel_in_the_middle_of_a_download_ends_it_at_once(
     hub.fault(f"cdn/{X}/model.safetensors", drip=0.005)
     run_id = home.begin(X)
     poll(lambda: hub.sent_of("model.safetensors") > 20_000)
+    moving = poll(lambda: home.rpc("status")["run"]["progress"]["prewarm"])
+    assert home.rpc("status")["run"]["phase"] == "prewarming"
+    assert moving["total"] > 4 * MIB
+    assert home.ctl("pull", Y).returncode == 10, "no download beside a run"
     home.rpc("cancel", run_id=run_id)
     home.rpc("wait", run_id=run_id, timeout_s=DEADLINE_S)
     assert home.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
@@ -156,6 +161,23 @@ def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHu
     assert home.rpc("pull.wait", timeout_s=DEADLINE_S)["outcome"] == "interrupted"
     poll(lambda: len(home.processes()) == 1, "only the agent is left")
     assert home.tune(Y)["exit_reason"] == "ok"
+
+
+@pytest.mark.slow
+def test_fr_d_start_verify_reads_again_what_was_checked_before(home: Home, hub: FakeHub) -> None:
+    home.provider({X: {}}, cached=False)
+    small, large = model_files()
+    hub.add(X, small, large=large)
+    assert home.tune(X)["exit_reason"] == "ok"
+    (weights,) = (path for path in home.path.rglob("model.safetensors") if path.is_symlink())
+    before = weights.stat()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert home.tune(X)["exit_reason"] == "ok", "size and time are what is remembered"
+    words = ["--candidate-models", X, "--port", str(home.port)]
+    found = home.ctl("start", "--verify", "--wait", *words)
+    assert found.returncode == 8, found.stderr
+    assert "SHA-256" in found.stderr
 
 
 def test_start_dry_run_says_what_would_be_fetched(home: Home, hub: FakeHub) -> None:
