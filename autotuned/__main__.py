@@ -39,8 +39,10 @@ def _run(flags: argparse.Namespace) -> None:
 
     lock = daemon.claim(os.environ)
     try:
-        orphans = daemon.sweep(os.environ)
-        recovered = daemon.restore(os.environ)
+        try:
+            orphans = daemon.sweep(os.environ)
+        finally:  # nothing may come before the live provider, a bug neither
+            recovered = daemon.restore(os.environ)
         load = partial(settings.load, os.environ, database=flags.db_path, socket=flags.socket)
         try:
             chosen = load()
@@ -54,7 +56,7 @@ def _run(flags: argparse.Namespace) -> None:
             )
         try:
             asyncio.run(daemon.serve(chosen, dict(os.environ), load, recovered))
-        except AutotunedError:
+        except Exception:
             daemon.restore_before_end(recovered, os.environ)
             raise
     finally:

@@ -72,8 +72,10 @@ class Lifecycle:
         finally:
             self._live.sighting.still = False
             runner.enter("restoring")
-            await bench.processes.stop_all()
-            await self._live.restore()
+            try:
+                await bench.processes.stop_all()
+            finally:  # whatever became of the candidate: the live provider is owed
+                await self._live.restore()
             await bench.processes.close()
             await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
         reason = finish.exit_reason.value

@@ -38,11 +38,17 @@ class Managed:
     plist: Path | None
     port: int
     refusal: str | None = None
+    argv: tuple[str, ...] = ()
+    """Its command line, as launchd or its plist has it."""
 
     @property
     def name(self) -> str:
         """As a conflict names it."""
         return f"launchd-managed ({self.job.target})"
+
+    def is_own(self, process: Process) -> bool:
+        """The command line is the job's; for where launchd's answer cannot be read, and tells no pid."""
+        return bool(self.argv) and process.argv[-len(self.argv) :] == self.argv
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,11 @@ class Finder:
         if job is not None:
             managed = self._managed(job, names)
             family = _family(job.pid) if job.pid is not None else set()
-            processes = [process for process in processes if process.pid not in family]
+            processes = [
+                process
+                for process in processes
+                if process.pid not in family and not (job.pid is None and managed.is_own(process))
+            ]
         processes = _without_children(processes)
         holder = self.ports.holder(port) if port else None
         ours = {process.pid for process in processes} | (
@@ -141,6 +151,7 @@ class Finder:
             plist,
             port_of(argv, self.settings.provider_config),
             self._refusal(job, plist, content, names),
+            tuple(argv),
         )
 
     def _plist(self, job: LoadedJob) -> Path | None:
@@ -193,7 +204,7 @@ class Finder:
                 if process.pid == os.getpid() or process.uids().real != os.getuid():
                     continue
                 argv = process.cmdline()
-                if not is_server(argv, names, serves=serves) or self.marker in process.environ():
+                if not is_server(argv, names, serves=serves) or self._is_candidate(process):
                     continue
                 if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
                     continue
@@ -202,6 +213,13 @@ class Finder:
                 )
             except (psutil.Error, OSError):
                 continue  # gone, or not ours to read
+
+    def _is_candidate(self, process: psutil.Process) -> bool:
+        """It carries our marker; a process whose environment is not ours to read counts as a live provider."""
+        try:
+            return self.marker in process.environ()
+        except psutil.AccessDenied:
+            return False
 
 
 def is_server(argv: Sequence[str], names: Sequence[str], *, serves: bool) -> bool:

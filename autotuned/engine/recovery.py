@@ -69,7 +69,10 @@ def insist(found: Recovered, folder: Path, environ: Mapping[str, str]) -> None:
     """Try with the whole patience: for an agent that must end now and cannot go on trying. Never raises."""
     if found.outstanding and found.lock is not None:
         try:
-            _try(found, Journal(folder), environ, Pace())
+            journal = Journal(folder)
+            found.lease = journal.read() or found.lease
+            if found.lease is not None and found.lease.open:
+                _try(found, journal, environ, Pace())
         except Exception as error:  # noqa: BLE001 - the agent ends with its own error
             found.trouble = f"{type(error).__name__}: {error}"
 
