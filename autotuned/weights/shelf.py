@@ -54,7 +54,7 @@ def _of_repository(
     parts = [part.stat().st_size for part in (folder / "blobs").glob("*.incomplete")]
     if parts and not _models(repo, names):
         form = "gguf" if "gguf" in repo.lower() else "mlx"
-        reason = f"{len(parts)} files are fetched in part: autotunectl pull {repo}"
+        reason = f"fetched in part ({len(parts)} to go on with): autotunectl pull {repo}"
         yield Shelved(repo, form, sum(parts), complete=False, reason=reason)
 
 
