@@ -42,7 +42,7 @@ def test_ac_6_a_job_is_refused_unasked_and_with_drain_booted_out_tuned_and_resto
     done = home.ctl(*words, "--drain")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["recommendation"]["model"] == Y
-    assert job.back()
+    poll(job.serving)
     assert job.pid() != pid
     assert job.calls("bootout") == [["bootout", job.target]]
     assert job.calls("bootstrap") == [["bootstrap", job.domain, str(job.plist)]]

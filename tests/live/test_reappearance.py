@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.home import Home, Y, free_port, poll
-from tests.support.live import LaunchdJob
+from tests.support.live import Foreground, LaunchdJob
 
 pytestmark = pytest.mark.slow
 RUN: dict[str, Any] = {"stage2_replicates": 4, "drain": True}
@@ -76,3 +76,31 @@ def test_another_live_provider_than_the_drained_one_is_never_stopped(home: Home)
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_foreground_provider_that_its_supervisor_restarts_is_drained_again(home: Home) -> None:
+    home.provider({Y: {"replicates": [{"total_ms": 200}]}})
+    live = Foreground(home)
+    run_id = home.begin(Y, restart_foreground=True, **RUN)
+    poll(lambda: measured(home) >= 2)
+    again = subprocess.Popen(live.argv, env=home.environ, cwd=live.cwd, start_new_session=True)
+    home.rpc("wait", run_id=run_id, timeout_s=30)
+    document = home.rpc("result", run_id=run_id)
+    assert document["exit_reason"] == "ok"
+    assert any(f"foreground-PID-{again.pid}" in warning for warning in document["warnings"])
+    assert again.wait(10) == 0
+    (restarted,) = poll(live.running)
+    assert restarted.pid not in (again.pid, live.process.pid)
+
+
+@pytest.mark.parametrize("call", [1, 3, 9])
+def test_a_watchdog_that_acts_at_any_moment_leaves_one_provider_and_no_candidate_beside_it(
+    home: Home, call: int
+) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home, revive_at_call=call, revivals=1)
+    assert home.tune(Y, timeout=60, **RUN)["exit_reason"] == "ok"
+    assert job.back()
+    assert home.rpc("status")["lease"] is None
+    rows = home.sql("SELECT stage, replicates_n, n_err FROM tune_trials ORDER BY id")
+    assert rows == [(1, 1, 0), (2, 4, 0)]

@@ -125,11 +125,13 @@ class LaunchdJob:
 
     def reboot(self) -> None:
         """Power loss and the next login: all processes of the home die, launchd loads what has a plist."""
-        for process in self.home.processes():
+        daemon = self.home.daemon
+        everybody = [*_descendants(daemon.pid), *self.home.processes()] if daemon else []
+        for process in everybody:  # the guardian, which is among the first, must not act any more
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        if self.home.daemon is not None:
-            self.home.daemon.wait(DEADLINE_S)
+        if daemon is not None:
+            daemon.wait(DEADLINE_S)
         self.launchctl("reboot-machine")
 
     def take_down(self) -> None:
@@ -238,6 +240,13 @@ def install_launchctl(home: Home) -> Path:
         boot.write_text(f"{uuid.uuid4()}\n", encoding="utf-8")
     home.environ["AUTOTUNED_BOOT_ID_FILE"] = str(boot)
     return script
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.home import Home, Y, poll
-from tests.support.live import OLD_LABEL, LaunchdJob
+from tests.support.live import FOREVER, OLD_LABEL, LaunchdJob
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def job(home: Home) -> LaunchdJob:
 
 
 def test_a_boot_out_returns_before_the_job_is_gone(job: LaunchdJob) -> None:
-    job.plan(dying_s=0.3)
+    job.plan(dying_s=FOREVER)
     pid = job.pid()
     assert job.launchctl("bootout", job.target).returncode == 0
     dying = job.launchctl("print", job.target)
@@ -26,6 +26,7 @@ def test_a_boot_out_returns_before_the_job_is_gone(job: LaunchdJob) -> None:
         5,
         "Bootstrap failed: 5: Input/output error",
     )
+    job.plan(dying_s=0.0)
     poll(lambda: job.launchctl("print", job.target).returncode == 113)
     assert not job.alive()
     assert job.launchctl("bootout", job.target).returncode == 3
@@ -59,7 +60,7 @@ def test_faults_are_used_up_one_call_after_the_other(job: LaunchdJob) -> None:
 @pytest.mark.slow
 def test_code_0_does_not_mean_that_it_runs(job: LaunchdJob) -> None:
     _boot_out(job)
-    job.fault("bootstrap", outcome="penalty", for_s=0.3, times=1)
+    job.fault("bootstrap", outcome="penalty", for_s=4, times=1)
     assert job.launchctl("bootstrap", job.domain, str(job.plist)).returncode == 0
     assert job.launchctl("kickstart", job.target).returncode == 0
     assert "state = spawn scheduled" in job.launchctl("print", job.target).stdout
