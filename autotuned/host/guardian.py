@@ -310,8 +310,10 @@ def _default_signals() -> None:
 
 def main() -> None:
     """`guardian.py FD`: serve the agent at the other end of that socket."""
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    for (
+        number
+    ) in IGNORED:  # by a handler, which unlike SIG_IGN no program inherits that is started here
+        signal.signal(number, lambda *_: None)
     Guardian(socket.socket(fileno=int(sys.argv[1]))).run()
 
 

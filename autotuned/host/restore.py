@@ -45,8 +45,10 @@ class Pace:
     """A job that is loaded may take this long to get its process: launchd throttles restarts by 10 s."""
     dying_s: float = 40.0
     """The old process may take this long to end, beyond the job's own exit time-out."""
-    steady_s: float = 2.0
-    """A drain that was cut short may still be under way: what seems to run must go on running this long."""
+    ending_s: float = 10.0
+    """A foreground process that has been sent SIGTERM gets this long before it counts as one that stays."""
+    steady_s: float = 1.0
+    """Beyond the job's exit time-out: after that, a process that still runs has not been asked to end."""
     reboot_s: float = 3.0
     """After a reboot launchd loads the job itself; it gets this long before we help."""
     total_s: float = 150.0
@@ -105,7 +107,7 @@ class Restorer:
 
     def _job(self, lease: Lease, job: Job, before: State) -> str | None:
         """None once it is loaded with a live process; else why it is not."""
-        unsure = before in (State.INTENT, State.DRAINING)
+        unsure = before is not State.INTENT  # a bootout may have been asked for
         rebooted = lease.boot_id != self._boot_id
         delay, tries, reason = self._pace.first_s, 0, "it was not tried"
         if rebooted:
@@ -162,11 +164,16 @@ class Restorer:
         return f"{job.name} is loaded, but has no live process (state: {last.state or 'unknown'})"
 
     def _steady(self, job: Job, seen: LoadedJob) -> bool:
-        """What runs goes on running: no drain of ours is still on its way to it."""
+        """What runs goes on running: no bootout is still on its way to it.
+
+        A process that was not there before the drain proves it at once. The old one does by outliving its
+        exit time-out: its end may be under way without being seen.
+        """
         if seen.pid is not None and (seen.pid, started(seen.pid)) != (job.pid, job.started):
-            return True  # not the process that was to be drained: somebody has brought it back
-        # Where the dump cannot be read, an end that is under way cannot be seen either.
-        seconds = self._pace.steady_s + (job.exit_timeout_s if seen.state is None else 0.0)
+            return True
+        if not job.was_running and seen.state is not None:
+            return True
+        seconds = job.exit_timeout_s + self._pace.steady_s
         return not self._wait_while(job, lambda now: _back(job, now), seconds)
 
     def _wait_while(
@@ -240,7 +247,7 @@ class Restorer:
         return held, None
 
     def _gone(self, process: Foreground) -> None:
-        deadline = time.monotonic() + 5 * self._pace.steady_s
+        deadline = time.monotonic() + self._pace.ending_s
         while alive(process.pid, process.started) and time.monotonic() < deadline:
             time.sleep(self._pace.poll_s)
 
