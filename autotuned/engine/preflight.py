@@ -44,6 +44,8 @@ class Managed:
     @property
     def name(self) -> str:
         """As a conflict names it."""
+        if self.job.presence is Presence.UNKNOWN:
+            return f"launchctl-unanswered ({self.job.target})"
         return f"launchd-managed ({self.job.target})"
 
     def is_own(self, process: Process) -> bool:
