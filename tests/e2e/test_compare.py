@@ -14,7 +14,7 @@ def planned(*tps: float) -> dict[str, object]:
 
 
 def test_the_last_two_good_runs_are_compared_and_what_is_missing_is_named(home: Home) -> None:
-    home.provider({Y: planned(2000, 2040, 2020)})
+    home.provider({Y: planned(200, 204, 202)})
     home.start_daemon()
     with pytest.raises(RpcError, match="no good run yet") as missing:
         home.rpc("compare")
@@ -25,7 +25,7 @@ def test_the_last_two_good_runs_are_compared_and_what_is_missing_is_named(home: 
         with pytest.raises(RpcError, match=first) as missing:
             home.rpc("compare", **params)
         assert missing.value.code == -32003
-    home.provider({Y: planned(4000, 4040, 4020)})
+    home.provider({Y: planned(1000, 1040, 1020)})
     second = home.tune(Y)["run_id"]
     home.provider({Y: {"exit_code": 1}})
     failed = home.tune(Y)["run_id"]
