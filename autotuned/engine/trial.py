@@ -113,6 +113,11 @@ class TrialRun:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
             return Failure(FailureKind.START, reason)
         self._bench.vigil.begin()
+        void = (
+            await self._bench.vigil.look()
+        )  # two models at once may be more than the memory holds
+        if void is not None:
+            return void
         found = await self._guarded(weights)
         if isinstance(found, Failure):  # is it the candidate's own, or was it disturbed?
             return await self._bench.vigil.look() or found

@@ -179,3 +179,21 @@ def test_r_3_after_a_reboot_launchd_has_brought_it_back_and_nobody_starts_a_seco
     assert len(job.starts()) == starts
     assert home.rpc("status")["lease"] is None
     assert home.sql("SELECT exit_reason, ended_at_utc FROM tune_runs") == [("interrupted", None)]
+
+
+def test_r_3_where_nobody_can_look_it_is_loaded_all_the_same_and_owed_until_it_is_seen(
+    home: Home,
+) -> None:
+    home.provider({Y: {"replicates": [{"total_ms": 300}]}})
+    job = LaunchdJob(home)
+    run_id = home.begin(Y, drain=True)
+    poll(lambda: [e for e in home.calls("request") if e["request"] == "replicate"])
+    job.fault("print", 1)
+    home.rpc("wait", run_id=run_id, timeout_s=60)
+    assert home.rpc("result", run_id=run_id)["exit_reason"] == "ok"
+    poll(job.serving)
+    assert home.rpc("status")["lease"]["outstanding"]
+    job.mend()
+    assert home.ctl("provider", "restore").returncode == 0
+    assert home.rpc("status")["lease"] is None
+    assert len(job.starts()) == 2
