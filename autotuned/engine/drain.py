@@ -37,6 +37,8 @@ from autotuned.settings import Settings
 from autotuned.store import leases
 from autotuned.store.database import Database
 
+RUN_WAITS_S = 40.0
+"""A run's end is written down after this long, though a launchctl that hangs holds up the restore."""
 RETRY_FIRST_S, RETRY_LONGEST_S = 10.0, 600.0
 GUARDIAN_S = 1.0
 """How soon it is looked again where somebody else has the lock: a guardian is nearly done."""
@@ -67,6 +69,8 @@ class LiveProvider:
         self._retrying: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
         self._trying = asyncio.Lock()
+        self._first: asyncio.Task[bool] | None = None
+        """A restore that a run did not wait for; the next one waits for its end."""
         program = settings.provider.binary
         self._names = (*NAMES, *((program.name,) if program else ()))
         self._serves = settings.provider.kind in ("auto", "macprovider")
@@ -184,8 +188,11 @@ class LiveProvider:
         """
         if self.lease is None:
             return True
-        if await self._try(self._pace):
+        first = asyncio.create_task(self._try(self._pace), name="restore")
+        await asyncio.wait({first}, timeout=RUN_WAITS_S)
+        if first.done() and first.result():
             return True
+        self._first = first
         if self._retrying is None or self._retrying.done():
             self._retrying = asyncio.create_task(self._retry(), name="restore")
         return False
