@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from autotunectl.client import CallError, ClientError, NotStarted
+from autotunectl.errors import CallError, ClientError
 from autotunectl.output import fail, hint, in_flags
 from autotunectl.reach import Reach
 from autotuned import __version__, wire
@@ -93,10 +93,8 @@ class Commands(click.Group):
                 wire.EXIT_OF_ERROR.get(error.code, 1),
                 hint(error, ctx.invoked_subcommand),
             )
-        except NotStarted as error:
-            fail(str(error), wire.EXIT_UNREACHABLE, "autotunectl doctor")
         except ClientError as error:
-            fail(str(error), wire.EXIT_UNREACHABLE, "autotunectl daemon start")
+            fail(str(error), wire.EXIT_UNREACHABLE, error.remedy)
 
 
 def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

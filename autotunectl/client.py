@@ -6,7 +6,7 @@
             print(event["type"])
 
 Connects when first used; `Client(host="ssh://user@mac")` reaches the agent of another machine. Every
-wait has a deadline; every failure is one of the exceptions below.
+wait has a deadline; every failure is one of the exceptions below, all of them ClientError.
 """
 
 from __future__ import annotations
@@ -20,7 +20,42 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from autotuned import wire
+from autotunectl.errors import (
+    KINDS,
+    ApplyRefused,
+    BadRequest,
+    Busy,
+    CallError,
+    ClientError,
+    Conflict,
+    NoAnswer,
+    NotFound,
+    NotStarted,
+    RestoreOutstanding,
+    ShuttingDown,
+    Unknown,
+    Unreachable,
+    WrongProtocol,
+)
+from autotuned import __version__, wire
+
+__all__ = [
+    "ApplyRefused",
+    "BadRequest",
+    "Busy",
+    "CallError",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "NoAnswer",
+    "NotFound",
+    "NotStarted",
+    "RestoreOutstanding",
+    "ShuttingDown",
+    "Unknown",
+    "Unreachable",
+    "WrongProtocol",
+]
 
 if TYPE_CHECKING:
     from autotunectl.dial import Line
@@ -29,74 +64,11 @@ CONNECT_S = 2.0
 CALL_S = 60.0
 RECONNECT_S = 30.0
 RECONNECT_POLL_S = 0.05
+QUIET_S = 30.0
+"""After so long without an event the agent is asked whether it is still there."""
+RESTART = "autotunectl daemon restart"
+UPGRADE = "upgrade this client, or go back to its agent with: autotunectl daemon restart"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-
-
-class ClientError(Exception):
-    """The base of what can go wrong."""
-
-
-class Unreachable(ClientError):
-    """No agent answers on the socket; the message says which of the usual reasons it is."""
-
-
-class NotStarted(Unreachable):
-    """An agent was started, and ended or said nothing; the message has its last words."""
-
-
-class NoAnswer(ClientError):
-    """The agent did not answer in time."""
-
-
-class WrongProtocol(ClientError):
-    """Agent and client do not speak the same protocol."""
-
-
-class CallError(ClientError):
-    """The agent refused. `code` is one of `autotuned.wire`, `data` is for programs."""
-
-    def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.code, self.message, self.data = code, message, data
-
-
-class BadRequest(CallError):
-    """A parameter is not usable: `data` names field, value and rule."""
-
-
-class Busy(CallError):
-    """Another run is active: `data["run_id"]`."""
-
-
-class Conflict(CallError):
-    """A live provider or a stranger is in the way: `data["conflicts"]`."""
-
-
-class NotFound(CallError):
-    """No such run, subscription or backup."""
-
-
-class ApplyRefused(CallError):
-    """A recipe that may not be applied: `data["reason"]`."""
-
-
-class RestoreOutstanding(CallError):
-    """A live provider is still owed its restore: `data["lease"]`."""
-
-
-class ShuttingDown(CallError):
-    """The agent is stopping."""
-
-
-KINDS: Mapping[int, type[CallError]] = {
-    wire.INVALID_PARAMS: BadRequest,
-    wire.BUSY: Busy,
-    wire.PROVIDER_CONFLICT: Conflict,
-    wire.NOT_FOUND: NotFound,
-    wire.APPLY_REFUSED: ApplyRefused,
-    wire.RESTORE_OUTSTANDING: RestoreOutstanding,
-    wire.SHUTTING_DOWN: ShuttingDown,
-}
 
 
 class Client:
@@ -163,13 +135,21 @@ class Client:
 
     def check_protocol(self) -> dict[str, Any]:
         """The agent's `version`. Raises WrongProtocol with the remedy where it is another protocol's."""
-        version: dict[str, Any] = self.call("version")
-        if version.get("protocol") != wire.PROTOCOL:
+        try:
+            version = self.call("version")
+        except Unknown:
+            version = None
+        if not isinstance(version, dict):
+            message = f"what answers at {self.host or self.path} is no agent"
+            raise WrongProtocol(message, RESTART)
+        theirs = version.get("protocol")
+        if theirs != wire.PROTOCOL:
             message = (
-                f"the agent (version {version.get('version')}) speaks protocol {version.get('protocol')}, this client "
-                f"{wire.PROTOCOL}: restart it with: autotunectl daemon restart"
+                f"the agent (version {version.get('version')}, pid {version.get('pid')}) speaks protocol {theirs}, "
+                f"this client (version {__version__}) {wire.PROTOCOL}"
             )
-            raise WrongProtocol(message)
+            newer = isinstance(theirs, int) and theirs > wire.PROTOCOL
+            raise WrongProtocol(message, UPGRADE if newer else RESTART)
         return version
 
     def wait(
@@ -191,38 +171,75 @@ class Client:
                 return None
 
     def events(
-        self, *, run_id: str | None = None, since: int | None = None
+        self,
+        *,
+        run_id: str | None = None,
+        since: int | None = None,
+        timeout_s: float | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Events as they come, after those that are kept since number `since`.
 
         Connects again by itself when the agent is restarted, and goes on where it was: nothing is lost
-        or doubled. Ends only by the caller, or with Unreachable when no agent came back in 30 s.
+        or doubled. Ends when no event came for `timeout_s`, else only by the caller. Raises Unreachable
+        or NoAnswer when no agent came back in 30 s, WrongProtocol when another one came back.
         """
         seen, connected, give_up_at = since, False, 0.0
         named = {} if run_id is None else {"run_id": run_id}
         while True:
             with self.again() as other:
                 try:
+                    other.check_protocol()
                     after = {} if seen is None else {"since": seen}
                     begun = other.call("subscribe", **named, **after)
+                    if seen is not None and begun["seq"] < seen and connected:
+                        seen = 0  # it came back with a new store, whose numbers begin again
+                        continue
                     connected, give_up_at = True, 0.0
                     seen = begun["seq"] if seen is None else seen
-                    for event in other.notifications(begun["subscription"]):
+                    for event in other.notifications(begun["subscription"], timeout_s=timeout_s):
                         seen = max(seen, event["seq"])
                         yield event
-                except (Unreachable, ShuttingDown):
+                    return
+                except (Unreachable, NoAnswer, ShuttingDown):
                     give_up_at = give_up_at or time.monotonic() + RECONNECT_S
                     if not connected or time.monotonic() >= give_up_at:
                         raise
             time.sleep(RECONNECT_POLL_S)
 
-    def notifications(self, subscription: str) -> Iterator[dict[str, Any]]:
-        """The events of one subscription of this connection, until the agent hangs up (Unreachable)."""
+    def notifications(
+        self, subscription: str, *, timeout_s: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The events of one subscription of this connection, until none came for `timeout_s`.
+
+        Raises Unreachable when the agent hangs up, NoAnswer when it falls silent: after half a minute
+        without an event it is asked for its version.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        asked: int | None = None
         while True:
-            message = self._receive(None)
+            quiet = time.monotonic() + (QUIET_S if asked is None else CALL_S)
+            try:
+                message = self._receive(quiet if end is None else min(end, quiet), keep=True)
+            except NoAnswer:
+                if end is not None and time.monotonic() >= end:
+                    return
+                if asked is not None:
+                    self.close()
+                    raise
+                asked = next(self._numbers)
+                self._put_message({"jsonrpc": "2.0", "id": asked, "method": "version"})
+                continue
+            asked = None
             params = message.get("params", {})
             if message.get("method") == "event" and params.get("subscription") == subscription:
+                end = None if timeout_s is None else time.monotonic() + timeout_s
                 yield params
+
+    def _put_message(self, message: dict[str, Any]) -> None:
+        try:
+            self._put(json.dumps(message).encode() + b"\n")
+        except OSError:
+            raise self._lost() from None
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
@@ -257,7 +274,7 @@ class Client:
                     or "too long" in str(error)
                     or time.monotonic() >= deadline
                 ):
-                    raise Unreachable(_reason(self.path, error)) from None
+                    raise Unreachable(*_reason(self.path, error)) from None
                 time.sleep(0.02)
             else:
                 return made
@@ -271,7 +288,7 @@ class Client:
             raise ClientError(str(error)) from None
         except OSError as error:
             message = f"{host}: ssh cannot be started: {error.strerror}"
-            raise Unreachable(message) from None
+            raise Unreachable(message, "install the ssh client, or put it on the PATH") from None
         return self._line.socket
 
     def _lost(self) -> Unreachable:
@@ -279,17 +296,20 @@ class Client:
         message = "the agent hung up"
         if self._line is not None:
             message = f"{self.host}: {self._line.reason()}"
+        remedy = _look(self.host) if self.host is not None else "autotunectl doctor"
         self.close()
-        return Unreachable(message)
+        return Unreachable(message, remedy)
 
-    def _receive(self, deadline: float | None) -> dict[str, Any]:
+    def _receive(self, deadline: float, *, keep: bool = False) -> dict[str, Any]:
+        """The next message; NoAnswer at the deadline, which ends the connection unless it is to be kept."""
         while (end := self._buffer.find(b"\n")) < 0:
             if self._socket is None or len(self._buffer) > MAX_ANSWER_BYTES:
                 message = "the connection to the agent is lost"
-                raise Unreachable(message)
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                self.close()
+                raise Unreachable(message, "autotunectl doctor")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if not keep:
+                    self.close()
                 message = "the agent did not answer in time"
                 raise NoAnswer(message)
             self._socket.settimeout(left)
@@ -304,8 +324,15 @@ class Client:
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        message_in: dict[str, Any] = json.loads(line)
-        return message_in
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            self.close()
+            message = f"what answers at {self.host or self.path} does not speak JSON-RPC"
+            raise WrongProtocol(message, RESTART)
+        return found
 
 
 def _result(message: dict[str, Any]) -> Any:
@@ -316,11 +343,23 @@ def _result(message: dict[str, Any]) -> Any:
     return message["result"]
 
 
-def _reason(path: str, error: OSError) -> str:
+def _look(host: str) -> str:
+    """How to see what is wrong on another machine."""
+    from autotunectl.dial import Host
+
+    there = Host.parse(host)
+    return f"try: ssh {'-p ' + there.port + ' ' if there.port else ''}{there.target} {there.program} doctor"
+
+
+def _reason(path: str, error: OSError) -> tuple[str, str | None]:
+    """Why nobody can be spoken to at `path`, and what to do where starting an agent would not help."""
     if isinstance(error, FileNotFoundError):
-        return f"no agent runs: there is no socket at {path}"
+        return f"no agent runs: there is no socket at {path}", None
     if isinstance(error, ConnectionRefusedError):
-        return f"no agent answers at {path}: it was killed, or is just starting"
+        return f"no agent answers at {path}: it was killed, or is just starting", None
     if isinstance(error, PermissionError):
-        return f"{path} may not be opened by this user: {error.strerror}"
-    return f"{path}: {error.strerror or error}"
+        return f"{path} may not be opened by this user: {error.strerror}", "autotunectl doctor"
+    if "too long" in str(error):
+        remedy = f"name a shorter path: --socket, or {wire.SOCKET_VARIABLE}"
+        return f"{path}: a socket's path has at most {wire.SUN_PATH_MAX} bytes here", remedy
+    return f"{path}: {error.strerror or error}", "autotunectl doctor"

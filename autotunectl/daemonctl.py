@@ -19,20 +19,6 @@ START_S = 15.0
 STOP_S = 90.0
 
 
-def connect(path: str | None, *, autostart: bool) -> Client:
-    """A client whose agent answers; started here when there is none and `autostart` allows it. Raises ClientError."""
-    client = Client(path, connect_s=0.0)
-    try:
-        client.check_protocol()
-    except Unreachable:
-        if not autostart:
-            raise
-        start(path)
-        client = Client(path)
-        client.check_protocol()
-    return client
-
-
 def start(path: str | None) -> dict[str, Any]:
     """Start the agent and return its `version` once it answers. Raises NotStarted with its own words.
 

@@ -72,7 +72,9 @@ def hint(error: CallError, command: str | None) -> str | None:
         wire.INVALID_PARAMS: f"autotunectl {command or 'start'} --help",
         wire.NOT_FOUND: "autotunectl runs",
         wire.RESTORE_OUTSTANDING: "autotunectl provider restore",
-        wire.INTERNAL_ERROR: "the agent's log has the details",
+        wire.INTERNAL_ERROR: "autotunectl logs has the details, autotunectl bugreport an archive of them",
+        wire.METHOD_NOT_FOUND: "the agent is older than this client: autotunectl daemon restart",
+        wire.SHUTTING_DOWN: "autotunectl daemon start",
     }
     if error.code == wire.INVALID_PARAMS and "file" in error.data:
         return "correct the file; the settings in use stay"

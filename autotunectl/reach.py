@@ -1,32 +1,31 @@
-"""How the agent is reached: which socket or which machines, and whether one may be started where none answers."""
+"""How the agent is reached: which socket or which machines, and whether one may be started where none answers.
+
+Every command loads this, so it loads nothing that only the starting of an agent needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import click
 
-from autotunectl import daemonctl
-from autotunectl.client import Client, ClientError
+from autotunectl.client import Client, ClientError, Unreachable
 
 T = TypeVar("T")
 MAX_AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
 class Reach:
     """`hosts` are machines behind ssh; without any, the agent is this machine's."""
 
-    socket: str | None
-    autostart: bool
-    hosts: tuple[str, ...] = ()
+    def __init__(self, socket: str | None, *, autostart: bool, hosts: tuple[str, ...] = ()) -> None:
+        self.socket, self.autostart, self.hosts = socket, autostart, hosts
 
     def client(self) -> Client:
         """A client whose agent answers, started if need be. Raises ClientError, or UsageError for several hosts."""
         if not self.hosts:
-            return daemonctl.connect(self.socket, autostart=self.autostart)
+            return connect(self.socket, autostart=self.autostart)
         if len(self.hosts) > 1:
             message = (
                 "this command takes one --host; status, runs, check-stale and start take several"
@@ -60,3 +59,19 @@ class Reach:
 
         with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
             return list(pool.map(answer, self.hosts))
+
+
+def connect(path: str | None, *, autostart: bool) -> Client:
+    """A client whose agent answers; started here when there is none and `autostart` allows it. Raises ClientError."""
+    client = Client(path, connect_s=0.0)
+    try:
+        client.check_protocol()
+    except Unreachable:
+        if not autostart:
+            raise
+        from autotunectl import daemonctl
+
+        daemonctl.start(path)
+        client = Client(path)
+        client.check_protocol()
+    return client

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 from autotunectl import render_provider
@@ -72,6 +70,8 @@ def short(model: str) -> str:
 
 def recommendation(document: Mapping[str, Any]) -> str:
     """The RECOMMENDATION block (FR-F.1) of a result document that has one."""
+    import shlex
+
     answer = document["recommendation"]
     chosen, cells = answer["knobs"], document.get("stage2", [])
     lines = ["RECOMMENDATION" + (" (PARTIAL)" if answer.get("partial") else "")]
@@ -181,6 +181,8 @@ def schedule_line(document: Mapping[str, Any]) -> str:
 
 def local(moment: str) -> str:
     """A UTC time of a document in this terminal's zone."""
+    from datetime import datetime
+
     return f"{datetime.fromisoformat(moment).astimezone():%a %Y-%m-%d %H:%M}"
 
 
@@ -310,6 +312,8 @@ def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _apply(document: Mapping[str, Any]) -> str:
     """How to put the recommendation into the provider's configuration, where it has one."""
+    import shlex
+
     if document.get("provider") not in (None, "macprovider"):
         return f"start {document['provider']} as above: it has no configuration file"
     partial = ["--allow-partial"] if document["recommendation"].get("partial") else []

@@ -8,7 +8,7 @@ from autotunectl import daemonctl
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
 from autotunectl.output import as_text
-from autotunectl.reach import Reach
+from autotunectl.reach import Reach, connect
 
 
 @click.group()
@@ -31,7 +31,7 @@ def daemon_start(reach: Reach) -> None:
       autotunectl daemon start
     """
     reach.here()
-    with daemonctl.connect(reach.socket, autostart=True) as client:
+    with connect(reach.socket, autostart=True) as client:
         click.echo(f"running, pid {client.call('version')['pid']}")
 
 

@@ -1,0 +1,95 @@
+"""What can go wrong between a client and the agent, by kind; `autotunectl.client` is where programs import it from.
+
+Programs compare classes and `code`, never sentences. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotuned import wire
+
+
+class ClientError(Exception):
+    """The base of what can go wrong. `remedy`: a command or a sentence that says what to do, where one does."""
+
+    remedy: str | None = None
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy or self.remedy
+
+
+class Unreachable(ClientError):
+    """No agent answers on the socket; the message says which of the usual reasons it is."""
+
+    remedy = "autotunectl daemon start"
+
+
+class NotStarted(Unreachable):
+    """An agent was started, and ended or said nothing; the message has its last words."""
+
+    remedy = "autotunectl doctor"
+
+
+class NoAnswer(ClientError):
+    """The agent did not answer in time."""
+
+    remedy = "autotunectl doctor, or autotunectl logs"
+
+
+class WrongProtocol(ClientError):
+    """Agent and client do not speak the same protocol, or what answers is no agent."""
+
+
+class CallError(ClientError):
+    """The agent refused. `code` is one of `autotuned.wire`, `data` is for programs."""
+
+    def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+
+
+class BadRequest(CallError):
+    """A parameter is not usable: `data` names field, value and rule."""
+
+
+class Busy(CallError):
+    """Another run is active: `data["run_id"]`."""
+
+
+class Conflict(CallError):
+    """A live provider or a stranger is in the way: `data["conflicts"]`."""
+
+
+class NotFound(CallError):
+    """No such run, subscription or backup."""
+
+
+class ApplyRefused(CallError):
+    """A recipe that may not be applied: `data["reason"]`."""
+
+
+class RestoreOutstanding(CallError):
+    """A live provider is still owed its restore: `data["lease"]`."""
+
+
+class ShuttingDown(CallError):
+    """The agent is stopping."""
+
+
+class Unknown(CallError):
+    """The agent has no such method: it is older than what asks."""
+
+
+KINDS: Mapping[int, type[CallError]] = {
+    wire.METHOD_NOT_FOUND: Unknown,
+    wire.INVALID_PARAMS: BadRequest,
+    wire.BUSY: Busy,
+    wire.PROVIDER_CONFLICT: Conflict,
+    wire.NOT_FOUND: NotFound,
+    wire.APPLY_REFUSED: ApplyRefused,
+    wire.RESTORE_OUTSTANDING: RestoreOutstanding,
+    wire.SHUTTING_DOWN: ShuttingDown,
+}
