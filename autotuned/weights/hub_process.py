@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import BlobLfsInfo, RepoFile
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
@@ -29,6 +30,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from autotuned.weights.hub_faults import Fault, on_disk, translated
 from autotuned.weights.hub_folder import OURS, Folder
+from autotuned.weights.wanted import may_be_wanted
 
 PARALLEL = 4
 """Files fetched at the same time."""
@@ -71,16 +73,24 @@ class Hub:
                 for file in info.siblings or ()
             ]
             if any(file["size"] is None for file in files):  # some mirrors tell names only
-                tree = self._api.list_repo_tree(repo, recursive=True, revision=info.sha)
-                files = [
-                    _described(file.path, file.size, file.lfs, file.blob_id)
-                    for file in tree
-                    if isinstance(file, RepoFile)
-                ]
+                files = self._sized(repo, str(info.sha), files)
             return {"commit": info.sha, "files": files}
 
         found: dict[str, Any] = self._patiently(ask)
         return found
+
+    def _sized(self, repo: str, commit: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The files with their sizes: from the tree, else from each file that may be wanted itself."""
+        try:
+            return [
+                _described(file.path, file.size, file.lfs, file.blob_id)
+                for file in self._api.list_repo_tree(repo, recursive=True, revision=commit)
+                if isinstance(file, RepoFile)
+            ]
+        except HfHubHTTPError:
+            folder = Folder(Path(), repo, commit)
+            wanted = [file for file in files if may_be_wanted(file["name"])]
+            return [self._completed(folder, file) for file in wanted]
 
     def fetch(self, cache: Path, repo: str, commit: str, files: list[dict[str, Any]]) -> None:
         """Bring all `files` into the cache, each checked against its hash. Raises Fault."""

@@ -19,6 +19,11 @@ _NO_MODEL = ("mmproj", "imatrix")
 """Words in the names of `.gguf` files that are not models: projectors of images, statistics."""
 
 
+def may_be_wanted(name: str) -> bool:
+    """Whether some provider may need a file of this name."""
+    return name.endswith((*_SMALL, ".safetensors", ".gguf"))
+
+
 def mlx_weights(names: Iterable[str]) -> list[str]:
     """The weight files of a repository or folder: `model*.safetensors`, where there are none all `.safetensors`.
 

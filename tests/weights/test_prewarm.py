@@ -92,6 +92,18 @@ async def test_fr_d_offline_respects_the_operators_wish_at_once(
     assert hub.asked == []
 
 
+async def test_fr_d_a_mirror_without_sizes_and_without_a_tree_is_asked_file_by_file(
+    hub: FakeHub, environ: dict[str, str]
+) -> None:
+    small, large = model_files(shards=2)
+    hub.add(MODEL, {**small, "README.md": b"of no use"}, large=large)
+    hub.names_only = True
+    hub.fault("/tree/" + "c" * 40, status=404)
+    found = await prewarm(environ)
+    assert isinstance(found, Weights), found
+    assert hub.sent_of("README.md") == 0
+
+
 async def test_fr_d_an_interrupted_download_goes_on_where_it_was(
     hub: FakeHub, environ: dict[str, str]
 ) -> None:
