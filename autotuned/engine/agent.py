@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -212,7 +212,11 @@ class Agent:
         binary = await provider.locate()
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
         answer = self._settings.provider.max_tokens
-        return provider, binary, plan(request, catalogue, answer, secrets.randbelow(2**31))
+        planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
+        if request.apply and provider.kind != "macprovider":
+            doubt = f"nothing will be applied: {provider.kind} has no configuration that is ours to write"
+            planned = replace(planned, warnings=(*planned.warnings, doubt))
+        return provider, binary, planned
 
     async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:
         try:
