@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import structlog
-
-from autotuned import __version__, logs, settings
+from autotuned import __version__
 from autotuned.errors import AlreadyRunning, AutotunedError
+
+NOT_DRAWN = ("rich", "httpx._main")
+"""Loaded by structlog and httpx wherever they are installed, for colours and a command line that an agent
+has no use for; both do without what cannot be imported. 4.5 MB of memory and 90 modules."""
 
 
 def main(words: list[str] | None = None) -> NoReturn:
@@ -35,7 +37,13 @@ def main(words: list[str] | None = None) -> NoReturn:
 
 
 def _run(flags: argparse.Namespace) -> None:
-    from autotuned import daemon  # noqa: PLC0415 - `--help` and `--version` answer without loading it
+    for name in NOT_DRAWN:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type] - Python's own way to say: not here
+    from autotuned import (  # noqa: PLC0415 - after that; `--help` and `--version` answer without it
+        daemon,
+        logs,
+        settings,
+    )
 
     lock = daemon.claim(os.environ)
     try:
@@ -51,9 +59,7 @@ def _run(flags: argparse.Namespace) -> None:
             daemon.restore_before_end(recovered, os.environ)
             raise
         if orphans:
-            structlog.get_logger(__name__).warning(
-                "ended candidates that a crash left behind", count=orphans
-            )
+            daemon.log.warning("ended candidates that a crash left behind", count=orphans)
         try:
             asyncio.run(daemon.serve(chosen, dict(os.environ), load, recovered))
         except Exception:
