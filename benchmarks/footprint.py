@@ -71,7 +71,13 @@ def fill(database: Path, run_id: str, count: int) -> None:
             "SELECT count(*), max(id) FROM tune_trials WHERE run_id = ?", (run_id,)
         ).fetchone()
         first = db.execute("SELECT max(id) FROM tune_trials").fetchone()[0]
-        keys = {"run": run_id, "count": count, "first": first, "trials": trials[0], "last": trials[1]}
+        keys = {
+            "run": run_id,
+            "count": count,
+            "first": first,
+            "trials": trials[0],
+            "last": trials[1],
+        }
         name, moment = "r.run_id || '-' || i", "datetime(r.{0}, '-' || i || ' seconds')"
         new_id = ":first + (i - 1) * :trials + :last - r.{0} + 1"
 
@@ -191,7 +197,9 @@ def main() -> int:
         took = time.perf_counter() - began
         size = at.database.stat().st_size / 2**20
         print(f"start with {flags.runs} runs in the store ({size:.0f} MB) {took:.2f} s")
-        print(f"\n{'round trip, ms':<12}{'p50':>9}{'p99':>9}   {flags.clients} clients: {'p50':>8}{'p99':>9}")
+        print(
+            f"\n{'round trip, ms':<12}{'p50':>9}{'p99':>9}   {flags.clients} clients: {'p50':>8}{'p99':>9}"
+        )
         for method in METHODS:
             asked(at, method, 20)
             alone = asked(at, method, flags.calls)

@@ -105,12 +105,23 @@ def m005_decisions_of_the_schedule(db: sqlite3.Connection) -> None:
     )
 
 
+def m006_runs_in_their_order(db: sqlite3.Connection) -> None:
+    """The newest run and the newest good one are found without looking at the others: `status` asks for both."""
+    db.execute("CREATE INDEX idx_tune_runs_order ON tune_runs(started_at_utc, run_id)")
+    db.execute(
+        "CREATE INDEX idx_tune_runs_good ON tune_runs(started_at_utc, run_id) "
+        "WHERE exit_reason = 'ok' AND recommendation_json IS NOT NULL"
+    )
+    db.execute("DROP INDEX IF EXISTS idx_tune_runs_started")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
     m003_where_a_trials_time_went,
     m004_priority,
     m005_decisions_of_the_schedule,
+    m006_runs_in_their_order,
 )
 
 

@@ -155,10 +155,8 @@ def newest(db: sqlite3.Connection, limit: int, before: str | None = None) -> lis
 
 
 def last_good(db: sqlite3.Connection) -> RunRow | None:
-    """The newest run that ended `ok`: what this machine is known to serve."""
-    query = f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE exit_reason = 'ok' ORDER BY started_at_utc DESC, run_id DESC LIMIT 1"
-    row = db.execute(query).fetchone()
-    return RunRow(*row) if row else None
+    """The newest run that ended `ok` with a recommendation: what this machine is known to serve."""
+    return next(iter(good(db, 1)), None)
 
 
 def good(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:

@@ -156,3 +156,20 @@ def test_the_last_10000_events_are_kept(db: sqlite3.Connection) -> None:
     assert events.last_seq(db) == 0
     events.append(db, [Event(seq, "t", None, "x", {}) for seq in range(1, 10_006)])
     assert [event.seq for event in events.since(db, 0, None)][:: events.KEPT - 1] == [6, 10_005]
+
+
+def test_p_4_the_newest_runs_are_found_without_looking_at_all_of_them(
+    db: sqlite3.Connection,
+) -> None:
+    asked: list[str] = []
+    db.set_trace_callback(asked.append)
+    runs.newest(db, 20)
+    runs.newest(db, 20, "r")
+    runs.last_good(db)
+    runs.good(db, 2, "r")
+    db.set_trace_callback(None)
+    assert len(asked) == 4
+    for query in asked:
+        steps = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+        assert "USING INDEX idx_tune_runs_" in steps[0]
+        assert not [step for step in steps if "TEMP B-TREE" in step]
