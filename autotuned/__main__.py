@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> NoReturn:
 
 def _run(flags: argparse.Namespace) -> None:
     for name in NOT_DRAWN:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type] - Python's own way to say: not here
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from autotuned import (  # noqa: PLC0415 - after that; `--help` and `--version` answer without it
         daemon,
         logs,
