@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autotunectl import render
@@ -34,20 +35,36 @@ KEPT_LINES = (
 BAR = "━", "╌"
 
 
-def follow(again: Callable[[], Client], run_id: str) -> str:
+@dataclass
+class Told:
+    """What a follower has said already, so that following again or presenting the result says it no second time."""
+
+    seq: int = 0
+    warnings: set[str] = field(default_factory=set)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        if event["type"] != "run.finished":  # an end that Ctrl-C cut short is to be seen again
+            self.seq = max(self.seq, event["seq"])
+        if event["type"] == "log":
+            self.warnings.add(event["message"])
+
+
+def follow(again: Callable[[], Client], run_id: str, told: Told | None = None) -> str:
     """Show a run until it has ended; its exit reason. `again` makes a client of its agent.
 
-    Raises ClientError when the agent is gone for good; one that is restarted meanwhile is found again.
+    Goes on after what was `told`. Raises ClientError when the agent is gone for good; one that is restarted meanwhile is found again.
     """
+    told = Told() if told is None else told
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return _live(again, run_id)
-    return _plain(again, run_id)
+        return _live(again, run_id, told)
+    return _plain(again, run_id, told)
 
 
-def _plain(again: Callable[[], Client], run_id: str) -> str:
+def _plain(again: Callable[[], Client], run_id: str, told: Told) -> str:
     shown: dict[str, int] = {}
     with again() as client:
-        for event in client.events(run_id=run_id, since=0):
+        for event in client.events(run_id=run_id, since=told.seq):
+            told.add(event)
             line = render.event(event)
             if line is not None and _worth_a_line(event, shown):
                 print(line, file=sys.stderr, flush=True)
@@ -66,19 +83,20 @@ def _worth_a_line(event: Mapping[str, Any], shown: dict[str, int]) -> bool:
     return new
 
 
-def _live(again: Callable[[], Client], run_id: str) -> str:
+def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True, highlight=False)
     arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
-    threading.Thread(target=_collect, args=(again, run_id, arrived), daemon=True).start()
+    threading.Thread(target=_collect, args=(again, run_id, told.seq, arrived), daemon=True).start()
     lately: dict[str, Any] = {}
     with Live(console=console, refresh_per_second=4, transient=True) as live, again() as client:
         while True:
             for event in _waiting(arrived):
                 if isinstance(event, ClientError):
                     raise event
+                told.add(event)
                 _remember(lately, event)
                 line = render.event(event)
                 if line is not None and event["type"] in KEPT_LINES:
@@ -94,11 +112,14 @@ def _live(again: Callable[[], Client], run_id: str) -> str:
 
 
 def _collect(
-    again: Callable[[], Client], run_id: str, arrived: queue.Queue[dict[str, Any] | ClientError]
+    again: Callable[[], Client],
+    run_id: str,
+    since: int,
+    arrived: queue.Queue[dict[str, Any] | ClientError],
 ) -> None:
     try:
         with again() as client:
-            for event in client.events(run_id=run_id, since=0):
+            for event in client.events(run_id=run_id, since=since):
                 arrived.put(event)
     except ClientError as error:
         arrived.put(error)

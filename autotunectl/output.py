@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import click
@@ -13,14 +14,14 @@ from autotunectl.client import CallError
 from autotuned import wire
 
 
-def present(document: dict[str, Any], *, as_json: bool) -> None:
-    """Print a result: the recommendation on stdout, doubts and what is missing on stderr."""
+def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
+    """Print a result: the recommendation on stdout, doubts that were not `told` and what is missing on stderr."""
     if as_json:
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
         click.echo(render.recommendation(document))
     if not as_json:
-        warn(document["warnings"])
+        warn([warning for warning in document["warnings"] if warning not in told])
         if document["exit_reason"] != "ok" and document["state"] == "finished":
             for line in render.failure(document):
                 click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -39,21 +40,42 @@ def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     return (
         None
         if words is None
-        else [None if word == "unset" else _integer(word, option) for word in words]
+        else [None if word == "unset" else INTEGER.convert(word, None, ctx) for word in words]
     )
 
 
-def _integer(word: str, option: click.Parameter) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        message = f"{word!r} is not an integer"
-        raise click.BadParameter(message, param=option) from None
+class _Number(click.ParamType[int | float | str]):
+    """A number; as words where JSON cannot carry it, for the agent then says which rule it breaks.
+
+    Without a `param` it is one of an axis, and anything that is no number is left to the agent as well.
+    """
+
+    def __init__(self, kind: type[int] | type[float], name: str) -> None:
+        self._kind, self.name = kind, name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | str:
+        try:
+            number = self._kind(value)
+        except ValueError:
+            if param is None:
+                return str(value)
+            self.fail(f"{value!r} is not a valid {self.name}", param, ctx)
+        carried = math.isfinite(number) if self._kind is float else abs(number) <= JSON_INTEGER_MAX
+        return number if carried else str(value)
+
+
+JSON_INTEGER_MAX = 2**53
+INTEGER = _Number(int, "integer")
+FLOAT = _Number(float, "float")
 
 
 SEARCH_OPTIONS = [
     click.option(
-        "--target-context", type=int, help="Tokens of prompt and answer to serve.  [default: 2000]"
+        "--target-context",
+        type=INTEGER,
+        help="Tokens of prompt and answer to serve.  [default: 2000]",
     ),
     click.option(
         "--candidate-models",
@@ -73,31 +95,33 @@ SEARCH_OPTIONS = [
     click.option(
         "--max-context-axis", callback=_csv_int, metavar="CSV", help="[default: the target context]"
     ),
-    click.option("--stage1-replicates", type=int, help="Requests a candidate.  [default: 1]"),
-    click.option("--stage2-replicates", type=int, help="Requests a cell.  [default: 3]"),
+    click.option("--stage1-replicates", type=INTEGER, help="Requests a candidate.  [default: 1]"),
+    click.option("--stage2-replicates", type=INTEGER, help="Requests a cell.  [default: 3]"),
     click.option(
         "--replicates",
         metavar="MODE",
         help="fixed, or auto: stop a cell that cannot win, ask a tie again.  [default: fixed]",
     ),
     click.option(
-        "--gate-ttft-ms", type=int, help="Longest p95 to the first token.  [default: 60000]"
+        "--gate-ttft-ms", type=INTEGER, help="Longest p95 to the first token.  [default: 60000]"
     ),
-    click.option("--tps-tie-epsilon", type=float, help="Relative width of a tie.  [default: 0.02]"),
+    click.option("--tps-tie-epsilon", type=FLOAT, help="Relative width of a tie.  [default: 0.02]"),
     click.option(
         "--max-duration",
-        type=float,
+        type=FLOAT,
         metavar="SECONDS",
         help="Budget of the whole run.  [default: 7200]",
     ),
-    click.option("--drain-grace", type=float, metavar="SECONDS", help="[default: 30]"),
-    click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
-    click.option("--retain-runs", type=int, help="Runs to keep.  [default: 50]"),
+    click.option("--drain-grace", type=FLOAT, metavar="SECONDS", help="[default: 30]"),
+    click.option("--port", type=INTEGER, help="Where candidates listen.  [default: 18080]"),
+    click.option("--retain-runs", type=INTEGER, help="Runs to keep.  [default: 50]"),
     click.option("--cell-order", metavar="ORDER", help="axis, reverse or random.  [default: axis]"),
     click.option(
-        "--cooldown-s", type=float, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
+        "--cooldown-s", type=FLOAT, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
     ),
-    click.option("--seed", type=int, help="Of a random order of the cells.  [default: a new one]"),
+    click.option(
+        "--seed", type=INTEGER, help="Of a random order of the cells.  [default: a new one]"
+    ),
     click.option(
         "--thermal-gate/--no-thermal-gate",
         default=None,

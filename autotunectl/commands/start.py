@@ -80,8 +80,8 @@ def start(
             if as_json and error.data.get("run_id") and error.code != wire.BUSY:
                 click.echo(as_text(client.call("result", run_id=error.data["run_id"])))
             raise
-        warn(begun["warnings"])
         if not wait:
+            warn(begun["warnings"])  # who follows is told by the run's events
             _announce(begun, as_json=as_json)
             return
         _wait_for(reach, begun["run_id"], interrupts, as_json=as_json, comparing=comparing)
@@ -125,10 +125,11 @@ def _wait_for(
     from autotunectl import display
 
     cancelled = False
+    told = display.Told()
     while True:
         try:
             interrupts.release()
-            display.follow(reach.again, run_id)
+            display.follow(reach.again, run_id, told)
             interrupts.hold()
             break
         except KeyboardInterrupt:
@@ -143,7 +144,7 @@ def _wait_for(
     with reach.again() as client:
         client.wait(run_id)
         document = client.call("result", run_id=run_id)
-        present(document, as_json=as_json)
+        present(document, as_json=as_json, told=told.warnings)
         if document["applied"] and not as_json:
             from autotunectl import render_apply
 

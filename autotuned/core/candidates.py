@@ -95,7 +95,9 @@ def defaults(
             ("max_model_size", largest) if largest is not None else ("min_model_size", smallest)
         )
         sizes = ", ".join(f"{size:g}B" for _, size in catalogue)
-        raise ConfigError(field, value, f"leaves no candidate of the default list ({sizes})")
+        raise ConfigError(
+            field, f"{value:g}B", f"leaves no candidate of the default list ({sizes})"
+        )
     return _ranked(kept, catalogue)
 
 

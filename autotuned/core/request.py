@@ -101,8 +101,11 @@ def parse(params: Mapping[str, Any]) -> TuneRequest:
         request = TuneRequest.model_validate(dict(params))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
         rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        raise ConfigError(str(first["loc"][0]), first["input"], rule) from None
+        if field == "max_context_axis":
+            rule += _floor(usable(params))
+        raise ConfigError(field, first["input"], rule) from None
     _check_axes(request)
     return request
 
@@ -167,17 +170,22 @@ def _check_axes(request: TuneRequest) -> None:
     for name, axis in axes.items():
         if not axis and name != "max_context_axis":
             raise ConfigError(name, list(axis), "is empty: an axis needs at least one value")
+        floor = _floor(request) if name == "max_context_axis" else ""
         for value in axis:
             if axis.count(value) > 1:
-                raise ConfigError(name, _shown(value), "is given twice")
+                raise ConfigError(name, _shown(value), f"is given twice{floor}")
             if name == "kv_bits_axis" and value not in KV_BITS:
                 raise ConfigError(name, value, "is not a kv_bits value: 4, 8 or unset")
             if name != "kv_bits_axis" and (value or 0) < 1:
-                raise ConfigError(name, value, "is not a positive integer")
+                raise ConfigError(name, value, f"is not a positive integer{floor}")
     for cell in request.max_context_axis:
         if cell < request.target_context:
-            rule = f"is a cell below the target context of {request.target_context} tokens, the floor of this axis"
+            rule = f"is a cell below the target context{_floor(request)}"
             raise ConfigError("max_context_axis", cell, rule)
+
+
+def _floor(request: TuneRequest) -> str:
+    return f"; the floor of this axis is the target context, {request.target_context} tokens"
 
 
 def _shown(bits: int | None) -> int | str:

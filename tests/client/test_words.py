@@ -38,7 +38,6 @@ def test_every_command_has_help_with_an_example_of_itself(
         (["sho"], "No such command 'sho'. Did you mean 'show'?", "autotunectl --help"),
         (["start", "--bogus"], "No such option '--bogus'", "autotunectl start --help"),
         (["start", "--port", "x"], "'x' is not a valid integer", "autotunectl start --help"),
-        (["start", "--max-batch-axis", "1,x"], "'x' is not an integer", "autotunectl start --help"),
         (["--host", "x", "status"], "--host: 'x' is not ssh://", "autotunectl --help"),
         (["rpc", "status", "["], "PARAMS is not JSON", "autotunectl rpc"),
     ],
@@ -53,6 +52,25 @@ def test_words_that_cannot_be_parsed_are_one_line_and_a_hint(
     assert message in first
     assert second.startswith(f"hint: {remedy}")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--max-context-axis", "4000,4500.5"),
+        ("--kv-bits-axis", "4,five"),
+        ("--tps-tie-epsilon", "nan"),
+        ("--max-duration", "inf"),
+        ("--target-context", "99999999999999999999"),
+    ],
+)
+def test_a_number_that_json_cannot_carry_or_an_axis_cannot_hold_is_judged_by_the_agent(
+    home: Home, flag: str, value: str
+) -> None:
+    done = home.ctl("start", "--candidate-models", Y, flag, value)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"autotunectl: {flag}: '{value.split(',')[-1]}' should be")
+    assert home.sql("SELECT exit_reason FROM tune_runs") == [("config_error",)]
 
 
 def test_the_shell_completes_the_ids_of_runs(home: Home) -> None:

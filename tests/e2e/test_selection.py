@@ -110,7 +110,7 @@ def test_ac_15_a_list_beats_size_flags_with_one_warning_on_stderr(home: Home) ->
     done = home.ctl("start", "--wait", "--port", str(home.port), *flags)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(set(warnings)) == 1
+    assert len(warnings) == 1
     assert X in done.stdout
 
 
