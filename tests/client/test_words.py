@@ -69,7 +69,9 @@ def test_a_number_that_json_cannot_carry_or_an_axis_cannot_hold_is_judged_by_the
 ) -> None:
     done = home.ctl("start", "--candidate-models", Y, flag, value)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"autotunectl: {flag}: '{value.split(',')[-1]}' should be")
+    assert done.stderr.startswith(
+        f"autotunectl: {flag}: '{value.rsplit(',', maxsplit=1)[-1]}' should be"
+    )
     assert home.sql("SELECT exit_reason FROM tune_runs") == [("config_error",)]
 
 
