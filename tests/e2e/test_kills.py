@@ -21,7 +21,7 @@ from tests.support.live import Foreground, LaunchdJob
 BRIEF = {"replicates": [{"ttft_ms": 20, "total_ms": 30}]}
 LASTING = {"replicates": [{"ttft_ms": 60_000, "total_ms": 61_000}]}
 
-IN_A_RUN = [name for name in POINTS if name.startswith(("drain.", "restore.", "file."))]
+IN_A_RUN = [name for name in POINTS if name.startswith(("drain.", "apply.", "restore.", "file."))]
 IN_A_RUN.remove("restore.held")
 RECOVERING = ["recover.begun", "recover.done", "restore.begun", "restore.asked", "restore.released"]
 BY_HAND = ["restore.held", "restore.asked", "drain.asked"]
@@ -43,6 +43,8 @@ def test_r_2_a_kill_at_any_step_of_a_run_loses_no_live_provider(
     die_at(home, f"{name}:hang:{nth or 1}")
     home.start_daemon()
     flags = ["--port", str(home.port), "--stage2-replicates", "1", "--max-batch-axis", "1"]
+    if name.startswith("apply."):
+        flags.append("--apply")
     client = home.ctl_begin("start", "--drain", "--candidate-models", Y, *flags)
     end(home, together=together)
     client.communicate(timeout=DEADLINE_S)
