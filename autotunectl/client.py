@@ -75,15 +75,20 @@ class Client:
     """One connection to the agent, made when it is first needed.
 
     `path`: its socket, the usual one by default. `host`: the machine that it is on, reached by ssh.
-    `connect_s`: for how long to try where nobody answers.
+    `connect_s`: for how long to try where nobody answers; `timeout_s`: for how long to wait for an answer.
     """
 
     def __init__(
-        self, path: str | None = None, *, host: str | None = None, connect_s: float = CONNECT_S
+        self,
+        path: str | None = None,
+        *,
+        host: str | None = None,
+        connect_s: float = CONNECT_S,
+        timeout_s: float = CALL_S,
     ) -> None:
         self.path = path or wire.socket_path(os.environ)
         self.host = host
-        self._connect_s = connect_s
+        self._connect_s, self._timeout_s = connect_s, timeout_s
         self._socket: socket.socket | None = None
         self._line: Line | None = None
         self._buffer = bytearray()
@@ -117,40 +122,45 @@ class Client:
 
     def again(self) -> Client:
         """Another connection to the same agent."""
-        return Client(self.path, host=self.host, connect_s=self._connect_s)
+        return Client(
+            self.path, host=self.host, connect_s=self._connect_s, timeout_s=self._timeout_s
+        )
 
     def call(self, method: str, **params: Any) -> Any:
         """Call a method and return its result. Raises CallError, Unreachable or NoAnswer."""
         return self.request(method, params)
 
-    def request(self, method: str, params: Mapping[str, Any], *, timeout_s: float = CALL_S) -> Any:
+    def request(
+        self, method: str, params: Mapping[str, Any], *, timeout_s: float | None = None
+    ) -> Any:
         """As `call`, with a deadline of its own for the answer."""
         number = next(self._numbers)
         self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)})
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         while True:
             message = self._receive(deadline)
             if message.get("id") == number or ("error" in message and message.get("id") is None):
                 return _result(message)
 
     def check_protocol(self) -> dict[str, Any]:
-        """The agent's `version`. Raises WrongProtocol with the remedy where it is another protocol's."""
+        """The agent's `version`. Raises WrongProtocol with the remedy where it is another protocol's, and hangs up."""
         try:
             version = self.call("version")
         except Unknown:
             version = None
+        theirs = version.get("protocol") if isinstance(version, dict) else None
+        if isinstance(version, dict) and theirs == wire.PROTOCOL:
+            return version
+        self.close()
         if not isinstance(version, dict):
             message = f"what answers at {self.host or self.path} is no agent"
             raise WrongProtocol(message, RESTART)
-        theirs = version.get("protocol")
-        if theirs != wire.PROTOCOL:
-            message = (
-                f"the agent (version {version.get('version')}, pid {version.get('pid')}) speaks protocol {theirs}, "
-                f"this client (version {__version__}) {wire.PROTOCOL}"
-            )
-            newer = isinstance(theirs, int) and theirs > wire.PROTOCOL
-            raise WrongProtocol(message, UPGRADE if newer else RESTART)
-        return version
+        message = (
+            f"the agent (version {version.get('version')}, pid {version.get('pid')}) speaks protocol {theirs}, "
+            f"this client (version {__version__}) {wire.PROTOCOL}"
+        )
+        newer = isinstance(theirs, int) and theirs > wire.PROTOCOL
+        raise WrongProtocol(message, UPGRADE if newer else RESTART)
 
     def wait(
         self, run_id: str | None = None, *, timeout_s: float | None = None, slice_s: float = 20.0
@@ -163,7 +173,7 @@ class Client:
                 slice_s if deadline is None else min(slice_s, max(0.0, deadline - time.monotonic()))
             )
             found: dict[str, Any] = self.request(
-                "wait", {**named, "timeout_s": left}, timeout_s=left + CALL_S
+                "wait", {**named, "timeout_s": left}, timeout_s=left + self._timeout_s
             )
             if not found.get("timed_out"):
                 return found
@@ -217,7 +227,7 @@ class Client:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         asked: int | None = None
         while True:
-            quiet = time.monotonic() + (QUIET_S if asked is None else CALL_S)
+            quiet = time.monotonic() + (QUIET_S if asked is None else self._timeout_s)
             try:
                 message = self._receive(quiet if end is None else min(end, quiet), keep=True)
             except NoAnswer:
@@ -255,7 +265,7 @@ class Client:
     def _put(self, line: bytes) -> None:
         if self._socket is None:
             self._socket = self._connect()
-        self._socket.settimeout(CALL_S)
+        self._socket.settimeout(self._timeout_s)
         self._socket.sendall(line)
 
     def _connect(self) -> socket.socket:
