@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "results",
     "runs": "results",
     "compare": "compare",
+    "noise": "noise",
     "check-stale": "stale",
     "models": "weights",
     "pull": "weights",

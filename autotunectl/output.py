@@ -20,6 +20,10 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
         click.echo(render.recommendation(document))
+    elif document["trigger"] == "noise" and "measured" in document["noise"]:
+        from autotunectl import render_noise
+
+        click.echo(render_noise.measured(document["noise"]["measured"]))
     if not as_json:
         warn([warning for warning in document["warnings"] if warning not in told])
         if document["exit_reason"] != "ok" and document["state"] == "finished":

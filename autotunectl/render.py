@@ -72,6 +72,8 @@ def recommendation(document: Mapping[str, Any]) -> str:
     """The RECOMMENDATION block (FR-F.1) of a result document that has one."""
     import shlex
 
+    from autotunectl import render_noise
+
     answer = document["recommendation"]
     chosen, cells = answer["knobs"], document.get("stage2", [])
     lines = ["RECOMMENDATION" + (" (PARTIAL)" if answer.get("partial") else "")]
@@ -88,6 +90,9 @@ def recommendation(document: Mapping[str, Any]) -> str:
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
         f"({_count(answer['replicates'], 'replicate')})",
     ]
+    said = render_noise.verdict(document.get("noise", {}))
+    if said is not None:
+        lines.append(f"  noise           {said}")
     if cells:
         lines += ["", "  cells", *(f"    {line}" for line in _cells(cells))]
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]

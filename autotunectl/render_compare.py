@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotunectl.render import Table, bits, columns, number, short
+from autotunectl.render_noise import WORDS
 
 NAMES = {
     "tps": "tok/s",
@@ -27,8 +28,10 @@ def comparison(document: Mapping[str, Any]) -> str:
     lines = ["COMPARISON"]
     for name in ("a", "b"):
         side = document[name]
+        lead = side.get("lead")
+        said = "" if lead is None else f"  ({WORDS[lead['verdict']]})"
         partial = " (partial)" if side["partial"] else ""
-        lines.append(f"  {name}  {side['run_id']}  {side['model']}{partial}")
+        lines.append(f"  {name}  {side['run_id']}  {side['model']}{partial}{said}")
     if not found["even"]:
         lines += ["", "  not even: the runs differ in"]
         lines += [
@@ -100,9 +103,15 @@ def _cells(cells: list[Mapping[str, Any]]) -> Table:
 
 
 def _judged(found: Mapping[str, Any]) -> str:
+    smallest = found.get("smallest_difference")
+    starts = (
+        ""
+        if smallest is None
+        else f"; so is a difference in tok/s below {smallest:.1%} (autotunectl noise)"
+    )
     return (
         f"medians; a tie where the {found['confidence']:.0%} t interval of the difference covers 0, "
-        "by the noise pooled over all cells of both runs"
+        f"by the noise pooled over all cells of both runs{starts}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from autotuned.core import stats
+from autotuned.core.noise import LeadDocument, MeasuredDocument
 from autotuned.core.recommendation import (
     CellDocument,
     KnobsDocument,
@@ -41,6 +42,8 @@ class SideDocument(_Document):
     replicates: int
     partial: bool
     recipe_hash: str | None
+    lead: LeadDocument | None = None
+    """Whether its winner stands clear of the runner-up, by `noise` where that has measured it."""
 
 
 class ValueDocument(_Document):
@@ -91,6 +94,8 @@ class DifferencesDocument(_Document):
     knobs: list[ValueDocument]
     figures: list[FigureDocument]
     cells: list[CellDifferenceDocument]
+    smallest_difference: float | None = None
+    """Of tokens per second, as `noise` has measured it for one of the runs: what is smaller is a tie."""
 
 
 class ComparisonDocument(_Document):
@@ -110,6 +115,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
     """Set two comparable result documents against each other. Raises ValueError for one that is none."""
     first, second = _Run(a), _Run(b)
     uneven = [value for value in _circumstances(first, second) if not value.same]
+    smallest = second.smallest if second.smallest is not None else first.smallest
     return ComparisonDocument(
         a=first.side(),
         b=second.side(),
@@ -119,10 +125,11 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
             uneven=uneven,
             knobs=_values(first.answer.knobs.model_dump(), second.answer.knobs.model_dump()),
             figures=[
-                *(_sampled(*figure, first, second) for figure in SAMPLED),
+                *(_seen(_sampled(*figure, first, second), smallest) for figure in SAMPLED),
                 _load(first, second),
             ],
-            cells=_cells(first, second),
+            cells=_cells(first, second, smallest),
+            smallest_difference=smallest,
         ),
     )
 
@@ -149,6 +156,8 @@ class _Run:
         chosen = [cell for cell in self.cells if cell.knobs == self.answer.knobs]
         exact = [cell for cell in chosen if cell.tps_median == self.answer.tps_median]
         self.best: CellDocument | None = next(iter([*exact, *chosen]), None)
+        self.measured: MeasuredDocument | None = self.result.noise.measured
+        self.smallest = None if self.measured is None else self.measured.smallest_difference
 
     def side(self) -> SideDocument:
         answer = self.answer
@@ -162,6 +171,7 @@ class _Run:
             replicates=answer.replicates,
             partial=answer.partial is True,
             recipe_hash=self.result.recipe_hash,
+            lead=self.result.noise.lead if self.measured is None else self.measured.lead,
         )
 
 
@@ -198,7 +208,15 @@ def _load(a: _Run, b: _Run) -> FigureDocument:
     return _figure("load_ms", "ms", "lower", groups[0], groups[1], stats.pooled_spread(groups))
 
 
-def _cells(a: _Run, b: _Run) -> list[CellDifferenceDocument]:
+def _seen(figure: FigureDocument, smallest: float | None) -> FigureDocument:
+    """Requests of one start cannot tell how far starts stray: below what `noise` found, it is a tie."""
+    small = smallest is not None and abs(figure.relative or 0.0) <= smallest
+    if not small or figure.name != "tps" or not figure.exceeds_noise:
+        return figure
+    return figure.model_copy(update={"exceeds_noise": False, "verdict": "tie"})
+
+
+def _cells(a: _Run, b: _Run, smallest: float | None) -> list[CellDifferenceDocument]:
     if a.answer.model != b.answer.model:
         return []
     read = _reader("tps")
@@ -208,7 +226,7 @@ def _cells(a: _Run, b: _Run) -> list[CellDifferenceDocument]:
         other = next((entry for entry in b.cells if entry.knobs == cell.knobs), None)
         if other is not None:
             tps = _figure("tps", "tok/s", "higher", read(cell.samples), read(other.samples), spread)
-            found.append(CellDifferenceDocument(knobs=cell.knobs, tps=tps))
+            found.append(CellDifferenceDocument(knobs=cell.knobs, tps=_seen(tps, smallest)))
     return found
 
 

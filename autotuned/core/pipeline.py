@@ -78,6 +78,8 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
         return Finish(ExitReason.NO_FEASIBLE)
     if len(cells) < len(plan.cells):
         return Evaluate(chosen, len(cells), plan.cells[len(cells)])
+    if plan.repeats is not None and any(cell.fits for cell in cells):
+        return Finish(ExitReason.OK, chosen)
     best = best_so_far(history)
     if best is None:
         return Finish(ExitReason.NO_FEASIBLE, chosen)
@@ -90,8 +92,8 @@ def best_so_far(history: Sequence[Trial]) -> Trial | None:
 
 
 def with_kept(plan: Plan, history: Sequence[Trial], trial: Trial) -> Trial:
-    """`trial` with `kept` decided by the keep-best rule; a probe is never kept."""
-    if trial.stage != STAGE_CLIMB:
+    """`trial` with `kept` decided by the keep-best rule; probes and repetitions are never kept."""
+    if trial.stage != STAGE_CLIMB or plan.repeats is not None:
         return trial
     return replace(trial, kept=wins(trial, best_so_far(history), plan.request.tps_tie_epsilon))
 

@@ -23,9 +23,9 @@ from autotuned.core.model import (
     Replicate,
     Trial,
 )
+from autotuned.core.noise import NoiseDocument
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
-from autotuned.core.stats import pooled_relative_spread
 
 
 class _Document(BaseModel):
@@ -160,7 +160,7 @@ class ResultDocument(_Document):
     applied: AppliedDocument | None = None
     timings: dict[str, float]
     stage2: list[CellDocument]
-    noise: dict[str, float]
+    noise: NoiseDocument
 
 
 def json_schema() -> dict[str, Any]:
@@ -344,13 +344,6 @@ def timings(history: Sequence[Trial], total_s: float | None) -> dict[str, float]
     )
     spent = {"load_s": round(load, 3), "requests_s": round(requests, 3)}
     return spent if total_s is None else {**spent, "total_s": round(total_s, 3)}
-
-
-def noise(history: Sequence[Trial]) -> dict[str, float]:
-    """The run's own noise: the pooled relative spread of tokens per second within cells."""
-    groups = [[r.tps for r in trial.replicates if r.tps is not None] for trial in _cells(history)]
-    spread = pooled_relative_spread(groups)
-    return {} if spread is None else {"tps_relative_spread": round(spread, 6)}
 
 
 def _cells(history: Sequence[Trial]) -> list[Trial]:

@@ -78,18 +78,35 @@ class TuneRequest(BaseModel):
     thermal_gate: bool = False
     resume: str | None = None
     """The id of a run that was cut off, or `latest`: go on with that one."""
-    trigger: Literal["manual", "schedule", "os_update"] = "manual"
+    trigger: Literal["manual", "schedule", "os_update", "noise"] = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The cells are so many times the same pair, out of an earlier run: a measurement of noise."""
+
+    of_run: str
+    pairs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a valid request comes to: `candidates` in order, `cells` in the order of their evaluation."""
+    """What a valid request comes to: `candidates` in order, `cells` in the order of their evaluation.
+
+    With `repeats` none of the cells is kept, and there is nothing to recommend.
+    """
 
     request: TuneRequest
     candidates: tuple[Candidate, ...]
     cells: tuple[Knobs, ...]
     warnings: tuple[str, ...] = ()
     seed: int | None = None
+    repeats: Repeats | None = None
+
+    @property
+    def together(self) -> int:
+        """So many cells follow each other without a pause: one, or a pair's."""
+        return 1 if self.repeats is None else len(self.cells) // self.repeats.pairs
 
 
 def parse(params: Mapping[str, Any]) -> TuneRequest:

@@ -65,14 +65,8 @@ def p95_nearest_rank(values: Sequence[float]) -> float:
     return ordered[max(1, math.ceil(0.95 * len(ordered))) - 1]
 
 
-def pooled_relative_spread(groups: Iterable[Sequence[float]]) -> float | None:
-    """The pooled relative standard deviation of groups of positive values; None below one degree of freedom."""
-    found = pooled_spread(groups)
-    return found.relative if found.freedom else None
-
-
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread:
-    """The same with its degrees of freedom; a relative spread of 0 where there are none."""
+    """The pooled relative standard deviation of groups of positive values; 0 where no group has two."""
     squares, freedom = 0.0, 0
     for group in groups:
         if len(group) < 2:

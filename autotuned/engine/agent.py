@@ -23,6 +23,7 @@ from autotuned.engine.configuration import Configuration
 from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.lifecycle import Lifecycle
+from autotuned.engine.noise import Again, planned_again, repetition
 from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.preview import weights_ahead
 from autotuned.engine.pulls import Pulls
@@ -95,6 +96,14 @@ class Agent:
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
         the error's data), Busy, RestoreOutstanding or ShuttingDown.
         """
+        return await self._admit(params, None)
+
+    async def measure_noise(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
+        params, again = await repetition(self._records, wishes)
+        return await self._admit(params, again)
+
+    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
         self._refuse_while_stopping()
         self.pulls.refuse_while_active()
         if self._active is not None:
@@ -103,7 +112,7 @@ class Agent:
         self._refuse_while_owed()
         active = self._active = Active(_new_run_id())
         try:
-            return await self._begin(active, params, unstopped_s(self._host.sleep))
+            return await self._begin(active, params, again, unstopped_s(self._host.sleep))
         except BaseException:
             self._live.unclaim()
             self._release(active)
@@ -153,7 +162,7 @@ class Agent:
         }
 
     async def _begin(
-        self, active: Active, params: Mapping[str, Any], began: float
+        self, active: Active, params: Mapping[str, Any], again: Again | None, began: float
     ) -> dict[str, Any]:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
@@ -161,6 +170,7 @@ class Agent:
             resumed = await take_up(self._records, params)
             request = parse(params) if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
+            planned = planned_again(planned, again)
             if resumed is not None:
                 facts, answer = self._host.machine.facts(), self._settings.provider.max_tokens
                 resumed.check(facts, binary.version, planned, answer)

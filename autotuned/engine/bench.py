@@ -36,7 +36,6 @@ class Bench:
     port: int
     target_context: int
     gate_ttft_ms: int
-    cooldown_s: float = 0.0
     thermal_gate: bool = False
     logs_before: int = 0
     """Provider logs that a run that goes on has already written."""
@@ -60,6 +59,8 @@ class Asked:
     knobs: Knobs | None
     replicates: int
     cell: int | None = None
+    pause_s: float = 0.0
+    """How long the machine rests before the cell."""
     settled: Callable[[Sequence[float]], bool] | None = None
     """With adaptive replicates: whether these tokens per second are enough; `replicates` is then the usual number."""
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotuned import wire
+from autotuned.core import noise
 from autotuned.core import recommendation as public
 from autotuned.core.model import ExitReason, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
@@ -66,6 +67,7 @@ class Records:
             "request": plan.request.model_dump(mode="json"),
             "os_build": facts.os_build,
             "max_tokens": max_tokens,
+            "noise_of": None if plan.repeats is None else plan.repeats.of_run,
         }
         await self.database.ask(runs.begin, row, details)
 
@@ -94,7 +96,11 @@ class Records:
             *public.doubts(self._machine.facts(), finish),
         ]
         details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
-        await self._end(row, details, runner.plan, history, finish, error, command)
+        measured = _measured(runner, history)
+        await self._end(row, details, runner.plan, history, finish, error, command, measured)
+        if measured is not None and measured.pairs:
+            told = {"measured": measured.model_dump(mode="json")}
+            await self.database.ask(runs.annotate, measured.of_run, noise=told)
 
     async def annotate(
         self,
@@ -159,7 +165,7 @@ class Records:
     async def estimate_s(self, plan: Plan) -> float | None:
         """How long the plan may take, from the last good run's mean time a trial; None without one."""
         for row in await self.recent(20, None):
-            history = await self.history(row.run_id) if row.exit_reason == ExitReason.OK else ()
+            history = await self.history(row.run_id) if row.recommendation_json is not None else ()
             total = (await self.details(row.run_id)).get("total_s") if history else None
             if isinstance(total, float):
                 return round(
@@ -176,13 +182,14 @@ class Records:
         finish: Finish,
         error: public.ErrorDocument | None,
         serve_command: str | None,
+        measured: noise.MeasuredDocument | None = None,
     ) -> None:
         ended = RunRow(
             **{**_columns(row), "ended_at_utc": utc_now(), "exit_reason": finish.exit_reason.value}
         )
         kept = details or await self.details(row.run_id)
         document = self._document(
-            ended, kept, plan, history, finish, error, serve_command, running=False
+            ended, kept, plan, history, finish, error, serve_command, measured, running=False
         )
         await self.database.ask(
             runs.finish,
@@ -203,6 +210,7 @@ class Records:
         finish: Finish,
         error: public.ErrorDocument | None,
         serve_command: str | None,
+        measured: noise.MeasuredDocument | None = None,
         *,
         running: bool,
     ) -> dict[str, Any]:
@@ -248,7 +256,9 @@ class Records:
             applied=details.get("applied"),
             timings=public.timings(history, details.get("total_s")),
             stage2=public.cells(history),
-            noise=public.noise(history),
+            noise=noise.of_run(history)
+            if measured is None
+            else noise.NoiseDocument(measured=measured),
         )
         return document.model_dump(mode="json")
 
@@ -347,6 +357,16 @@ async def _serve_command(finish: Finish, bench: Bench) -> str | None:
         parent_pid=0,
     )
     return public.shell_command(bench.provider.serve_argv(bench.binary, launch))
+
+
+def _measured(runner: Runner, history: Sequence[Trial]) -> noise.MeasuredDocument | None:
+    """What a measurement of noise has found; None for a run that is none."""
+    plan = runner.plan
+    if plan.repeats is None:
+        return None
+    which = noise.Measurement(runner.run_id, plan.repeats.of_run, utc_now())
+    gate, epsilon = plan.request.gate_ttft_ms, plan.request.tps_tie_epsilon
+    return noise.of_pairs(history, plan.cells[: plan.together], gate, epsilon, which)
 
 
 def _row(

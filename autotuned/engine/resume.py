@@ -82,6 +82,8 @@ async def take_up(records: Records, params: Mapping[str, Any]) -> Resumed | None
         rule = f"ended as {row.exit_reason}: there is nothing to go on with"
         raise ConfigError(FIELD, row.run_id, rule)
     details = await records.details(row.run_id)
+    if details.get("noise_of") is not None:
+        raise ConfigError(FIELD, row.run_id, "is a measurement of noise: autotunectl noise")
     if "request" not in details:
         raise ConfigError(FIELD, row.run_id, "does not say what was asked for: start a new run")
     stored: dict[str, Any] = details["request"]
@@ -103,6 +105,7 @@ async def _find(records: Records, run_id: str) -> RunRow:
         except NotFound:
             raise ConfigError(FIELD, run_id, "is no run: see autotunectl runs") from None
     for row in await records.recent(1000, None):
-        if ExitReason(row.exit_reason) in CUT_OFF:
+        cut_off = ExitReason(row.exit_reason) in CUT_OFF
+        if cut_off and (await records.details(row.run_id)).get("noise_of") is None:
             return row
     raise ConfigError(FIELD, run_id, "finds no run that was cut off")

@@ -190,8 +190,16 @@ class Runner:
                 settled = partial(
                     adaptive.enough, history, usual=count, epsilon=request.tps_tie_epsilon
                 )
+            rests = step.index % self.plan.together == 0
             asked = Asked(
-                STAGE_CLIMB, candidate.model, candidate.rank, step.knobs, count, cell, settled
+                STAGE_CLIMB,
+                candidate.model,
+                candidate.rank,
+                step.knobs,
+                count,
+                cell,
+                request.cooldown_s if rests else 0.0,
+                settled,
             )
             progress.cell, progress.knobs = cell, step.knobs
             self.enter("climbing")

@@ -69,7 +69,6 @@ def bench(
         port=request.port,
         target_context=request.target_context,
         gate_ttft_ms=request.gate_ttft_ms,
-        cooldown_s=request.cooldown_s,
         thermal_gate=request.thermal_gate,
         logs_before=sum(1 for _ in logs.iterdir()),
         mask=masker(known_secrets(host.environ, [str(settings.provider_config)])),

@@ -100,7 +100,7 @@ class TrialRun:
     async def _evaluate(self) -> Failure | Void | None:
         if self._asked.stage == STAGE_CLIMB:
             with self._spending("pause_ms"):
-                await asyncio.sleep(self._bench.cooldown_s)
+                await asyncio.sleep(self._asked.pause_s)
                 await self._cooled_down()
         with self._spending("prewarm_ms"):
             weights = await self._bench.prewarm(self._asked.model, self._report_prewarm)

@@ -22,6 +22,7 @@ def section(document: Mapping[str, Any], varying: Mapping[str, bool]) -> Markup:
     if not cells:
         return NOTHING
     best = best_index(document)
+    stands = _stands(document.get("noise", {}))
     return tag(
         "section",
         tag("h2", "The settings, measured"),
@@ -36,6 +37,7 @@ def section(document: Mapping[str, Any], varying: Mapping[str, bool]) -> Markup:
         _failures(cells),
         _requests(cells),
         tag("p", _noise(cells), class_="note"),
+        tag("p", stands, class_="note") if stands else NOTHING,
     )
 
 
@@ -198,6 +200,31 @@ def _against(cells: Sequence[Mapping[str, Any]], best: int | None) -> list[str]:
             words += f" ({percent(found.interval[0])} to {percent(found.interval[1])})"
         said.append(f"{words}, tie" if found.differs is False else words)
     return said
+
+
+STANDS = {
+    "clear": "The winner stands clear of its runner-up",
+    "tie": "The winner and its runner-up are a tie",
+    "runner-up is faster": "The runner-up is the faster one",
+    "cannot tell": "Whether the winner stands clear of its runner-up is not known",
+}
+
+
+def _stands(noise: Mapping[str, Any]) -> str:
+    """Whether the winner stands clear, by a measurement of the noise where there is one."""
+    measured = noise.get("measured")
+    lead = (measured or noise).get("lead")
+    if lead is None:
+        return ""
+    said = f"{STANDS[lead['verdict']]}: {percent(lead['relative'])}"
+    if lead["low"] is not None:
+        said += f" ({percent(lead['low'])} to {percent(lead['high'])} at 90%)"
+    if measured is None:
+        return f"{said}, by the requests of this run."
+    return (
+        f"{said}, by {measured['pairs']} pairs of further starts; starts of one cell stray by "
+        f"{share(measured['start_spread'] or 0.0)}."
+    )
 
 
 def _noise(cells: Sequence[Mapping[str, Any]]) -> str:

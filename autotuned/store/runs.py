@@ -124,12 +124,18 @@ def annotate(
     *,
     applied: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
+    noise: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add to a run, ended or not: what was applied of it, and warnings; its document says the same."""
+    """Add to a run, ended or not: what was applied of it, warnings, what is known of its noise; its document
+    says the same. A run that is gone meanwhile stays gone."""
     with transaction(db, durable=True):
+        if run(db, run_id) is None:
+            return
         details = details_of(db, run_id)
         for kept in [details, details["document"]] if "document" in details else [details]:
             kept["warnings"] = [*kept.get("warnings", ()), *warnings]
+            if noise is not None:
+                kept["noise"] = {**kept.get("noise", {}), **noise}
             if applied is not None:
                 kept["applied"] = dict(applied)
         if applied is not None:

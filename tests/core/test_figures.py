@@ -93,12 +93,13 @@ def test_p95_is_the_smallest_value_that_covers_95_percent(values: list[float]) -
 
 
 def test_the_spread_is_pooled_over_groups() -> None:
-    assert stats.pooled_relative_spread([[1.0], []]) is None
-    assert stats.pooled_relative_spread([]) is None
-    pair = stats.pooled_relative_spread([[9.0, 11.0]])
-    assert pair == pytest.approx(statistics.stdev([0.9, 1.1]))
-    both = stats.pooled_relative_spread([[9.0, 11.0], [5.0], [100.0, 100.0]])
-    assert both == pytest.approx(math.sqrt(0.02 / 2))
+    assert stats.pooled_spread([[1.0], []]) == stats.Spread(0.0, 0)
+    assert stats.pooled_spread([]).freedom == 0
+    pair = stats.pooled_spread([[9.0, 11.0]])
+    assert pair.relative == pytest.approx(statistics.stdev([0.9, 1.1]))
+    both = stats.pooled_spread([[9.0, 11.0], [5.0], [100.0, 100.0]])
+    assert both.relative == pytest.approx(math.sqrt(0.02 / 2))
+    assert both.freedom == 2
 
 
 @pytest.mark.parametrize(

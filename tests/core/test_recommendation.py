@@ -196,14 +196,12 @@ def test_cells_have_all_their_samples_and_means() -> None:
     assert history[1].n_err == 1
 
 
-def test_times_and_noise_are_added_up() -> None:
+def test_times_are_added_up() -> None:
     plan = planned("a-7B")
     first = replace(probe(plan, 1), load_ms=1000.0)
     second = replace(cell(plan, 1, 0), replicates=(replace(GOOD, tps=9.0), replace(GOOD, tps=11.0)))
     assert public.timings([first, second], None) == {"load_s": 1.0, "requests_s": 14.4}
     assert public.timings([], 2.00049) == {"load_s": 0, "requests_s": 0, "total_s": 2.0}
-    assert public.noise([first]) == {}
-    assert public.noise([first, second]) == {"tps_relative_spread": pytest.approx(0.141421)}
 
 
 def test_the_schema_of_the_result_knows_the_hash_by_its_form() -> None:

@@ -1,0 +1,320 @@
+"""How far a machine's figures stray by themselves, and what of a difference that leaves standing.
+
+Two questions. `of_run`: does the winner of a run stand clear of its runner-up, by the spread within the
+run's own cells? `of_pairs`: what is the machine's own noise, by one cell (and its runner-up) started again
+and again? A pair is `a b b a`, so that a drift in time falls on both alike; with one cell it is `a a`.
+The method is that of `core/stats.py`; confidence is 90 %. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autotuned.core.keepbest import wins
+from autotuned.core.model import STAGE_CLIMB, Knobs, Replicate, Trial
+from autotuned.core.pipeline import best_so_far
+from autotuned.core.stats import (
+    LEAST_FREEDOM,
+    Ratio,
+    Spread,
+    p95_nearest_rank,
+    pooled_spread,
+    ratio,
+    t_quantile,
+)
+
+CONFIDENCE = 0.90
+TOLERATED_MISMATCHES = 1
+"""So many pairs may come to another winner in reverse order; with more the order decides, not the cells."""
+COUNTS = (1, 3, 5, 10)
+"""Replicates a cell for which the smallest difference is told."""
+
+Verdict = Literal["clear", "tie", "runner-up is faster", "cannot tell"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TellsDocument(_Document):
+    """The smallest relative difference of two cells that so many replicates each can tell."""
+
+    replicates: int
+    relative: float
+
+
+class LeadDocument(_Document):
+    """How much faster the winner is than its runner-up, relative, with its interval where it is known."""
+
+    relative: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+
+class OrderDocument(_Document):
+    """Whether the order decides. `later` is how much faster a second start is than the first, relative."""
+
+    pairs: int
+    mismatching: int
+    tolerated: int
+    biased: bool
+    later: float | None
+    later_low: float | None
+    later_high: float | None
+
+
+class ProbesDocument(_Document):
+    """One request of each start, held against what all requests of its cell say about the gate.
+
+    A rate is null where no start could have made that mistake.
+    """
+
+    count: int
+    false_fits: int
+    false_fit_rate: float | None
+    false_rejects: int
+    false_reject_rate: float | None
+
+
+class MeasuredDocument(_Document):
+    """The machine's own noise as `noise` has measured it; spreads are relative standard deviations.
+
+    `start_spread`: between the medians of starts of one cell, with so many `degrees_of_freedom`.
+    `request_spread`: between requests of one start. `tps`: the mean of each cell, in tokens per second.
+    """
+
+    run_id: str
+    of_run: str
+    at: str
+    pairs: int
+    replicates: int
+    knobs: list[dict[str, int | None]]
+    tps: list[float]
+    confidence: float = CONFIDENCE
+    request_spread: float | None
+    start_spread: float | None
+    degrees_of_freedom: int
+    smallest_difference: float | None
+    smallest_difference_tps: float | None
+    tells: list[TellsDocument]
+    probes: ProbesDocument
+    order: OrderDocument
+    lead: LeadDocument | None
+
+
+class NoiseDocument(_Document):
+    """A run's own noise, by the requests within its cells, and what `noise` has measured since; fields that
+    are not known are left out."""
+
+    tps_relative_spread: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    degrees_of_freedom: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    runner_up: dict[str, int | None] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    lead: LeadDocument | None = Field(default=None, exclude_if=lambda value: value is None)
+    measured: MeasuredDocument | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Which measurement it was: the run that did it, the run whose cells it repeated, and when."""
+
+    run_id: str
+    of_run: str
+    at: str
+
+
+def layout(winner: Knobs, runner_up: Knobs | None) -> tuple[Knobs, ...]:
+    """The cells of one pair, in order."""
+    return (winner, winner) if runner_up is None else (winner, runner_up, runner_up, winner)
+
+
+def of_run(history: Sequence[Trial]) -> NoiseDocument:
+    """The spread within the cells of a tuning run, and whether its best cell stands clear."""
+    cells = [trial for trial in history if trial.stage == STAGE_CLIMB]
+    spread = pooled_spread([_tps(trial) for trial in cells])
+    if not spread.freedom:
+        return NoiseDocument()
+    known = NoiseDocument(
+        tps_relative_spread=round(spread.relative, 6), degrees_of_freedom=spread.freedom
+    )
+    best = best_so_far(history)
+    second = runner_up(history)
+    if best is None or second is None or second.knobs is None:
+        return known
+    lead = _lead(_tps(best), _tps(second), spread)
+    return known.model_copy(update={"runner_up": named(second.knobs), "lead": lead})
+
+
+def runner_up(history: Sequence[Trial]) -> Trial | None:
+    """The fastest feasible cell beside the best one."""
+    best = best_so_far(history)
+    others = [
+        trial
+        for trial in history
+        if trial.stage == STAGE_CLIMB and trial.fits and trial is not best and _tps(trial)
+    ]
+    return max(others, key=lambda trial: trial.tps_median or 0.0, default=None)
+
+
+def of_pairs(
+    history: Sequence[Trial],
+    pair: Sequence[Knobs],
+    gate_ttft_ms: float,
+    epsilon: float,
+    which: Measurement,
+) -> MeasuredDocument:
+    """What the starts of a measurement tell; `history` may end in the middle of a pair."""
+    starts = [trial for trial in history if trial.stage == STAGE_CLIMB]
+    cells = list(dict.fromkeys(pair))
+    good = [[t for t in starts if t.knobs == knobs and t.fits and _tps(t)] for knobs in cells]
+    medians = [[trial.tps_median or 0.0 for trial in group] for group in good]
+    between = pooled_spread(medians)
+    within = pooled_spread([_tps(trial) for group in good for trial in group])
+    means = [sum(group) / len(group) if group else 0.0 for group in medians]
+    replicates = max((len(trial.replicates) for trial in starts), default=0)
+    smallest = _smallest(between)
+    lead = _lead(medians[0], medians[1], between) if len(cells) > 1 and all(medians) else None
+    blocks = [starts[at : at + len(pair)] for at in range(0, len(starts), len(pair))]
+    whole = [block for block in blocks if len(block) == len(pair) and all(t.fits for t in block)]
+    return MeasuredDocument(
+        run_id=which.run_id,
+        of_run=which.of_run,
+        at=which.at,
+        pairs=len(whole),
+        replicates=replicates,
+        knobs=[named(knobs) for knobs in cells],
+        tps=means,
+        request_spread=within.relative if within.freedom else None,
+        start_spread=between.relative if between.freedom else None,
+        degrees_of_freedom=between.freedom,
+        smallest_difference=smallest,
+        smallest_difference_tps=None if smallest is None else smallest * means[0],
+        tells=_tells(between, within, replicates),
+        probes=_probes(starts, cells, gate_ttft_ms),
+        order=_order(whole, epsilon),
+        lead=lead,
+    )
+
+
+def named(knobs: Knobs) -> dict[str, int | None]:
+    """Knobs under their public names."""
+    return {
+        "kv_bits": knobs.kv_bits,
+        "max_concurrency_override": knobs.max_batch,
+        "max_context_override": knobs.max_context,
+    }
+
+
+def _lead(winner: Sequence[float], second: Sequence[float], spread: Spread) -> LeadDocument | None:
+    if not winner or not second:
+        return None
+    found = ratio(second, winner, spread, CONFIDENCE)
+    low, high = found.interval or (None, None)
+    return LeadDocument(relative=found.relative, low=low, high=high, verdict=_verdict(found))
+
+
+def _verdict(found: Ratio) -> Verdict:
+    if found.differs is None:
+        return "cannot tell"
+    if not found.differs:
+        return "tie"
+    return "clear" if found.relative > 0 else "runner-up is faster"
+
+
+def _smallest(between: Spread) -> float | None:
+    """Two cells, one start each: what their difference must exceed."""
+    if between.freedom < LEAST_FREEDOM:
+        return None
+    return t_quantile(CONFIDENCE, between.freedom) * math.sqrt(2) * between.relative
+
+
+def _tells(between: Spread, within: Spread, replicates: int) -> list[TellsDocument]:
+    """The same for other numbers of replicates: what starts add to the spread of requests stays."""
+    if between.freedom < LEAST_FREEDOM or not replicates:
+        return []
+    of_starts = max(0.0, between.relative**2 - within.relative**2 / replicates)
+    found = []
+    for count in COUNTS:
+        spread = Spread(math.sqrt(of_starts + within.relative**2 / count), between.freedom)
+        found.append(TellsDocument(replicates=count, relative=_smallest(spread) or 0.0))
+    return found
+
+
+def _probes(starts: Sequence[Trial], cells: Sequence[Knobs], gate_ttft_ms: float) -> ProbesDocument:
+    """The first request of each start as if it had been the only one."""
+    fits = {
+        knobs: _passes([r for t in starts if t.knobs == knobs for r in t.replicates], gate_ttft_ms)
+        for knobs in cells
+    }
+    shots = [
+        (t.knobs, _passes(t.replicates[:1], gate_ttft_ms))
+        for t in starts
+        if t.knobs in fits and t.replicates
+    ]
+    unfit = [said for knobs, said in shots if not fits[knobs]]
+    fit = [said for knobs, said in shots if fits[knobs]]
+    false_fits, false_rejects = sum(unfit), len(fit) - sum(fit)
+    return ProbesDocument(
+        count=len(shots),
+        false_fits=false_fits,
+        false_fit_rate=false_fits / len(unfit) if unfit else None,
+        false_rejects=false_rejects,
+        false_reject_rate=false_rejects / len(fit) if fit else None,
+    )
+
+
+def _passes(replicates: Sequence[Replicate], gate_ttft_ms: float) -> bool:
+    """The gate's rule for the time to the first token: one in twenty may stray beyond it."""
+    ttft = [math.inf if r.error is not None or r.ttft_ms is None else r.ttft_ms for r in replicates]
+    return bool(ttft) and p95_nearest_rank(ttft) <= gate_ttft_ms
+
+
+def _order(pairs: Sequence[Sequence[Trial]], epsilon: float) -> OrderDocument:
+    mismatching = sum(1 for pair in pairs if _mismatches(pair, epsilon))
+    later = [_later(pair) for pair in pairs]
+    middle = sum(later) / len(later) if later else None
+    reach = None
+    if middle is not None and len(later) > LEAST_FREEDOM:
+        variance = sum((value - middle) ** 2 for value in later) / (len(later) - 1)
+        reach = t_quantile(CONFIDENCE, len(later) - 1) * math.sqrt(variance / len(later))
+    return OrderDocument(
+        pairs=len(pairs),
+        mismatching=mismatching,
+        tolerated=TOLERATED_MISMATCHES,
+        biased=mismatching > TOLERATED_MISMATCHES,
+        later=None if middle is None else math.expm1(middle),
+        later_low=None if middle is None or reach is None else math.expm1(middle - reach),
+        later_high=None if middle is None or reach is None else math.expm1(middle + reach),
+    )
+
+
+def _mismatches(pair: Sequence[Trial], epsilon: float) -> bool:
+    """True when the reverse order comes to another winner; of one cell: when it beats itself."""
+    decided = [
+        second if wins(second, first, epsilon) else first
+        for first, second in zip(pair[::2], pair[1::2], strict=True)
+    ]
+    if len(decided) == 1:
+        first, second = (trial.tps_median or 0.0 for trial in pair)
+        return abs(second / first - 1) > epsilon
+    return decided[0].knobs != decided[1].knobs
+
+
+def _later(pair: Sequence[Trial]) -> float:
+    """The logarithm of second against first; over both orders what the cells differ by falls out."""
+    steps = [
+        math.log((second.tps_median or 1.0) / (first.tps_median or 1.0))
+        for first, second in zip(pair[::2], pair[1::2], strict=True)
+    ]
+    return sum(steps) / len(steps)
+
+
+def _tps(trial: Trial) -> list[float]:
+    return [r.tps for r in trial.replicates if r.error is None and r.tps is not None]

@@ -1,0 +1,79 @@
+"""A measurement of noise as a run: which cells it repeats, and with which request.
+
+The same engine carries it through as a tune; what differs is the plan. Must not know what the figures say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autotuned.core.model import Knobs
+from autotuned.core.noise import layout, runner_up
+from autotuned.core.pipeline import best_so_far
+from autotuned.core.request import Plan, Repeats
+from autotuned.engine.records import Records
+from autotuned.errors import ConfigError, NotFound
+
+FIELD, TRIGGER, RUN = "trigger", "noise", "run_id"
+SAME = (
+    "target_context",
+    "gate_ttft_ms",
+    "tps_tie_epsilon",
+    "stage2_replicates",
+    "provider",
+    "static_fit_check",
+)
+"""Fields of the earlier run's request that a cell's figures, or the verdict on them, depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """So often this pair, out of that run."""
+
+    repeats: Repeats
+    pair: tuple[Knobs, ...]
+
+
+async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
+    """The parameters of a run that repeats the best cells of `wishes["run_id"]`, else of the last good run.
+
+    `wishes` are `run_id`, `pairs`, `idle_s`, and fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
+    """
+    asked = dict(wishes)
+    run_id, pairs, idle_s = asked.pop("run_id"), asked.pop("pairs"), asked.pop("idle_s")
+    row = await records.row(run_id) if run_id is not None else await records.last_good()
+    if row is None:
+        message = "there is no good run whose cells could be repeated: autotunectl start"
+        raise NotFound(message, run_id=None)
+    history = await records.history(row.run_id)
+    best, second = best_so_far(history), runner_up(history)
+    if best is None or best.knobs is None:
+        raise ConfigError(RUN, row.run_id, "recommends nothing: there is no cell to repeat")
+    details = await records.details(row.run_id)
+    stored: Mapping[str, Any] = details.get("request") or {}
+    params = {
+        "target_context": row.target_context,
+        **{name: stored[name] for name in SAME if name in stored},
+        **{name: value for name, value in asked.items() if value is not None},
+        "candidate_models": [best.model],
+        "kv_bits_axis": [best.knobs.kv_bits],
+        "max_batch_axis": [best.knobs.max_batch],
+        "max_context_axis": [best.knobs.max_context],
+        "cooldown_s": idle_s,
+        "trigger": TRIGGER,
+    }
+    if params.get("provider") in (None, "auto"):  # another server has another noise
+        params["provider"] = details.get("provider")
+    pair = layout(best.knobs, None if second is None else second.knobs)
+    return params, Again(Repeats(row.run_id, pairs), pair)
+
+
+def planned_again(planned: Plan, again: Again | None) -> Plan:
+    """`planned` with the cells of a repetition. Raises ConfigError for a tune that calls itself one."""
+    if again is None:
+        if planned.request.trigger == TRIGGER:
+            raise ConfigError(FIELD, TRIGGER, "belongs to the method noise")
+        return planned
+    return replace(planned, cells=again.pair * again.repeats.pairs, repeats=again.repeats)
