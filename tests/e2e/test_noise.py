@@ -15,7 +15,11 @@ QUICK = ("--idle", "0", "--pairs", "2")
 
 def test_noise_repeats_the_best_cells_and_tells_show_compare_and_the_report(home: Home) -> None:
     home.provider({Y: FAST})
-    request: dict[str, Any] = {"kv_bits_axis": [None, 8], "stage2_replicates": 2, "target_context": 256}
+    request: dict[str, Any] = {
+        "kv_bits_axis": [None, 8],
+        "stage2_replicates": 2,
+        "target_context": 256,
+    }
     tuned = home.tune(Y, **request)
     assert tuned["exit_reason"] == "ok"
     assert tuned["noise"]["runner_up"] != tuned["recommendation"]["knobs"]
