@@ -35,11 +35,13 @@ from autotuned.engine.vigil import unstopped_s
 from autotuned.errors import (
     AutotunedError,
     Busy,
+    NotFound,
     RestoreOutstanding,
     ShuttingDown,
 )
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
+from autotuned.store.runs import RunRow
 from autotuned.weights.ledger import Ledger
 from autotuned.weights.prewarm import Prewarmer
 
@@ -263,15 +265,22 @@ class Agent:
 
     async def status(self, run_id: str | None) -> dict[str, Any] | None:
         """The run document of 5-rpc: of the active run, else the latest; None where there is none. Raises NotFound."""
-        active = self._active
-        if active is not None and run_id in (None, active.run_id):
-            run_id = active.run_id
-        elif run_id is None and not await self._records.recent(1, None):
+        row = await self._shown(run_id)
+        if row is None:
             return None
-        row = await self._records.row(run_id)
+        active = self._active
         runner = active.runner if active is not None and active.run_id == row.run_id else None
         history = await self._records.history(row.run_id)
         return run_document(row, await self._records.details(row.run_id), history, runner)
+
+    async def _shown(self, run_id: str | None) -> RunRow | None:
+        """The run that was asked for, else the active one as soon as it has a row, else the newest."""
+        if run_id is not None:
+            return await self._records.row(run_id)
+        if self._active is not None:
+            with contextlib.suppress(NotFound):
+                return await self._records.row(self._active.run_id)
+        return next(iter(await self._records.recent(1, None)), None)
 
     def active_run(self) -> str | None:
         """The id of the run in progress."""
