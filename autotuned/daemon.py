@@ -107,7 +107,7 @@ async def serve(
         machine = ThisMachine()
         records = Records(database, machine)
         notifier = Notifier(configuration, records, events, environ)
-        await notifier.open(since=before)
+        notifier.open(since=before)
         stack.push_async_callback(notifier.close)
         host = Host(
             processes=lambda: GuardedProcesses(MARKER, str(settings.home)),

@@ -44,6 +44,8 @@ LOG_NAME: Final = "autotuned.log"
 # --- limits of the socket (3-safety, "The socket is a door") -------------------------------------
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 8192
+"""Values that one line may hold: a mebibyte of `[],` would be a hundred times as much in memory."""
 MAX_BATCH: Final = 32
 MAX_CONNECTIONS: Final = 128
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024

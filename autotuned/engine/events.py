@@ -7,7 +7,7 @@ an agent started after a crash does not know. Sequence numbers are dense: a gap 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -18,40 +18,41 @@ from autotuned.store import events as kept
 from autotuned.store.database import Database
 
 MAX_WAITING = 20_000
-"""Events that may wait for one subscriber: twice what is kept, so that a whole replay fits."""
+"""Events that may wait for one subscriber: twice what is kept."""
+REPLAYS = 2
+"""Of all subscribers so many read a page at a time: whoever asks for something else waits behind these alone."""
+PAGE = 200
+"""Events of a replay that are in memory at once, for each subscriber."""
 
 log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """Events for one reader: what was kept since `since`, then what comes. Ends when it falls too far behind."""
+    """Events for one reader: what was kept since `after`, page by page, then what comes.
 
-    def __init__(self, number: int, run_id: str | None, after: int) -> None:
+    Ends when it falls too far behind.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        run_id: str | None,
+        after: int,
+        page: Callable[[int], Awaitable[list[Event]]],
+    ) -> None:
         self.id = f"s{number}"
-        self._run_id = run_id
+        self._run_id, self._last, self._page = run_id, after, page
         self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(MAX_WAITING)
-        self._last = after
-        self._held: list[Event] | None = []
         self._closed = False
 
     def offer(self, event: Event) -> None:
-        """Hand over one event, if it is wanted and new; during the replay it waits its turn."""
-        if self._held is not None:
-            self._held.append(event)
+        """Hand over one event, if it is wanted; during the replay it waits its turn."""
+        if self._closed or self._run_id not in (None, event.run_id):
             return
-        if self._closed or event.seq <= self._last or self._run_id not in (None, event.run_id):
-            return
-        self._last = event.seq
         try:
             self._waiting.put_nowait(event)
         except asyncio.QueueFull:
             self.close()
-
-    def begin(self, replay: Sequence[Event]) -> None:
-        """Hand over what was kept, then what was published meanwhile."""
-        held, self._held = self._held or [], None
-        for event in (*replay, *held):
-            self.offer(event)
 
     def close(self) -> None:
         """End it after what waits. Idempotent."""
@@ -62,8 +63,14 @@ class Subscription:
             self._waiting.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        while (event := await self._waiting.get()) is not None:
-            yield event
+        while page := await self._page(self._last):
+            for event in page:
+                self._last = event.seq
+                yield event
+        while (new := await self._waiting.get()) is not None:
+            if new.seq > self._last:
+                self._last = new.seq
+                yield new
 
 
 class Events:
@@ -76,6 +83,7 @@ class Events:
         self._writer: asyncio.Task[None] | None = None
         self._subscriptions: set[Subscription] = set()
         self._numbers = 0
+        self._replaying = asyncio.Semaphore(REPLAYS)
 
     @property
     def seq(self) -> int:
@@ -90,15 +98,23 @@ class Events:
             self._writer = asyncio.create_task(self._write(), name="events")
         return self._seq
 
-    async def subscribe(self, run_id: str | None, since: int | None) -> Subscription:
+    def subscribe(self, run_id: str | None, since: int | None) -> Subscription:
         """Events of one run, or of all; with `since`, first what is kept after that number."""
         self._numbers += 1
-        subscription = Subscription(self._numbers, run_id, self._seq if since is None else since)
+
+        async def page(after: int) -> list[Event]:
+            if since is None:
+                return []
+            try:
+                async with self._replaying:
+                    return await self._database.ask(kept.since, after, run_id, PAGE)
+            except StoreError as error:
+                log.error("kept events cannot be read", reason=error.message)
+                return []
+
+        after = self._seq if since is None else since
+        subscription = Subscription(self._numbers, run_id, after, page)
         self._subscriptions.add(subscription)
-        replay: list[Event] = []
-        if since is not None:
-            replay = await self._database.ask(kept.since, since, run_id)
-        subscription.begin(replay)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:

@@ -60,9 +60,9 @@ class Notifier:
         self._listener: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
-    async def open(self, since: int) -> None:
+    def open(self, since: int) -> None:
         """Listen from the event after `since`."""
-        self._subscription = await self._events.subscribe(None, since)
+        self._subscription = self._events.subscribe(None, since)
         self._listener = asyncio.create_task(self._listen(self._subscription), name="notifier")
 
     async def close(self) -> None:

@@ -1,36 +1,40 @@
 """One client: lines in, answers out in the order of their completion, notifications between them.
 
 Work belongs to the agent, not to a connection: a client that hangs up ends nothing but its own
-subscriptions. A reader that lets too much wait for it is cut off.
+subscriptions and waits. One line is looked at in a turn of its own, so that no client keeps the others
+from being served.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import select
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from autotuned import wire
+from autotuned.errors import Busy
 from autotuned.rpc import framing
+from autotuned.rpc.channel import CALL_BYTES, Channel, Unframed
+from autotuned.rpc.framing import Message
+from autotuned.rpc.turns import Turns
 
 MAX_IN_FLIGHT = 32
+MAX_KEPT = 16
+TURN_S = 0.005
+"""What a call gets before others have their turn; most are answered by then."""
 PEER_POLL_S = 1.0
 FINISH_S = 2.0
 """What an agent that stops gives calls in flight to answer, and readers to take what waits for them."""
 
-Respond = Callable[["Connection", bytes], Awaitable[bytes | None]]
+Respond = Callable[["Connection", Message | list[Message]], Awaitable[bytes | None]]
 
 
 class Connection:
     """A client that is connected now."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, respond: Respond
-    ) -> None:
-        self._reader, self._writer, self._respond = reader, writer, respond
-        self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
+    def __init__(self, channel: Channel, turns: Turns, respond: Respond) -> None:
+        self._channel, self._turns, self._respond = channel, turns, respond
+        self._in_flight = 0
         self._work: set[asyncio.Task[None]] = set()
         self._after: list[Coroutine[Any, Any, None]] = []
         self._beside: set[asyncio.Task[None]] = set()
@@ -38,12 +42,17 @@ class Connection:
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Send a notification; never waits."""
-        self._send(framing.encode({"jsonrpc": "2.0", "method": method, "params": params}))
+        self._channel.send(framing.encode({"jsonrpc": "2.0", "method": method, "params": params}))
 
     async def drained(self) -> None:
         """Return once little waits for this client; what it reads sets the pace of a replay."""
-        with contextlib.suppress(ConnectionError):
-            await self._writer.drain()
+        await self._channel.drained()
+
+    def refuse_more(self) -> None:
+        """Raise Busy where this connection keeps as much as one may."""
+        if len(self._endings) + len(self._after) >= MAX_KEPT:
+            message = f"a connection has at most {MAX_KEPT} subscriptions: end one of them"
+            raise Busy(message, run_id=None)
 
     def keep(self, name: str, ending: Callable[[], None]) -> None:
         """Keep this connection open for `name`; `ending` is called when it ends, at the latest with the client."""
@@ -63,15 +72,15 @@ class Connection:
     async def serve(self) -> None:
         """Answer until the client hangs up, sends what cannot be framed, or reads too slowly."""
         try:
-            await self._read_lines()
-            while (self._work or self._endings) and not self._peer_gone():
-                await asyncio.wait(
-                    [*self._work, *self._beside],
-                    timeout=PEER_POLL_S,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-        except (ConnectionError, OSError):
-            return
+            try:
+                await self._read_lines()
+            except Unframed as error:
+                refused = framing.refusal(None, wire.INVALID_REQUEST, str(error))
+                self._channel.send(framing.encode(refused))
+            else:
+                while (self._work or self._endings) and not self._channel.peer_gone():
+                    await self._moment({*self._work, *self._beside})
+            await self._channel.flushed()
         finally:
             self.close()
 
@@ -82,14 +91,8 @@ class Connection:
         waiting = [*self._work, *self._beside]
         if waiting:
             await asyncio.wait(waiting, timeout=FINISH_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FINISH_S):
-                await self._flushed()
+        await self._channel.flushed(FINISH_S)
         self.close()
-
-    async def _flushed(self) -> None:
-        self._writer.transport.set_write_buffer_limits(high=0)
-        await self.drained()
 
     def close(self) -> None:
         """Drop the client. Idempotent."""
@@ -99,56 +102,55 @@ class Connection:
             work.close()
         for name in list(self._endings):
             self.end(name)
-        self._writer.close()
+        self._channel.abort()
 
     async def _read_lines(self) -> None:
-        while not self._writer.is_closing():
+        while await self._channel.ready():
+            while self._in_flight >= MAX_IN_FLIGHT and not self._channel.failed:
+                if self._channel.peer_gone():
+                    return
+                await self._moment(self._work)
+            waiting, more = self._channel.waiting()
+            await self._turns.take(waiting, more=more)
             try:
-                line = await self._reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
-                return
-            except asyncio.LimitOverrunError:
-                refused = framing.refusal(
-                    None, wire.INVALID_REQUEST, f"a line is at most {wire.MAX_LINE_BYTES} bytes"
-                )
-                self._send(framing.encode(refused))
-                self._writer.close()
-                return
-            if not line.strip():
-                continue
-            await self._places.acquire()
-            task = asyncio.create_task(self._answer(line.rstrip(b"\r\n")))
-            self._work.add(task)
-            task.add_done_callback(self._done)
+                line = self._channel.take()
+                if line is None:
+                    continue
+                task = self._begin(framing.parse_line(line.rstrip(b"\r")), len(line))
+                del line
+                await asyncio.wait({task}, timeout=TURN_S)
+            finally:
+                self._turns.leave()
 
-    async def _answer(self, line: bytes) -> None:
-        reply = await self._respond(self, line)
+    @staticmethod
+    async def _moment(tasks: set[asyncio.Task[None]]) -> None:
+        """Until one of them ends, or it is time to look whether the client is still there."""
+        if tasks:
+            await asyncio.wait(tasks, timeout=PEER_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(PEER_POLL_S)
+
+    def _begin(self, message: Message | list[Message], weight: int) -> asyncio.Task[None]:
+        calls = len(message) if isinstance(message, list) else 1
+        weight += calls * CALL_BYTES
+        self._channel.hold(weight)
+        self._in_flight += calls
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._work.discard(task)
+            self._channel.hold(-weight)
+            self._in_flight -= calls
+
+        task = asyncio.create_task(self._answer(message))
+        self._work.add(task)
+        task.add_done_callback(done)
+        return task
+
+    async def _answer(self, message: Message | list[Message]) -> None:
+        reply = await self._respond(self, message)
         if reply is not None:
-            self._send(reply)
+            self._channel.send(reply)
         while self._after:
             task = asyncio.create_task(self._after.pop(0))
             self._beside.add(task)
             task.add_done_callback(self._beside.discard)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        self._places.release()
-
-    def _send(self, data: bytes) -> None:
-        if self._writer.is_closing():
-            return
-        self._writer.write(data)
-        if self._writer.transport.get_write_buffer_size() > wire.MAX_UNSENT_BYTES:
-            self._writer.transport.abort()
-
-    def _peer_gone(self) -> bool:
-        """True once the other end is closed altogether; one that only stopped writing still reads."""
-        if self._writer.is_closing():
-            return True
-        with contextlib.suppress(OSError, ValueError):
-            poller = select.poll()
-            poller.register(
-                self._writer.get_extra_info("socket").fileno(), select.POLLHUP | select.POLLERR
-            )
-            return bool(poller.poll(0))
-        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -27,8 +28,12 @@ ERRORS = {
 def with_itself(methods: Sequence[Method]) -> list[Method]:
     """`methods`, and `rpc.discover` that describes them all."""
 
+    made: list[str] = []  # as text: to make it takes a moment, to keep it as objects megabytes
+
     async def described(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
-        return document(every)
+        if not made:
+            made.append(json.dumps(await asyncio.to_thread(document, every)))
+        return dict(json.loads(made[0]))
 
     every = [*methods, Method("rpc.discover", "this interface as an OpenRPC document", described)]
     return every

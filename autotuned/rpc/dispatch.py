@@ -44,6 +44,7 @@ CODES: Mapping[type[AutotunedError], int] = {
     ShuttingDown: wire.SHUTTING_DOWN,
 }
 LONGEST_MESSAGE = 1000
+LONGEST_VALUE = 16 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +55,13 @@ class Dispatcher:
     def __init__(self, methods: Sequence[Method]) -> None:
         self._methods = {method.name: _adapted(method) for method in methods}
 
-    async def respond(self, connection: Connection, line: bytes) -> bytes | None:
-        """The line that answers `line`; None where nothing is to be answered. Never raises."""
-        parsed = framing.parse_line(line)
-        if not isinstance(parsed, list):
-            return await self._one(connection, parsed)
-        answers = await asyncio.gather(*(self._one(connection, message) for message in parsed))
+    async def respond(
+        self, connection: Connection, message: framing.Message | list[framing.Message]
+    ) -> bytes | None:
+        """The line that answers a message or a batch; None where nothing is to be answered. Never raises."""
+        if not isinstance(message, list):
+            return await self._one(connection, message)
+        answers = await asyncio.gather(*(self._one(connection, one) for one in message))
         return framing.encode_batch([answer for answer in answers if answer is not None])
 
     async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:
@@ -90,11 +92,22 @@ class Dispatcher:
         return dict(reply)
 
 
+async def _called(method: Method, connection: Connection, params: dict[str, Any]) -> Any:
+    """Its answer. A method that acts goes on to its end when the client hangs up meanwhile."""
+    if not method.acts:
+        return await method.handler(connection, params)
+    work = asyncio.ensure_future(method.handler(connection, params))
+    work.add_done_callback(
+        lambda done: done.cancelled() or done.exception()
+    )  # nobody may be left to hear it
+    return await asyncio.shield(work)
+
+
 def _adapted(method: Method) -> Any:
     async def call(connection: Connection, /, **params: Any) -> Any:
         try:
             checked = params if method.validates_itself else _validated(method, params)
-            return Success(await method.handler(connection, checked))
+            return Success(await _called(method, connection, checked))
         except AutotunedError as error:
             return _told(method.name, error)
         except Exception as error:  # noqa: BLE001 - logged with an incident number, told by that alone
@@ -108,10 +121,16 @@ def _told(method: str, error: AutotunedError) -> Any:
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), wire.INTERNAL_ERROR)
     if code == wire.INTERNAL_ERROR:
         log.error("method failed", method=method, kind=error.kind, reason=error.message)
-    data = dict(error.data)
+    data = {name: _brief(value) for name, value in error.data.items()}
     if code == wire.INVALID_PARAMS:
         data = {"exit_reason": error.kind, "run_id": None, **data}
     return Error(code, error.message[:LONGEST_MESSAGE], data)
+
+
+def _brief(value: Any) -> Any:
+    """A value as it is, or of a huge one as much as tells which one is meant."""
+    text = repr(value)
+    return value if len(text) <= LONGEST_VALUE else f"{text[:200]}…"
 
 
 def _incident(method: str, error: Exception) -> tuple[int, str, dict[str, str]]:
@@ -123,14 +142,12 @@ def _incident(method: str, error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 def _validated(method: Method, params: dict[str, Any]) -> dict[str, Any]:
+    unknown = next((name for name in params if name not in method.params.model_fields), None)
+    if unknown is not None:  # told before each one of thousands is examined
+        raise ConfigError(unknown, params[unknown], f"is not a parameter of {method.name}")
     try:
         return method.params.model_validate(params).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else "params"
-        rule = (
-            f"is not a parameter of {method.name}"
-            if first["type"] == "extra_forbidden"
-            else first["msg"].removeprefix("Input ")
-        )
-        raise ConfigError(field, params.get(field), rule) from None
+        raise ConfigError(field, params.get(field), first["msg"].removeprefix("Input ")) from None

@@ -16,8 +16,10 @@ from autotuned import wire
 
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_ID_LENGTH = 128
+LONGEST_NUMBER = 400
 _MEMBERS = {"jsonrpc", "method", "params", "id"}
 _STRING = re.compile(rb'"[^"]*"?')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -50,8 +52,9 @@ def parse_line(line: bytes) -> Message | list[Message]:
     """One message, or the messages of a batch, in order. Never raises."""
     if len(line) > wire.MAX_LINE_BYTES:
         return Refusal(wire.INVALID_REQUEST, f"a line is at most {wire.MAX_LINE_BYTES} bytes")
-    if _too_deep(line):
-        return Refusal(wire.PARSE_ERROR, f"nested deeper than {wire.MAX_DEPTH} levels")
+    bounds = _out_of_bounds(line)
+    if bounds is not None:
+        return bounds
     try:
         content = json.loads(
             line.decode("utf-8", errors="strict"),
@@ -60,7 +63,7 @@ def parse_line(line: bytes) -> Message | list[Message]:
             parse_int=_integer,
             parse_float=_float,
         )
-        if b"\\u" in line:
+        if _SURROGATE.search(line):
             json.dumps(
                 content, ensure_ascii=False
             ).encode()  # half a surrogate pair is no character
@@ -134,16 +137,30 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _too_deep(line: bytes) -> bool:
-    """Whether brackets nest deeper than is allowed, found without nesting ourselves."""
-    if line.count(b"[") + line.count(b"{") <= wire.MAX_DEPTH:
-        return False
+def _out_of_bounds(line: bytes) -> Refusal | None:
+    """Whether it nests too deep or holds too many values, found without nesting or making them ourselves."""
+    opening = line.count(b"[") + line.count(b"{")
+    if opening <= wire.MAX_DEPTH and opening + line.count(b",") <= wire.MAX_VALUES:
+        return None
+    many = Refusal(wire.INVALID_REQUEST, f"a line holds at most {wire.MAX_VALUES} values")
     plain = line.replace(b"\\\\", b"").replace(b'\\"', b"")  # what is left of quotes delimits
+    if plain.count(b'"') > 4 * wire.MAX_VALUES:  # a value has two of them, and its key two more
+        return many
+    plain = _STRING.sub(b"", plain)
+    if _too_deep(plain.translate(None, _NO_BRACKETS)):
+        return Refusal(wire.PARSE_ERROR, f"nested deeper than {wire.MAX_DEPTH} levels")
+    values = plain.count(b"[") + plain.count(b"{") + plain.count(b",")
+    return many if values > wire.MAX_VALUES else None
+
+
+def _too_deep(brackets: bytes) -> bool:
     depth = 0
-    for bracket in _STRING.sub(b"", plain).translate(None, _NO_BRACKETS):
+    for bracket in brackets:
         depth += 1 if bracket in b"[{" else -1
         if depth > wire.MAX_DEPTH:
             return True
+        if depth <= 0:  # whatever follows the end of the first value is no JSON
+            return False
     return False
 
 
@@ -163,7 +180,7 @@ def _integer(digits: str) -> int:
 
 
 def _float(digits: str) -> float:
-    number = float(digits)
+    number = float(digits) if len(digits) <= LONGEST_NUMBER else float("inf")
     if number in (float("inf"), float("-inf")):
         message = "a number beyond what a double holds"
         raise ValueError(message)

@@ -32,6 +32,8 @@ class Method:
     result: type[BaseModel] | Mapping[str, Any] | None = None
     errors: tuple[int, ...] = ()
     validates_itself: bool = False
+    acts: bool = False
+    """What it has begun it carries through, whether or not the client is still there."""
 
 
 def either(*documents: type[BaseModel]) -> Mapping[str, Any]:

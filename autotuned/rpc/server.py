@@ -23,9 +23,11 @@ import structlog
 from autotuned import wire
 from autotuned.errors import AlreadyRunning, AutotunedError, UnsafePath
 from autotuned.host.files import private_folder
+from autotuned.rpc.channel import Channel, Crowd
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.dispatch import Dispatcher
 from autotuned.rpc.method import Method
+from autotuned.rpc.turns import Turns
 
 DESCRIPTORS = 4096
 WATCH_S = 30.0
@@ -40,6 +42,7 @@ class Server:
     def __init__(self, path: Path, methods: Sequence[Method], *, watch_s: float = WATCH_S) -> None:
         self._path, self._watch_s = path, watch_s
         self._dispatcher = Dispatcher(methods)
+        self._crowd, self._turns = Crowd(), Turns()
         self._listener: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -154,12 +157,13 @@ class Server:
             task.add_done_callback(self._clients.pop)
 
     async def _serve(self, peer: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=wire.MAX_LINE_BYTES + 2)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, peer)
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        connection = Connection(reader, writer, self._dispatcher.respond)
+        channel = Channel(self._crowd)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, peer)
+        except OSError:
+            peer.close()
+            return
+        connection = Connection(channel, self._turns, self._dispatcher.respond)
         task = asyncio.current_task()
         if task is not None:
             self._clients[task] = connection

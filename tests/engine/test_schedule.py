@@ -165,7 +165,7 @@ async def test_a_conflict_at_night_ends_the_night_and_is_told_as_the_end_of_a_ru
     conflict.data = {**conflict.data, "run_id": "r1"}
     world.refusals = [conflict]
     async with nightly(tmp_path, world) as made:
-        told = await made._events.subscribe(None, None)
+        told = made._events.subscribe(None, None)
         await made.set({"at": "03:30"})
         made._think_soon()
         (fired,) = await decided(made, 1)

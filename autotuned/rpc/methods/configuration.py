@@ -66,6 +66,8 @@ def methods(pieces: Pieces) -> list[Method]:
     write = "write a run's recommendation into the provider's configuration"
     back = "put a backup of the configuration back"
     return [
-        Method("apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also)),
-        Method("revert", back, revert, RevertParams, ConfigurationResult, refused),
+        Method(
+            "apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also), acts=True
+        ),
+        Method("revert", back, revert, RevertParams, ConfigurationResult, refused, acts=True),
     ]

@@ -35,8 +35,9 @@ def methods(pieces: Pieces) -> list[Method]:
     async def subscribe(connection: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         if params["run_id"] is not None:
             await records.row(params["run_id"])
+        connection.refuse_more()
         seq = pieces.events.seq
-        subscription = await pieces.events.subscribe(params["run_id"], params["since"])
+        subscription = pieces.events.subscribe(params["run_id"], params["since"])
         connection.keep(subscription.id, lambda: pieces.events.unsubscribe(subscription))
         connection.later(_forward(connection, subscription))
         return {"subscription": subscription.id, "seq": seq}
@@ -51,7 +52,12 @@ def methods(pieces: Pieces) -> list[Method]:
     end = "end a subscription of this connection"
     return [
         Method(
-            "subscribe", follow, subscribe, SubscribeParams, documents.SubscribedDocument, unknown
+            "subscribe",
+            follow,
+            subscribe,
+            SubscribeParams,
+            documents.SubscribedDocument,
+            (*unknown, wire.BUSY),
         ),
         Method("unsubscribe", end, unsubscribe, UnsubscribeParams, documents.Empty, unknown),
     ]

@@ -19,4 +19,4 @@ def methods(pieces: Pieces) -> list[Method]:
         return {"restored": restored, "lease": pieces.live.public()}
 
     tries = "try now to bring a drained provider back"
-    return [Method("provider.restore", tries, restore, result=documents.RestoreDocument)]
+    return [Method("provider.restore", tries, restore, result=documents.RestoreDocument, acts=True)]

@@ -107,7 +107,9 @@ def methods(pieces: Pieces) -> list[Method]:
     end, table = "ask a run to end; idempotent", "a table of runs, newest first"
     waits = "a run's summary once it has ended, or after timeout_s that it goes on"
     return [
-        Method("start", begin, start, StartParams, STARTED, started, validates_itself=True),
+        Method(
+            "start", begin, start, StartParams, STARTED, started, validates_itself=True, acts=True
+        ),
         Method("status", looks, status, RunParams, documents.StatusDocument, unknown),
         Method("cancel", end, cancel, RunParams, documents.CancelDocument, unknown),
         Method("result", "the public document of a run", result, RunParams, json_schema(), unknown),

@@ -69,6 +69,14 @@ def methods(pieces: Pieces) -> list[Method]:
     hand = "begin the scheduled run by hand"
     return [
         Method("schedule.get", looks, get, ScheduleGetParams, ScheduleDocument),
-        Method("schedule.set", sets, change, Schedule, ScheduleDocument, validates_itself=True),
-        Method("schedule.run_now", hand, run_now, result=BegunDocument, errors=begins),
+        Method(
+            "schedule.set",
+            sets,
+            change,
+            Schedule,
+            ScheduleDocument,
+            validates_itself=True,
+            acts=True,
+        ),
+        Method("schedule.run_now", hand, run_now, result=BegunDocument, errors=begins, acts=True),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -42,8 +43,11 @@ class ReloadDocument(BaseModel):
 def methods(pieces: Pieces) -> list[Method]:
     """Two questions; neither names a file or a program."""
 
+    one_at_a_time = asyncio.Lock()
+
     async def doctor(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
-        return await checks.examine(await pieces.scene())
+        async with one_at_a_time:  # each looks at everything with threads and programs of its own
+            return await checks.examine(await pieces.scene())
 
     async def reload(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
         return await pieces.configuration.reload()
@@ -54,5 +58,7 @@ def methods(pieces: Pieces) -> list[Method]:
     )
     return [
         Method("doctor", looks, doctor, result=DoctorDocument),
-        Method("reload", reads, reload, result=ReloadDocument, errors=(wire.INVALID_PARAMS,)),
+        Method(
+            "reload", reads, reload, result=ReloadDocument, errors=(wire.INVALID_PARAMS,), acts=True
+        ),
     ]

@@ -1,0 +1,159 @@
+"""What many clients, or one that behaves badly, can take from the others: bounded memory, bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from autotuned import wire
+from autotuned.rpc import channel, connection, turns
+from autotuned.rpc.framing import Refusal, parse_line
+from autotuned.rpc.turns import Turns
+from tests.rpc.served import Client, served, until
+
+ECHO = {"jsonrpc": "2.0", "id": 1, "method": "echo"}
+PART = 800_000
+
+
+async def ended(client: Client) -> bool:
+    """Whether the agent has hung up, whatever it said before."""
+    try:
+        while await client.line() is not None:
+            pass
+    except ConnectionError:
+        return True
+    return True
+
+
+async def test_who_waits_for_each_answer_goes_before_who_sends_ahead() -> None:
+    shared, order = Turns(), []
+
+    async def one(name: str, size: int, *, more: bool) -> None:
+        await shared.take(size, more=more)
+        order.append(name)
+        shared.leave()
+
+    await shared.take(1, more=False)
+    asked = [("many", 10, True), ("huge", 10**6, False), ("first", 10, False), ("then", 20, False)]
+    tasks = [asyncio.create_task(one(name, size, more=more)) for name, size, more in asked]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    shared.leave()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["then", "many", "huge"]
+
+
+async def test_the_greedy_are_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "GREEDY_S", 0.0)
+    shared, order = Turns(), []
+
+    async def one(name: str, *, more: bool) -> None:
+        await shared.take(10, more=more)
+        order.append(name)
+        shared.leave()
+
+    await shared.take(1, more=False)
+    many = [one("greedy", more=True), *(one("other", more=False) for _ in range(3))]
+    tasks = [asyncio.create_task(each) for each in many]
+    await asyncio.sleep(0)
+    shared.leave()
+    await asyncio.gather(*tasks)
+    assert order[0] == "greedy"
+
+
+async def test_a_line_that_does_not_end_in_time_is_answered_and_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "LINE_S", 0.05)
+    async with served() as door:
+        client = await door.client()
+        await client.call("echo")
+        client.writer.write(b'{"jsonrpc"')
+        assert "arrives whole" in (await client.line())["error"]["message"]
+        assert await ended(client)
+        idle = await door.client()  # one that sends nothing costs nothing, and stays
+        await asyncio.sleep(0.1)
+        assert (await idle.call("echo"))["result"] == {"value": 0}
+
+
+async def test_unfinished_lines_of_all_together_are_bounded_and_small_clients_stay() -> None:
+    async with served() as door:
+        small = await door.client()
+        await small.call("echo")
+        clients = [await door.client() for _ in range(40)]
+        for client in clients:
+            client.writer.write(b"x" * PART)
+        crowd = door.server._crowd
+        most = channel.CROWD_BYTES // PART + 1
+
+        def cut() -> bool:
+            return len(clients) - len(crowd._channels) + 1 >= len(clients) - most
+
+        await until(cut, "most of them are cut off")
+        assert sum(each.weight() for each in crowd._channels) <= channel.CROWD_BYTES
+        assert (await small.call("echo"))["result"] == {"value": 0}
+
+
+async def test_calls_in_flight_count_with_the_lines_they_came_in() -> None:
+    async with served() as door:
+        clients = [await door.client() for _ in range(20)]
+        line = b'{"jsonrpc":"2.0","id":1,"method":"wait"}' + b" " * PART
+        for client in clients:
+            client.writer.write(line + b"\n")
+        crowd = door.server._crowd
+        await until(lambda: len(crowd._channels) < len(clients), "the heaviest are cut off")
+        assert sum(each.weight() for each in crowd._channels) <= channel.CROWD_BYTES
+        door.methods.gate.set()
+
+
+async def test_who_has_32_calls_open_and_hangs_up_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "PEER_POLL_S", 0.02)
+    async with served() as door:
+        client = await door.client()
+        for _ in range(connection.MAX_IN_FLIGHT + 5):
+            await client.send({**ECHO, "method": "wait"})
+        for _ in range(connection.MAX_IN_FLIGHT):
+            await door.methods.arrived.acquire()
+        await client.close()
+        await until(lambda: not door.server._clients, "its place is free")
+
+
+async def test_who_leaves_answers_unread_keeps_neither_place_nor_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "STALLED_S", 0.05)
+    async with served() as door:
+        client = await door.client()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        message = {**ECHO, "method": "missing"}  # a kilobyte of regret
+        for _ in range(800):
+            await client.send(message)
+        client.writer.write_eof()
+        await until(lambda: not door.server._clients, "its place is free")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" + b"1," * 500_000 + b"1]",
+        b'{"a":' + b"[" + b"[]," * 300_000 + b"[]]}",
+        b"[" + b'"",' * 300_000 + b'""]',
+    ],
+    ids=["numbers", "lists", "strings"],
+)
+def test_a_line_of_very_many_values_is_refused_without_making_them(line: bytes) -> None:
+    found = parse_line(line)
+    assert isinstance(found, Refusal)
+    assert found.code == wire.INVALID_REQUEST
+    assert str(wire.MAX_VALUES) in found.message
+
+
+def test_as_many_values_as_are_allowed_are_read_and_commas_in_strings_are_none() -> None:
+    inner = b",".join([b'",{["'] * (wire.MAX_VALUES - 10))
+    found = parse_line(b'{"jsonrpc":"2.0","method":"m","id":1,"params":{"x":[' + inner + b"]}}")
+    assert not isinstance(found, Refusal)
+    assert not isinstance(found, list)
+    assert len(found.params["x"]) == wire.MAX_VALUES - 10  # type: ignore[call-overload]
