@@ -192,7 +192,10 @@ class _Answer:
     last: int = 0
     ended: int = 0
     done: bool = False
-    texts: list[str] = field(default_factory=list)
+    chunks: int = 0
+    tail: str = ""
+    """The end of what was said, as much as may begin a stop token."""
+    leaked: set[str] = field(default_factory=set)
     usage: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
@@ -227,7 +230,14 @@ class _Answer:
             if text:
                 self.first = stamp if self.first is None else self.first
                 self.last = stamp
-                self.texts.append(text)
+                self._hear(text)
+
+    def _hear(self, text: str) -> None:
+        """Count a chunk and look for stop tokens, also across chunks; nothing of it is kept for long."""
+        self.chunks += 1
+        said = self.tail + text
+        self.leaked.update(token for token in self.stop_tokens if token and token in said)
+        self.tail = said[-max(map(len, self.stop_tokens), default=1) :]
 
     def replicate(self, sent: int, gate_ttft_ms: float) -> Replicate:
         """The figures of a stream that has ended."""
@@ -238,7 +248,7 @@ class _Answer:
         except ValueError as error:
             return _failed(str(error))
         remarks = ["tokens counted from chunks"] if completion is None else []
-        tokens = len(self.texts) if completion is None else completion
+        tokens = self.chunks if completion is None else completion
         if tokens <= 0:
             return Replicate(error=NOTHING_SAID)
         if self.first is None:
@@ -252,7 +262,6 @@ class _Answer:
                 error=f"no token within the gate of {gate_ttft_ms:.0f} ms", gate_missed=True
             )
         decode_ms = 0.0 if self.first is None else (self.last - self.first) / 1e6
-        joined = "".join(self.texts)
         return Replicate(
             ttft_ms=ttft_ms,
             tps=tokens / total_ms * 1000,
@@ -262,9 +271,7 @@ class _Answer:
             prompt_tokens=prompt,
             completion_tokens=tokens,
             cached_tokens=cached,
-            leaked_token=next(
-                (token for token in self.stop_tokens if token and token in joined), None
-            ),
+            leaked_token=next((token for token in self.stop_tokens if token in self.leaked), None),
             remarks=tuple(remarks),
         )
 
@@ -275,9 +282,11 @@ class _Answer:
         generated = self.usage.get("macprovider_generated_completion_tokens")
         completion = _count("completion_tokens", self.usage.get("completion_tokens"))
         hidden = _count("macprovider_generated_completion_tokens", generated)
-        if not self.texts and hidden:  # all of a hidden reasoning counts where none of it was shown
+        if (
+            not self.chunks and hidden
+        ):  # all of a hidden reasoning counts where none of it was shown
             completion = max(completion or 0, hidden)
-        if completion == 0 and self.texts:
+        if completion == 0 and self.chunks:
             message = "usage: completion_tokens is 0 though there was text"
             raise ValueError(message)
         return (

@@ -13,7 +13,7 @@ import httpx
 from autotuned.providers.interface import Provider
 
 LOOK_TIMEOUT_S = 2.0
-BODY_MAX_BYTES = 4 * 1024 * 1024
+BODY_MAX_BYTES = 1024 * 1024
 
 
 async def missing(

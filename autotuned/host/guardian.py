@@ -23,6 +23,8 @@ from typing import Any
 
 ORPHAN_GRACE_S = 1.5
 SWEEP_DEADLINE_S = 5.0
+SWEEPS = 50
+"""One that starts others as fast as it can is killed so many times at most: never a loop without end."""
 LOG_RING_BYTES = 256 * 1024
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 
@@ -88,6 +90,8 @@ class Candidate:
         self.output = self.process.stdout.fileno()
         os.set_blocking(self.output, False)
         self.group = self.process.pid
+        self.mark = order.get("mark", "")
+        """The assignment in its environment that its children inherit, wherever they go."""
         self.code: int | None = None
         self.kill_at: float | None = None
         """When SIGKILL is due, by the monotonic clock; None until a stop is asked for."""
@@ -116,6 +120,17 @@ class Candidate:
     def alone(self) -> bool:
         """True when no process of the group is left but the leader's zombie."""
         return not any(state != "Z" for state in _states_of_group(self.group))
+
+    def sweep(self) -> None:
+        """Kill what has left the group and still carries the mark; nothing of the group is left."""
+        for _ in range(SWEEPS if self.mark else 0):
+            found = _marked(self.mark)
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
 
     def pump(self) -> bool:
         """Move what waits in the pipe into the log, a bounded amount at a time; False at its end."""
@@ -259,6 +274,7 @@ class Guardian:
         if candidate.kill_at is None:
             return
         if candidate.code is not None and candidate.alone():
+            candidate.sweep()
             if candidate.output in self._selector.get_map():
                 self._selector.unregister(candidate.output)
             candidate.close()
@@ -293,6 +309,33 @@ def _states_of_group(group: int) -> list[str]:
     )
     rows = [line.split() for line in listed.stdout.splitlines()]
     return [row[1][0] for row in rows if len(row) == 2 and row[0] == str(group)]
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes of ours, zombies left out, whose environment holds this assignment."""
+    found = []
+    if os.path.isdir("/proc/self"):  # noqa: PTH112
+        wanted = b"\0" + os.fsencode(mark) + b"\0"
+        for name in os.listdir("/proc"):  # noqa: PTH208
+            if name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.stat(f"/proc/{name}").st_uid != os.getuid():  # noqa: PTH116
+                        continue
+                    with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
+                        if wanted in b"\0" + file.read() + b"\0":
+                            found.append(int(name))
+        return found
+    listed = subprocess.run(
+        ["/bin/ps", "-x", "-E", "-ww", "-o", "pid=,state=,command="],
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    for line in listed.stdout.splitlines():
+        pid, state, words = line.split(None, 2)
+        if state[:1] != b"Z" and b" " + os.fsencode(mark) + b" " in words + b" ":
+            found.append(int(pid))
+    return found
 
 
 def _duty(order: dict[str, Any]) -> Callable[[], None]:

@@ -105,6 +105,7 @@ class GuardedProcesses:
 
     def __init__(self, marker: str, marker_value: str) -> None:
         self._marker = {marker: marker_value}
+        self._mark = f"{marker}={marker_value}"
         self._children: dict[int, GuardedChild] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
         self._duty: dict[str, Any] | None = None
@@ -181,6 +182,7 @@ class GuardedProcesses:
                 "candidate": number,
                 "argv": list(argv),
                 "env": {**env, **self._marker},
+                "mark": self._mark,
                 "cwd": str(cwd),
                 "log": str(log),
                 "log_max_bytes": log_max_bytes,
@@ -233,9 +235,11 @@ class GuardedProcesses:
                         self._armed.set_result(report["refusal"])
                 elif report["candidate"] in self._children:
                     self._children[report["candidate"]].learn(report)
-        for child in self._children.values():
-            if not child.gone.is_set():
-                child.abandon()
+        left = [child for child in self._children.values() if not child.gone.is_set()]
+        for child in left:
+            child.abandon()
+        if left:  # and what has left their groups
+            await asyncio.to_thread(sweep_orphans, *self._mark.split("=", 1))
 
 
 def _spawn(channel: int, kept: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -68,7 +68,8 @@ class Database:
             return question(self._connection, *args, **kwargs)
         except sqlite3.Error as error:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # a dying disk refuses this too
+                    self._connection.execute("ROLLBACK")
             raise _translated(self.path, error) from error
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from autotuned.host.guardian import LOG_RING_BYTES
 from autotuned.host.interface import Child
-from autotuned.host.process import GuardedProcesses, sweep_orphans
+from autotuned.host.process import GuardedProcesses, marked, sweep_orphans
 from tests.support.home import poll
 
 MARKER = "AUTOTUNED_TEST_CANDIDATE"
@@ -29,6 +29,39 @@ WITH_HELPER = (
     "import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)']);"
     "print(p.pid, flush=True); sys.exit(3)"
 )
+
+DAEMON = """
+import os, time
+for _ in range(COUNT):
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        time.sleep(600)
+for _ in range(COUNT):
+    os.wait()
+print("away", flush=True)
+time.sleep(600)
+"""
+BOMB = """
+import os, time
+for number in range(6):
+    os.fork()
+if os.getpid() == os.getpgid(0):
+    print("many", flush=True)
+while True:
+    if not os.fork():
+        time.sleep(0.05)
+        os._exit(0)
+    time.sleep(0.1)
+"""
+"""64 processes of which each starts others: bounded, and never still."""
+LOUD = """
+import os
+for _ in range(2048):
+    os.write(2, b"x" * (1 << 20))
+os.write(2, b"the end\\n")
+"""
 
 
 class Bench:
@@ -152,6 +185,47 @@ async def test_a_helper_that_outlives_its_leader_is_swept(bench: Bench) -> None:
     assert bench.group(child.id.pid) == [helper]
     await child.stop(5)
     assert bench.group(child.id.pid) == []
+
+
+@pytest.mark.parametrize("leaders", [False, True], ids=["one", "many"])
+async def test_what_leaves_its_group_ends_with_the_candidate(bench: Bench, leaders: bool) -> None:
+    """A process that has made itself a daemon is known by the mark that it inherited."""
+    child = await bench.start(DAEMON.replace("COUNT", "12" if leaders else "1"))
+    await bench.says("away")
+    assert len(list(marked(MARKER, bench.value))) >= 2
+    await child.stop(5)
+    assert not list(marked(MARKER, bench.value))
+
+
+async def test_a_bomb_of_forks_in_the_group_ends_with_it(bench: Bench) -> None:
+    child = await bench.start(BOMB)
+    await bench.says("many")
+    await child.stop(0)
+    assert bench.group(child.id.pid) == []
+
+
+@pytest.mark.slow
+async def test_gigabytes_of_output_cost_neither_disk_nor_memory(bench: Bench) -> None:
+    child = await bench.start(LOUD, log_max_bytes=1 << 20)
+    guardian = psutil.Process(bench.processes.guardian_pid)
+    before = guardian.memory_info().rss
+    async with asyncio.timeout(90):
+        await child.exited()
+    grown = guardian.memory_info().rss - before
+    await child.stop(0)
+    assert grown < 8 * 1024 * 1024
+    assert bench.log.stat().st_size <= (1 << 20) + 4096
+    assert "bytes left out" in bench.log.read_text(errors="replace")
+    assert bench.log.read_text(errors="replace").endswith("the end\n")
+
+
+async def test_who_closes_its_output_is_watched_and_stopped_all_the_same(bench: Bench) -> None:
+    closes = "import os, time; os.close(1); os.close(2); time.sleep(600)"
+    child = await bench.start(closes)
+    await asyncio.sleep(0.05)
+    assert child.exit_code is None
+    await child.stop(5)
+    assert child.exit_code == -signal.SIGTERM
 
 
 async def test_of_a_long_log_the_beginning_and_the_end_are_kept(bench: Bench) -> None:
