@@ -164,19 +164,26 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> Ren
 
     progress = run.get("progress") or {}
     room = max(10, min(40, width - 12))
+    phase = "cancelling" if run.get("cancelling") else run["phase"]
+    left = "budget left" if width >= 48 else "left"
     lines = [
         f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
-        f"{'cancelling' if run.get('cancelling') else run['phase']}: {render.doing(run)}",
+        *_fitting(f"{phase}: ", render.place(run), ", ", width),
         _activity(progress, lately, room),
         f"elapsed {render.duration(progress.get('elapsed_s'))}  ETA {render.duration(progress.get('eta_s'))}  "
-        f"budget left {render.duration(progress.get('budget_left_s'))}",
+        f"{left} {render.duration(progress.get('budget_left_s'))}",
     ]
     best = run.get("best")
     if best:
-        lines.append(
-            f"best {render.number(best['tps_median'], ' tok/s', 2)} with {render.knobs(best['knobs'])}"
-        )
+        figure = render.number(best["tps_median"], " tok/s", 2)
+        lines += _fitting("best ", (figure, render.knobs(best["knobs"])), " with ", width)
     return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def _fitting(label: str, parts: tuple[str, str], between: str, width: int) -> list[str]:
+    """Both parts on one line, or the second below the first where that is too long."""
+    whole = f"{label}{parts[0]}{between}{parts[1]}"
+    return [whole] if len(whole) <= width else [f"{label}{parts[0]}", f"  {parts[1]}"]
 
 
 def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], room: int) -> str:
@@ -192,6 +199,8 @@ def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], room: int)
         )
     replicate = progress.get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
+    if not total:
+        return "starting"
     dots = f"replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"
     newest = lately.get("replicate")
     if newest is None or newest.get("error"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from autotunectl import render
+from autotunectl import layout, render
 from autotunectl.client import CallError, ClientError
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
@@ -42,7 +42,8 @@ def show(
         ]
         if table:
             heading = ("HOST", *table[0][1])
-            click.echo(render.columns([heading, *((host, *row.values()) for host, row in table)]))
+            rows_shown = [heading, *((host, *row.values()) for host, row in table)]
+            click.echo(layout.columns(rows_shown, layout.width()))
     codes = [0]
     for host, answer in answers:
         if isinstance(answer, ClientError):

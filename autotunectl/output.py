@@ -9,9 +9,20 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render, render_apply
+from autotunectl import layout, render, render_apply
 from autotunectl.client import CallError
 from autotuned import wire
+
+AFTER = {
+    "interrupted": "autotunectl start --resume {run} --wait goes on with it",
+    "budget_exhausted_no_model_selected": "autotunectl start --resume {run} --max-duration SECONDS goes on with it",
+    "budget_exhausted_with_partial_recommendation": "autotunectl start --resume {run} --max-duration SECONDS "
+    "goes on with it; autotunectl apply --allow-partial takes what there is",
+    "no_feasible": "autotunectl logs {run} shows what each candidate printed",
+    "pre_warm_integrity_failure": "autotunectl models lists what is here; autotunectl pull MODEL --verify reads it again",
+    "internal_error": "autotunectl logs has the traceback, autotunectl bugreport an archive for whoever looks into it",
+}
+"""What to do after a run without a whole recommendation, by its exit reason."""
 
 
 def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -19,7 +30,7 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
     if as_json:
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
-        click.echo(render.recommendation(document))
+        say(render.recommendation(document, layout.width()))
     elif document["trigger"] == "noise" and "measured" in document["noise"]:
         from autotunectl import render_noise
 
@@ -29,8 +40,16 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         if document["exit_reason"] != "ok" and document["state"] == "finished":
             for line in render.failure(document):
                 click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
+            remedy = AFTER.get(document["exit_reason"])
+            if remedy:
+                click.echo(f"hint: {remedy.format(run=document['run_id'])}", err=True)
         if document["state"] == "running":
             click.echo("the run goes on: autotunectl watch", err=True)
+
+
+def say(text: str) -> None:
+    """Print text for people, folded where stdout is a terminal that is too narrow for it."""
+    click.echo(layout.fold(text, layout.width()))
 
 
 def named(run: str | None) -> dict[str, str]:

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autotunectl import render_provider
-
-Table = list[tuple[str, ...]]
-"""Rows of equally many cells, the heading first."""
+from autotunectl.layout import Table, columns
 
 
 def bits(value: Any) -> str:
@@ -68,8 +66,8 @@ def short(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def recommendation(document: Mapping[str, Any]) -> str:
-    """The RECOMMENDATION block (FR-F.1) of a result document that has one."""
+def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
+    """The RECOMMENDATION block (FR-F.1) of a result document that has one; its table fits into `room` columns."""
     import shlex
 
     from autotunectl import render_noise
@@ -94,7 +92,7 @@ def recommendation(document: Mapping[str, Any]) -> str:
     if said is not None:
         lines.append(f"  noise           {said}")
     if cells:
-        lines += ["", "  cells", *(f"    {line}" for line in _cells(cells))]
+        lines += ["", "  cells", *_indented(_cells(cells, chosen), room)]
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
     if document["alternates"]:
         again = shlex.join(
@@ -128,43 +126,6 @@ def failure(document: Mapping[str, Any]) -> list[str]:
     return lines + [f"  {reason}" for reason in detail[1:]]
 
 
-def status(document: Mapping[str, Any]) -> str:
-    """Agent, run and what it is doing."""
-    agent, run = document["daemon"], document.get("run")
-    lines = [
-        f"agent     version {agent['version']}, pid {agent['pid']}, since {agent['started_at']}"
-    ]
-    lines = [*render_provider.warning(document), *lines, *render_provider.live(document)]
-    if document.get("stale"):
-        lines.append(f"recipe    {staleness(document['stale'])}")
-    if document.get("schedule", {}).get("enabled"):
-        lines.append(f"schedule  {schedule_line(document['schedule'])}")
-    if run is None:
-        return "\n".join([*lines, "run       none yet: autotunectl start"])
-    ended = run.get("exit_reason") or "running"
-    lines.append(
-        f"run       {run['run_id']}  {ended}  ({run['candidates']} candidates, {run['target_context']} tokens)"
-    )
-    progress = run.get("progress")
-    if progress:
-        lines.append(f"phase     {run['phase']}: {doing(run)}")
-        lines.append(
-            f"progress  {progress['fraction']:.0%}, elapsed {duration(progress['elapsed_s'])}, "
-            f"ETA {duration(progress['eta_s'])}, budget left {duration(progress['budget_left_s'])}"
-        )
-    best = run.get("best")
-    if best:
-        lines.append(
-            f"best      {short(best['model'])} {knobs(best['knobs'])}: {number(best['tps_median'], ' tok/s', 2)}"
-        )
-    lines += [
-        f"failed    {short(entry['model'])}: {entry['reason']}"
-        for entry in run.get("infeasible", ())
-    ]
-    lines += [f"warning   {warning}" for warning in run.get("warnings", ())]
-    return "\n".join(lines)
-
-
 def staleness(document: Mapping[str, Any]) -> str:
     """Whether the last good recipe still holds, on one line."""
     if document["never_tuned"]:
@@ -191,19 +152,27 @@ def local(moment: str) -> str:
     return f"{datetime.fromisoformat(moment).astimezone():%a %Y-%m-%d %H:%M}"
 
 
-def doing(run: Mapping[str, Any]) -> str:
-    """What a run does at this moment, in a few words."""
+def place(run: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a run is: `candidate 1 of 3` or `cell 2 of 6`, and the model."""
     progress = run.get("progress") or {}
     candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
-    replicate = progress.get("replicate") or {}
     where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
     if progress.get("stage") == 2:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
-    model = short(candidate.get("model") or "-")
+    return where, short(candidate.get("model") or "-")
+
+
+def doing(run: Mapping[str, Any]) -> str:
+    """What a run does at this moment, in a few words."""
+    progress = run.get("progress") or {}
+    replicate = progress.get("replicate") or {}
+    where = ", ".join(place(run))
     moving = transfer(progress.get("prewarm"))
     if moving is not None:
-        return f"{where}, {model}, {moving}"
-    return f"{where}, {model}, replicate {replicate.get('index', 0)} of {replicate.get('total', 0)}"
+        return f"{where}, {moving}"
+    if not replicate.get("total"):
+        return where
+    return f"{where}, replicate {replicate.get('index', 0)} of {replicate['total']}"
 
 
 def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -224,15 +193,6 @@ def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
             )
         )
     return table
-
-
-def columns(table: Table) -> str:
-    """A table with its columns aligned, two spaces apart."""
-    widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
 
 
 def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
@@ -258,7 +218,8 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             figures = f"TTFT {number(document['ttft_ms'], ' ms', 0)}, {number(document['tps'], ' tok/s', 2)}"
             return f"  request {document['index']} of {document['total']}: {figures}"
         case "trial" if not document["fits"]:
-            return f"rejected {_tried(document)}: {document['reason']}"
+            verdict = "cut off" if document["reason"] == "interrupted" else "rejected"
+            return f"{verdict} {_tried(document)}: {document['reason']}"
         case "trial":
             kept = ", best so far" if document["kept"] else ""
             return (
@@ -294,25 +255,31 @@ def _settings(document: Mapping[str, Any]) -> str:
     return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
 
 
-def _cells(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
     table: Table = [
         ("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "MEMORY", "")
     ]
     for cell in cells:
-        chosen = cell["knobs"]
+        tried = cell["knobs"]
         table.append(
             (
-                bits(chosen["kv_bits"]),
-                str(chosen["max_concurrency_override"]),
-                str(chosen["max_context_override"]),
+                bits(tried["kv_bits"]),
+                str(tried["max_concurrency_override"]),
+                str(tried["max_context_override"]),
                 number(cell["tps_median"], "", 2),
                 number(cell["ttft_p95_ms"], " ms", 0),
                 number(cell["load_ms"], " ms", 0),
                 gigabytes(cell.get("peak_rss_bytes")),
-                cell["reason"] or ("kept" if cell["kept"] else ""),
+                cell["reason"] or ("chosen" if tried == chosen else ""),
             )
         )
-    return columns(table).splitlines()
+    return table
+
+
+def _indented(table: Table, room: int | None) -> list[str]:
+    return [
+        f"    {line}" for line in columns(table, None if room is None else room - 4).splitlines()
+    ]
 
 
 def _apply(document: Mapping[str, Any]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.render import Table, columns, duration, local, schedule_line
+from autotunectl.layout import Table, columns
+from autotunectl.render import duration, local, schedule_line
 
 LATEST = 5
 
 
-def schedule(document: Mapping[str, Any], *, history: bool) -> str:
+def schedule(document: Mapping[str, Any], *, history: bool, room: int | None = None) -> str:
     """The schedule and its latest decisions, or all of them."""
     lines = [f"schedule  {schedule_line(document)}"]
     if document["enabled"]:
@@ -30,7 +31,7 @@ def schedule(document: Mapping[str, Any], *, history: bool) -> str:
             lines.append(f"request   {' '.join(fields)}, the rest as in the last good run")
     shown = document["history"] if history else document["history"][:LATEST]
     if shown:
-        lines += ["", columns(_decisions(shown))]
+        lines += ["", columns(_decisions(shown), room)]
     return "\n".join(lines)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.render import columns, size
+from autotunectl.layout import columns
+from autotunectl.render import size
 
 
-def models(document: Mapping[str, Any]) -> str:
+def models(document: Mapping[str, Any], room: int | None = None) -> str:
     """The table of the cache, largest weights first, with where it is and what room is left."""
     found = sorted(document["models"], key=lambda entry: -entry["weights_bytes"])
     foot = (
@@ -24,7 +25,7 @@ def models(document: Mapping[str, Any]) -> str:
         table.append(
             (entry["model"], parameters, size(entry["weights_bytes"]), fits, _state(entry))
         )
-    return f"{columns(table)}\n\n{foot}"
+    return f"{columns(table, room)}\n\n{foot}"
 
 
 def _state(entry: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from autotunectl import daemonctl
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
 from autotunectl.output import as_text
@@ -44,6 +43,8 @@ def daemon_stop(reach: Reach) -> None:
     Example:
       autotunectl daemon stop
     """
+    from autotunectl import daemonctl
+
     reach.here()
     click.echo("stopped" if daemonctl.stop(reach.socket) else "no agent was running")
 
@@ -57,6 +58,8 @@ def daemon_restart(reach: Reach) -> None:
     Example:
       autotunectl daemon restart
     """
+    from autotunectl import daemonctl
+
     reach.here()
     daemonctl.stop(reach.socket)
     click.echo(f"running, pid {daemonctl.start(reach.socket)['pid']}")

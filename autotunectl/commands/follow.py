@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from autotunectl import render
+from autotunectl import render_status
 from autotunectl.arguments import json_option, run_argument
-from autotunectl.output import as_text, fail, named
+from autotunectl.output import as_text, fail, named, say
 from autotunectl.reach import Reach
 from autotuned import wire
+
+if TYPE_CHECKING:
+    from autotunectl.client import Client
 
 
 @click.command()
@@ -30,7 +35,10 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
         return
     with reach.client() as client:
         found = client.call("status", **named(run))
-        click.echo(as_text(found) if as_json else render.status(found))
+        if as_json:
+            click.echo(as_text(found))
+        else:
+            say(render_status.status(found, _why(client, found["run"])))
     if watching and found["run"] is not None:
         follow_run(reach, found["run"]["run_id"])
 
@@ -73,6 +81,14 @@ def cancel(reach: Reach, run: str | None, no_wait: bool) -> None:
             return
         ended = client.wait(found["run_id"])
         click.echo(f"{found['run_id']} ended: {ended['exit_reason'] if ended else 'unknown'}")
+
+
+def _why(client: Client, run: dict[str, Any] | None) -> str | None:
+    """Why a run that has ended made no recommendation."""
+    if run is None or run["state"] == "running" or run["best"] is not None:
+        return None
+    error = client.call("result", run_id=run["run_id"])["error"]
+    return None if error is None else str(error["message"])
 
 
 def follow_run(reach: Reach, run_id: str) -> None:

@@ -5,7 +5,6 @@ Both work without the agent, from its journal alone: this is the glass to break.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import Any, NoReturn
 
@@ -14,7 +13,7 @@ import click
 from autotunectl import render_provider
 from autotunectl.arguments import json_option
 from autotunectl.client import Client, ClientError, NoAnswer, Unreachable
-from autotunectl.output import as_text
+from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotuned import wire
 
@@ -48,7 +47,7 @@ def provider_status(reach: Reach, as_json: bool) -> None:
     if found is None:
         _break_glass("status", as_json=as_json)
     answer = {"live_provider": found["live_provider"], "lease": found["lease"]}
-    click.echo(as_text(answer) if as_json else render_provider.lines(found))
+    click.echo(as_text(answer)) if as_json else say(render_provider.lines(found))
     sys.exit(wire.EXIT_RESTORE_OUTSTANDING if render_provider.owed(found) else 0)
 
 
@@ -106,6 +105,8 @@ def _ask(reach: Reach, method: str) -> dict[str, Any] | None:
 
 def _break_glass(command: str, *, as_json: bool) -> NoReturn:
     """Do it without the agent, in a program of its own that needs nothing but the journal."""
+    import subprocess
+
     click.echo("the agent does not answer: asking its journal", err=True)
     words = [command, *(["--json"] if as_json else [])]
     sys.stdout.flush()

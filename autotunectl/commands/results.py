@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotunectl import render
+from autotunectl import layout, render
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, fail, named, present
 from autotunectl.reach import Reach
@@ -56,7 +56,10 @@ def runs(reach: Reach, limit: int, as_json: bool) -> None:
         return
     with reach.client() as client:
         found = client.call("runs", limit=limit)
-    click.echo(as_text(found) if as_json else render.columns(render.runs(found["runs"])))
+    if as_json:
+        click.echo(as_text(found))
+    else:
+        click.echo(layout.columns(render.runs(found["runs"]), layout.width()))
 
 
 def _report(

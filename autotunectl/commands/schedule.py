@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from autotunectl import layout
 from autotunectl import render_schedule as render
-from autotunectl.output import as_text
+from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, request_options
 
@@ -53,7 +54,7 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     """
     with reach.client() as client:
         found = client.call("schedule.get", **({"history": HISTORY} if history else {}))
-    click.echo(as_text(found) if as_json else render.schedule(found, history=history))
+    _show(found, history=history, as_json=as_json)
 
 
 @schedule.command("set")
@@ -95,7 +96,14 @@ def schedule_set(
     params["request"] = {name: value for name, value in request.items() if value is not None}
     with reach.client() as client:
         found = client.call("schedule.set", **params)
-    click.echo(as_text(found) if as_json else render.schedule(found, history=False))
+    _show(found, history=False, as_json=as_json)
+
+
+def _show(found: dict[str, Any], *, history: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(as_text(found))
+    else:
+        say(render.schedule(found, history=history, room=layout.width()))
 
 
 @schedule.command("off")
@@ -110,7 +118,7 @@ def schedule_off(reach: Reach, as_json: bool) -> None:
     """
     with reach.client() as client:
         found = client.call("schedule.set", enabled=False)
-    click.echo(as_text(found) if as_json else render.schedule(found, history=False))
+    _show(found, history=False, as_json=as_json)
 
 
 @schedule.command("run-now")

@@ -11,7 +11,7 @@ import click
 from autotunectl import render_plan
 from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client
-from autotunectl.output import as_text, make_live, present, warn
+from autotunectl.output import as_text, make_live, present, say, warn
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
 from autotuned import wire
@@ -69,7 +69,7 @@ def start(
         if dry_run:
             found = client.call("start", dry_run=True, **params)["plan"]
             warn(found["warnings"])
-            click.echo(as_text(found) if as_json else render_plan.plan(found))
+            click.echo(as_text(found)) if as_json else say(render_plan.plan(found))
             return
         wait = wait or comparing
         if wait:

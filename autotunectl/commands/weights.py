@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render
+from autotunectl import layout, render
 from autotunectl import render_weights as text
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
@@ -39,7 +39,7 @@ def models(reach: Reach, as_json: bool) -> None:
     """
     with reach.client() as client:
         found = client.call("models")
-    click.echo(as_text(found) if as_json else text.models(found))
+    click.echo(as_text(found) if as_json else text.models(found, layout.width()))
 
 
 @click.command()
@@ -113,7 +113,8 @@ def _follow(client: Client, pull: dict[str, Any]) -> dict[str, Any]:
             continue
         tenth = 10 * progress["bytes"] // max(1, progress["total"])
         if live:
-            click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+            room = (layout.width(sys.stderr) or len(line) + 1) - 1
+            click.echo(f"\r\x1b[K{line[:room]}", err=True, nl=False)
         elif tenth != shown:
             shown = tenth
             click.echo(line, err=True)

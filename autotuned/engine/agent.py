@@ -286,6 +286,11 @@ class Agent:
         """The id of the run in progress."""
         return self._active.run_id if self._active is not None else None
 
+    def begun_run(self) -> str | None:
+        """The same, once its preflight has passed: before that nobody has been told of it."""
+        active = self._active
+        return active.run_id if active is not None and active.runner is not None else None
+
     async def result(self, run_id: str | None) -> dict[str, Any]:
         """The public document (FR-F.2) of a run, finished or not. Raises NotFound."""
         row = await self._records.row(run_id)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tests.support.home import Home, RpcError, Y, free_port, poll, port_is_free
@@ -105,3 +106,22 @@ def _name(pid: int) -> str:
     import psutil
 
     return psutil.Process(pid).name()
+
+
+def test_a_run_that_is_still_being_looked_at_is_nobody_s_yet(home: Home) -> None:
+    home.provider({Y: {}}, version_s=1.0)
+    home.start_daemon()
+    begun = home.ctl_begin("start", "--candidate-models", Y, "--port", str(home.port))
+    poll(lambda: any(map(asks_for_the_version, home.processes())), "the binary is asked")
+    assert home.rpc("status")["run"] is None
+    assert home.rpc("cancel") == {"run_id": None, "state": "finished", "cancelled": False}
+    out, err = begun.communicate(timeout=30)
+    assert begun.returncode == 0, err
+    assert home.rpc("status")["run"]["run_id"] == out.strip()
+
+
+def asks_for_the_version(process: psutil.Process) -> bool:
+    try:
+        return "--version" in process.cmdline()
+    except psutil.Error:
+        return False

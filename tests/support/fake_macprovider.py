@@ -157,6 +157,7 @@ def main() -> None:
     """The command line of the real one, as far as it is used."""
     plan = json.loads((HERE / "plan.json").read_text())
     if "--version" in sys.argv:
+        time.sleep(plan.get("version_s", 0))
         print(plan.get("version", "1.4.0"))
         sys.exit(plan.get("version_code", 0))
     if "--help" in sys.argv:

@@ -71,7 +71,7 @@ def methods(pieces: Pieces) -> list[Method]:
         }
 
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        run_id = params["run_id"] or agent.active_run()
+        run_id = params["run_id"] or agent.begun_run()
         if run_id is None:
             newest = await records.recent(1, None)
             run_id = newest[0].run_id if newest else None

@@ -1,0 +1,108 @@
+"""Text on terminals of any width: nothing is lost, nothing is wider than it must be, commands stay whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotunectl import layout, render, render_status
+from tests.support.documents import stored
+
+WORDS = st.text("abcdefgh/-", min_size=1, max_size=30)
+LINES = st.lists(WORDS, min_size=1, max_size=20).map(" ".join)
+WIDTHS = st.integers(layout.NARROWEST, 120)
+
+
+@given(LINES, WIDTHS, st.sampled_from(["", "  ", "best      ", "    1. "]))
+def test_folding_loses_no_word_and_only_a_long_word_is_too_wide(
+    text: str, room: int, label: str
+) -> None:
+    folded = layout.fold(label + text, room)
+    assert folded.split() == (label + text).split()
+    for line in folded.split("\n"):
+        assert len(line) <= room or len(line.split()) == 1 or line.startswith(label)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=5), WIDTHS)
+def test_a_table_shows_every_cell_at_every_width(rows: list[tuple[str, ...]], room: int) -> None:
+    table: layout.Table = [("ONE", "TWO", "THREE"), *rows]
+    shown = layout.columns(table, room)
+    for row in rows:
+        for cell in row:
+            assert cell in shown or not cell.strip("-")
+    assert layout.columns(table) == layout.columns(table, 1000)
+
+
+def test_what_goes_into_a_pipe_is_left_alone() -> None:
+    assert layout.fold("a " * 200, None) == "a " * 200
+
+
+@pytest.mark.parametrize("room", [40, 80, 200])
+def test_a_recommendation_stays_readable_and_its_commands_whole(room: int) -> None:
+    document = stored("v1-ok")
+    long = "/Users/operator/models/" + "a-very-long-name-" * 4
+    document["recommendation"]["serve_command"] = f"macprovider-cli serve --model {long} --port 1"
+    text = layout.fold(render.recommendation(document, room), room)
+    assert document["recommendation"]["serve_command"] in text
+    assert f"autotunectl apply {document['run_id']}" in text
+    wide = [line for line in text.split("\n") if len(line) > room]
+    assert all(
+        "autotunectl" in line or "serve" in line or "sha256" in line or len(line.split()) <= 2
+        for line in wide
+    ), wide
+
+
+def screen(**changed: Any) -> str:
+    run = {
+        "run_id": "R", "state": "finished", "exit_reason": "ok", "ended_at": "2026-01-31T03:30:00.000Z",
+        "candidates": 2, "target_context": 4000, "best": None, "infeasible": [], "warnings": [],
+        "applied": False, "provider": "macprovider", "phase": "finished", "progress": None,
+    }  # fmt: skip
+    agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
+    document: dict[str, Any] = {"daemon": agent, "run": {**run, **changed.pop("run", {})}}
+    return render_status.status({**document, **changed})
+
+
+BEST = {
+    "model": "acme/middle-7B",
+    "knobs": {"kv_bits": None, "max_concurrency_override": 1, "max_context_override": 4000},
+    "tps_median": 31.2,
+    "ttft_p95_ms": 1234.5,
+}
+LEASE = {
+    "run_id": "R", "outstanding": True, "kind": "launchd", "domain": "gui/501", "label": "live.x", "state": "DRAINED",
+    "reason": "exit 5", "attempts": 3, "updated_at": "2026-01-31T03:30:00Z",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"run": {"best": BEST}}, ["ok", "31.20 tok/s", "1,234 ms", "next      autotunectl show, autotunectl apply"]),
+        ({"run": {"best": BEST, "applied": True}}, ["next      autotunectl show"]),
+        ({"run": {"exit_reason": "no_feasible", "infeasible": [{"model": "a/b", "reason": "too big"}]}}, ["no_feasible", "failed    b: too big", "autotunectl show R"]),
+        ({"run": {"exit_reason": "interrupted"}}, ["autotunectl start --resume R --wait"]),
+        ({"run": {"infeasible": [{"model": f"a/{n}", "reason": "no"} for n in range(9)]}}, ["failed    4 more"]),
+        ({"lease": LEASE}, ["NOT RESTORED: gui/501/live.x", "exit 5", "autotunectl provider restore"]),
+        ({"lease": LEASE, "run": {"state": "running", "phase": "climbing", "cancelling": True}}, ["lease     run R has stopped it", "cancelling", "autotunectl cancel"]),
+        ({"stale": {"never_tuned": False, "stale": True, "reasons": ["macOS 1 -> 2"]}}, ["recipe    stale: macOS 1 -> 2"]),
+        ({"schedule": {"enabled": True, "paused": None, "at": "03:30", "next_run_at": None}}, ["schedule  nightly at 03:30"]),
+    ],
+)  # fmt: skip
+def test_status_says_what_is_the_case_and_what_comes_next(
+    changed: dict[str, Any], shown: list[str]
+) -> None:
+    text = screen(**changed)
+    for words in shown:
+        assert words in text, text
+    assert len(text.split("\n")) <= 20
+
+
+def test_status_with_nothing_yet_says_how_to_begin() -> None:
+    agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
+    text = render_status.status({"daemon": agent, "run": None})
+    assert "live      no live provider runs" in text
+    assert text.endswith("run       none yet\nnext      autotunectl start --wait")
