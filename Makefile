@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --timeout 400
 
 test-fast: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"

@@ -87,9 +87,10 @@ def test_kill_9_of_the_agent_while_a_real_server_answers_leaves_nothing(home: Ho
     poll(
         lambda: (home.rpc("status")["run"]["progress"]["replicate"]["index"] or 0) >= 1,
         "a replicate",
+        PATIENCE_S,
     )
     assert home.daemon is not None
     kill(home.daemon)
     poll(lambda: not home.processes(), "server and guardian are gone", 10)
-    assert port_is_free(home.port)
+    poll(lambda: port_is_free(home.port), "the port is free")
     assert home.sql("SELECT exit_reason FROM tune_runs") == [("interrupted",)]

@@ -27,6 +27,7 @@ import psutil
 T = TypeVar("T")
 
 DEADLINE_S = 30.0
+WAIT_SLICE_S = 20.0
 X, Y, Z = "acme/big-32B", "acme/middle-7B", "acme/small-1B"
 
 
@@ -142,7 +143,9 @@ class Home:
     def tune(self, *models: str, timeout: float = DEADLINE_S, **fields: Any) -> dict[str, Any]:
         """Start a run over these candidates and wait for its end; the result document."""
         run_id = self.begin(*models, **fields)
-        self.rpc("wait", run_id=run_id, timeout_s=timeout)
+        deadline = time.monotonic() + timeout
+        while self.rpc("wait", run_id=run_id, timeout_s=WAIT_SLICE_S).get("timed_out"):
+            assert time.monotonic() < deadline, f"run {run_id} has not ended within {timeout:g} s"
         document: dict[str, Any] = self.rpc("result", run_id=run_id)
         return document
 
