@@ -13,7 +13,7 @@ from tests.support.models import write_gguf, write_mlx
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 100.0
+PATIENCE_S = 300.0
 SMALL = {"target_context": 600, "stage2_replicates": 2, "max_duration": PATIENCE_S}
 
 needs_llama = pytest.mark.skipif(
