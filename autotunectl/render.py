@@ -74,7 +74,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
 
     answer = document["recommendation"]
     chosen, cells = answer["knobs"], document.get("stage2", [])
-    lines = ["RECOMMENDATION" + (" (PARTIAL)" if answer.get("partial") else "")]
+    lines = ["RECOMMENDATION"]
     if answer.get("partial"):
         lines.append(
             f"  PARTIAL: {(document.get('error') or {}).get('message', 'not every cell was measured')}"

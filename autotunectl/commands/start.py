@@ -10,7 +10,7 @@ import click
 
 from autotunectl import render_plan
 from autotunectl.arguments import json_option
-from autotunectl.client import CallError, Client
+from autotunectl.client import CallError, Client, Unreachable
 from autotunectl.output import as_text, make_live, present, say, warn
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
@@ -84,7 +84,7 @@ def start(
             warn(begun["warnings"])  # who follows is told by the run's events
             _announce(begun, as_json=as_json)
             return
-        _wait_for(reach, begun["run_id"], interrupts, as_json=as_json, comparing=comparing)
+        _wait_for(reach, client, begun["run_id"], interrupts, as_json=as_json, comparing=comparing)
 
 
 class Interrupts:
@@ -119,9 +119,19 @@ class Interrupts:
 
 
 def _wait_for(
-    reach: Reach, run_id: str, interrupts: Interrupts, *, as_json: bool, comparing: bool
+    reach: Reach,
+    client: Client,
+    run_id: str,
+    interrupts: Interrupts,
+    *,
+    as_json: bool,
+    comparing: bool,
 ) -> NoReturn:
-    """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone."""
+    """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone.
+
+    The result is asked for over `client`, open since the start: an agent that is told to stop ends the run, lets
+    nobody in any more, and still answers whoever is connected.
+    """
     from autotunectl import display
 
     cancelled = False
@@ -139,20 +149,28 @@ def _wait_for(
                 sys.exit(wire.EXIT_INTERRUPTED_HERE)
             cancelled = True
             click.echo("cancelling; Ctrl-C again leaves that to the agent", err=True)
-            with reach.again() as client:
-                client.call("cancel", run_id=run_id)
-    with reach.again() as client:
-        client.wait(run_id)
-        document = client.call("result", run_id=run_id)
-        present(document, as_json=as_json, told=told.warnings)
-        if document["applied"] and not as_json:
-            from autotunectl import render_apply
+            with reach.again() as other:
+                other.call("cancel", run_id=run_id)
+    try:
+        document = _result(client, run_id)
+    except Unreachable:  # it was restarted meanwhile
+        client = reach.again()
+        document = _result(client, run_id)
+    present(document, as_json=as_json, told=told.warnings)
+    if document["applied"] and not as_json:
+        from autotunectl import render_apply
 
-            click.echo(render_apply.applied(render_apply.recipe(document), document["applied"]))
-            make_live(document["applied"].get("hint"))
-        if comparing:
-            _compare(client, run_id, on_stderr=as_json)
+        click.echo(render_apply.applied(render_apply.recipe(document), document["applied"]))
+        make_live(document["applied"].get("hint"))
+    if comparing:
+        _compare(client, run_id, on_stderr=as_json)
     sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
+
+
+def _result(client: Client, run_id: str) -> dict[str, Any]:
+    client.wait(run_id)
+    found: dict[str, Any] = client.call("result", run_id=run_id)
+    return found
 
 
 def _compare(client: Client, run_id: str, *, on_stderr: bool) -> None:

@@ -250,6 +250,8 @@ class TrialRun:
         answer = await chat.measure(
             client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=()
         )
+        if answer.error is not None:
+            await _settled(child, DEATH_SETTLE_S)
         if child.exit_code is not None:
             return await self._died(child.exit_code, "during the warm-up request")
         if answer.error not in (None, chat.NOTHING_SAID):  # one token of a hidden thought is none
@@ -267,13 +269,16 @@ class TrialRun:
         void = await self._bench.vigil.look()
         while void is None and not self._enough():
             self._gauge.measuring = True
-            replicate = await self._replicate(client, launch, weights)
+            replicate = await self._replicate(client, child, launch, weights)
             self._gauge.measuring = False
             self._gauge.sample()
             self._replicates.append(replicate)
-            if self._enough() and child.exit_code is None:
+            if replicate.error is not None or self._enough():
                 await _settled(child, DEATH_SETTLE_S)
             replicate = replace(replicate, alive_after=child.exit_code is None)
+            if replicate.error is not None and child.exit_code is not None:
+                died = await self._died(child.exit_code, "during a request")
+                replicate = replace(replicate, error=died.reason)
             self._replicates[-1] = replicate
             index = len(self._replicates)
             self._bench.publish(
@@ -303,7 +308,7 @@ class TrialRun:
         return self._asked.settled([replicate.tps or 0.0 for replicate in done])
 
     async def _replicate(
-        self, client: httpx.AsyncClient, launch: Launch, weights: Weights
+        self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
     ) -> Replicate:
         """One measured request with a prompt of the right length that no cache has seen.
 
@@ -313,15 +318,15 @@ class TrialRun:
         calibration = self._bench.calibration(launch.model)
         replicate = await self._request_once(client, launch, weights, calibration)
         if replicate.error is None and calibration.should_repeat(replicate.prompt_tokens):
+            await _settled(child, DEATH_SETTLE_S)
+            if child.exit_code is not None:
+                return replicate
             replicate = await self._request_once(client, launch, weights, calibration)
         if replicate.error is None and chat.served_from_cache(replicate):
             replicate = await self._request_once(client, launch, weights, calibration)
             if replicate.error is None and chat.served_from_cache(replicate):
-                cached, tokens = replicate.cached_tokens, replicate.prompt_tokens
-                return replace(
-                    replicate,
-                    error=f"{cached} of {tokens} prompt tokens came from the prompt cache",
-                )
+                cached = f"{replicate.cached_tokens} of {replicate.prompt_tokens} prompt tokens"
+                return replace(replicate, error=f"{cached} came from the prompt cache")
         return replicate
 
     async def _request_once(

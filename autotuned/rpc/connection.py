@@ -8,6 +8,7 @@ from being served.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -23,6 +24,7 @@ MAX_KEPT = 16
 TURN_S = 0.005
 """What a call gets before others have their turn; most are answered by then."""
 PEER_POLL_S = 1.0
+QUIET_S = 0.25
 FINISH_S = 2.0
 """What an agent that stops gives calls in flight to answer, and readers to take what waits for them."""
 
@@ -35,6 +37,7 @@ class Connection:
     def __init__(self, channel: Channel, turns: Turns, respond: Respond) -> None:
         self._channel, self._turns, self._respond = channel, turns, respond
         self._in_flight = 0
+        self._begun = 0
         self._work: set[asyncio.Task[None]] = set()
         self._after: list[Coroutine[Any, Any, None]] = []
         self._beside: set[asyncio.Task[None]] = set()
@@ -85,14 +88,26 @@ class Connection:
             self.close()
 
     async def finish(self) -> None:
-        """Let calls in flight and what waits for a subscriber go out, within a moment; then drop the client."""
+        """Let calls in flight and what waits for a subscriber go out, within a moment; then drop the client.
+
+        Whoever followed the run that this stop has ended gets its result still: a client is dropped once it is quiet.
+        """
         for name in list(self._endings):
             self.end(name)
-        waiting = [*self._work, *self._beside]
-        if waiting:
-            await asyncio.wait(waiting, timeout=FINISH_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self._quiet()
         await self._channel.flushed(FINISH_S)
         self.close()
+
+    async def _quiet(self) -> None:
+        """Return once no call is in flight and none has come for a moment."""
+        begun = -1
+        while begun != self._begun:
+            begun = self._begun
+            if self._work or self._beside:
+                await asyncio.wait([*self._work, *self._beside])
+            await asyncio.sleep(QUIET_S)
 
     def close(self) -> None:
         """Drop the client. Idempotent."""
@@ -135,6 +150,7 @@ class Connection:
         weight += calls * CALL_BYTES
         self._channel.hold(weight)
         self._in_flight += calls
+        self._begun += 1
 
         def done(task: asyncio.Task[None]) -> None:
             self._work.discard(task)

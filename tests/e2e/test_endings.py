@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -67,6 +68,23 @@ def test_ac_10_ctrl_c_in_start_wait_cancels_and_exits_130(home: Home) -> None:
     assert out == ""
     assert "cancelling" in err
     assert home.sql("SELECT exit_reason FROM tune_runs") == [("interrupted",)]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_client_that_waits_sees_the_end_when_the_agent_is_told_to_stop(
+    home: Home, words: tuple[str, ...]
+) -> None:
+    home.provider({Y: SLOW_ANSWER})
+    home.start_daemon()
+    follower = home.ctl_begin(
+        "start", "--wait", *words, "--candidate-models", Y, "--port", str(home.port)
+    )
+    poll(lambda: measuring(home))
+    assert home.daemon is not None
+    home.daemon.terminate()
+    out, err = follower.communicate(timeout=30)
+    assert follower.returncode == 6, err
+    assert not words or json.loads(out)["exit_reason"] == "interrupted"
 
 
 def test_a_cancel_in_the_climb_keeps_the_best_cell_as_a_partial_recommendation(home: Home) -> None:
@@ -154,7 +172,7 @@ def test_ac_13_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: H
     ]
     done = home.ctl("start", "--wait", "--candidate-models", Y, *flags)
     assert done.returncode == 5
-    assert done.stdout.startswith("RECOMMENDATION (PARTIAL)")
+    assert done.stdout.startswith("RECOMMENDATION\n  PARTIAL: ")
     assert "PARTIAL" in done.stdout.splitlines()[1]
     assert home.rpc("result")["recommendation"]["partial"] is True
 

@@ -51,6 +51,11 @@ def test_an_unusual_stream_is_good(
         ),
         ({"replicates": [{"chunks": ["its own <|spe", "cial|>"]}]}, "<|special|>"),
         ({"replicates": [{"dies": True}]}, "died"),
+        ({"overhead": 40, "replicates": [{"dies": True}]}, "the provider answered and then died"),
+        (
+            {"replicates": [{"dies": True, "breaks_after": 1, "exit_code": 137}]},
+            "killed during a request (code 137): likely out of memory",
+        ),
         (
             {"replicates": [{"usage": {"prompt_tokens_details": {"cached_tokens": 1900}}}]},
             "prompt cache",
