@@ -32,10 +32,16 @@ from autotuned.engine.restart import Restarter
 from autotuned.engine.schedule import Nightly
 from autotuned.engine.setup import Host
 from autotuned.engine.staleness import Staleness
-from autotuned.errors import AlreadyRunning
+from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
 from autotuned.host.clock import LocalZone, utc_now
-from autotuned.host.files import Lock, lock_holder, private_folder, take_lock
+from autotuned.host.files import (
+    Lock,
+    lock_holder,
+    private_folder,
+    refuse_root_elsewhere,
+    take_lock,
+)
 from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
 from autotuned.host.mains import on_ac
@@ -57,9 +63,16 @@ log = structlog.get_logger(__name__)
 def claim(environ: Mapping[str, str]) -> Lock:
     """Become the one agent of this home. Raises AlreadyRunning naming the holder, or UnsafePath."""
     folder = Path(wire.config_folder(environ)) / "run"
+    refuse_root_elsewhere(folder)
     private_folder(folder)
     path = folder / "autotuned.lock"
-    lock = take_lock(path)
+    try:
+        lock = take_lock(path)
+    except OSError as error:
+        message = (
+            f"{path}: cannot be locked: {error.strerror}; make its folder writable for this user"
+        )
+        raise UnsafePath(message, path=str(path)) from error
     if lock is None:
         message = f"another autotuned runs for this home: {lock_holder(path)} ({path})"
         raise AlreadyRunning(message, path=str(path))

@@ -115,6 +115,17 @@ def private_folder(path: Path) -> None:
     raise UnsafePath(message, path=str(path))
 
 
+def refuse_root_elsewhere(path: Path) -> None:
+    """Raise UnsafePath where root would work in somebody else's home, as under sudo, and leave files of root there."""
+    if os.geteuid() != 0:
+        return
+    nearest = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    owner = nearest.stat().st_uid
+    if owner != 0:
+        message = f"{nearest}: belongs to uid {owner}, and this is root: run it as that user, without sudo"
+        raise UnsafePath(message, path=str(nearest))
+
+
 @dataclass(slots=True)
 class Lock:
     """A held `flock`; it ends with `release`, or with this process and all that share the descriptor."""

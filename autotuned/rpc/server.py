@@ -30,6 +30,8 @@ from autotuned.rpc.method import Method
 from autotuned.rpc.turns import Turns
 
 DESCRIPTORS = 4096
+RESERVED = 64
+"""Descriptors that no client gets: to end a run and bring a live provider back takes some."""
 WATCH_S = 30.0
 ACCEPT_AGAIN_S = 1.0
 
@@ -43,6 +45,7 @@ class Server:
         self._path, self._watch_s = path, watch_s
         self._dispatcher = Dispatcher(methods)
         self._crowd, self._turns = Crowd(), Turns()
+        self._places = wire.MAX_CONNECTIONS
         self._listener: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -56,7 +59,7 @@ class Server:
         or a name that is taken by another thing than a stale socket; AlreadyRunning where somebody
         answers there.
         """
-        _raise_descriptor_limit()
+        self._places = min(wire.MAX_CONNECTIONS, max(1, _descriptors() - RESERVED))
         self._listen()
         self._watcher = asyncio.create_task(self._watch(), name="socket watch")
 
@@ -149,7 +152,7 @@ class Server:
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             failing = False
-            if len(self._clients) >= wire.MAX_CONNECTIONS or not is_same_user(peer):
+            if len(self._clients) >= self._places or not is_same_user(peer):
                 peer.close()
                 continue
             task = asyncio.create_task(self._serve(peer), name="client")
@@ -212,13 +215,15 @@ def _refuse_what_is_not_stale(path: Path) -> None:
     raise AlreadyRunning(message, path=str(path))
 
 
-def _raise_descriptor_limit() -> None:
-    """Room for all clients beside the work; launchd starts a job with 256 descriptors."""
+def _descriptors() -> int:
+    """How many we may have, raised so that all clients fit in; launchd starts a job with 256."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(DESCRIPTORS, most)
     if now != resource.RLIM_INFINITY and now < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DESCRIPTORS if now == resource.RLIM_INFINITY else now
 
 
 async def _stop(task: asyncio.Task[None] | None) -> None:

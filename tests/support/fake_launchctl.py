@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -194,6 +195,12 @@ def fault_for(verb: str) -> dict[str, Any]:
 
 def main() -> None:
     """One call, written down with its code."""
+    for limited in (
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NOFILE,
+    ):  # the real launchd is no child of ours
+        most = resource.getrlimit(limited)[1]
+        resource.setrlimit(limited, (most, most))
     words = sys.argv[1:] or ["help"]
     began = time.time()
     note(call=words, begins=True)
