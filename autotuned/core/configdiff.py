@@ -5,7 +5,7 @@ Everything else that a file holds may be secret, so no other line ever gets into
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotuned.core.configfile import BOM, OWNED, ConfigFile, Refused, read
 
@@ -24,7 +24,7 @@ def diff(before: str, after: str, name: str) -> str:
     if not replaced and not added:
         return ""
     replaced.sort(key=lambda hunk: hunk.at_old)
-    added.sort(key=lambda hunk: hunk.at_new)
+    added = _joined(sorted(added, key=lambda hunk: hunk.at_new))
     lines, shift = [f"--- {name}", f"+++ {name}"], 0
     while replaced or added:
         first = added and (not replaced or added[0].at_new < replaced[0].at_old + shift)
@@ -53,6 +53,17 @@ class _Hunk:
             *(f"-{line}" for line in self.gone),
             *(f"+{line}" for line in self.come),
         ]
+
+
+def _joined(added: list[_Hunk]) -> list[_Hunk]:
+    """Keys that were added one right below the other, as one hunk."""
+    joined: list[_Hunk] = []
+    for hunk in added:
+        if joined and joined[-1].at_new + len(joined[-1].come) == hunk.at_new:
+            above = joined.pop()
+            hunk = replace(above, come=[*above.come, *hunk.come])  # noqa: PLW2901 - it has grown
+        joined.append(hunk)
+    return joined
 
 
 def _block(file: ConfigFile, key: str) -> tuple[list[str], int]:

@@ -50,6 +50,12 @@ def test_the_diff_holds_our_lines_alone_and_makes_the_new_file_of_the_old_one(be
     assert patched(plain, said) == after.rstrip("\n")
 
 
+def test_keys_that_come_in_together_are_one_hunk() -> None:
+    found = edit("secret: s3cret\n", WANTED_ALL)
+    assert not isinstance(found, Refused)
+    assert diff("secret: s3cret\n", found.text, "config.yaml").count("@@ -1,0 +2,3 @@") == 1
+
+
 def test_without_a_difference_in_our_lines_there_is_no_diff() -> None:
     assert diff("model: a\nsecret: 1\n", "model: a\nsecret: 2\n", "x") == ""
     assert diff("- s3cret\n", "model: a\n", "x") == ""
