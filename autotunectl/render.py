@@ -180,7 +180,7 @@ def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
     table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
     for row in rows:
         model = short(row["model"]) if row.get("model") else "-"
-        started = row["started_at"].replace("T", " ")[:19]
+        started = local(row["started_at"])
         ended = row.get("exit_reason") or "running"
         table.append(
             (

@@ -16,6 +16,9 @@ from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
 from autotuned import wire
 
+CANCEL_S = 10.0
+"""How long a Ctrl-C waits for the agent to take note of it."""
+
 
 @click.command()
 @request_options(SEARCH_OPTIONS, START_OPTIONS)
@@ -150,7 +153,7 @@ def _wait_for(
             cancelled = True
             click.echo("cancelling; Ctrl-C again leaves that to the agent", err=True)
             with reach.again() as other:
-                other.call("cancel", run_id=run_id)
+                other.request("cancel", {"run_id": run_id}, timeout_s=CANCEL_S)
     try:
         document = _result(client, run_id)
     except Unreachable:  # it was restarted meanwhile
