@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from autotunectl.errors import CallError, ClientError
-from autotunectl.output import fail, hint, in_flags
+from autotunectl.hints import hint
+from autotunectl.output import fail, in_flags
 from autotunectl.reach import Reach
 from autotuned import __version__, wire
 

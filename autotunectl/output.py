@@ -9,20 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import layout, render, render_apply
+from autotunectl import hints, layout, render, render_apply
 from autotunectl.client import CallError
-from autotuned import wire
-
-AFTER = {
-    "interrupted": "autotunectl start --resume {run} --wait goes on with it",
-    "budget_exhausted_no_model_selected": "autotunectl start --resume {run} --max-duration SECONDS goes on with it",
-    "budget_exhausted_with_partial_recommendation": "autotunectl start --resume {run} --max-duration SECONDS "
-    "goes on with it; autotunectl apply --allow-partial takes what there is",
-    "no_feasible": "autotunectl logs {run} shows what each candidate printed",
-    "pre_warm_integrity_failure": "autotunectl models lists what is here; autotunectl pull MODEL --verify reads it again",
-    "internal_error": "autotunectl logs has the traceback, autotunectl bugreport an archive for whoever looks into it",
-}
-"""What to do after a run without a whole recommendation, by its exit reason."""
 
 
 def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -40,9 +28,9 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         if document["exit_reason"] != "ok" and document["state"] == "finished":
             for line in render.failure(document):
                 click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
-            remedy = AFTER.get(document["exit_reason"])
+            remedy = hints.after(document)
             if remedy:
-                click.echo(f"hint: {remedy.format(run=document['run_id'])}", err=True)
+                click.echo(f"hint: {remedy}", err=True)
         if document["state"] == "running":
             click.echo("the run goes on: autotunectl watch", err=True)
 
@@ -85,24 +73,6 @@ def in_flags(error: CallError) -> str:
 def _flag(field: str) -> str:
     """The flag of a field: the same words, but for a unit that the flag takes with its value."""
     return "window" if field == "window_s" else field.replace("_", "-")
-
-
-def hint(error: CallError, command: str | None) -> str | None:
-    """What to do about a refusal of `command`, where one command says it."""
-    hints = {
-        wire.BUSY: "autotunectl pull --cancel"
-        if error.data.get("pull_id")
-        else "autotunectl watch, or autotunectl cancel",
-        wire.INVALID_PARAMS: f"autotunectl {command or 'start'} --help",
-        wire.NOT_FOUND: "autotunectl runs",
-        wire.RESTORE_OUTSTANDING: "autotunectl provider restore",
-        wire.INTERNAL_ERROR: "autotunectl logs has the details, autotunectl bugreport an archive of them",
-        wire.METHOD_NOT_FOUND: "the agent is older than this client: autotunectl daemon restart",
-        wire.SHUTTING_DOWN: "autotunectl daemon start",
-    }
-    if error.code == wire.INVALID_PARAMS and "file" in error.data:
-        return "correct the file; the settings in use stay"
-    return hints.get(error.code)
 
 
 def fail(message: str, code: int, remedy: str | None = None) -> NoReturn:
