@@ -5,7 +5,8 @@
 A real agent makes three real runs on a scripted provider; its store is then filled with copies of the last
 one, and 10,000 events. Memory is resident memory; a wake-up is a voluntary context switch of any of its
 threads. Latencies are those that a client sees, the socket and its own work included. Exit 1 where the
-targets are missed: 60 MB idle before and after runs, 1 wake-up a second, 5 ms for `status`, `runs`, `result`.
+targets are missed: 60 MB idle before and after runs (20 MB more after the calls of all clients at once), 1
+wake-up a second, 5 ms for `status`, `runs`, `result`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.home import Home, Y, home, poll
 
-MEMORY_MB, WAKE_UPS, ANSWER_MS = 60.0, 1.0, 5.0
+MEMORY_MB, AFTER_A_CROWD_MB, WAKE_UPS, ANSWER_MS = 60.0, 80.0, 1.0, 5.0
 IDLE_S = 20.0
 METHODS = ("version", "status", "runs", "result", "trials", "compare", "stale")
 JUDGED = ("status", "runs", "result")
@@ -217,8 +218,9 @@ def main() -> int:
         print()
         for when, rss in memory.items():
             print(f"{when:<36}{rss:>8.1f} MB")
-            if rss > MEMORY_MB:
-                missed.append(f"{when}: {rss:.1f} MB, more than {MEMORY_MB:g}")
+            most = AFTER_A_CROWD_MB if "calls" in when else MEMORY_MB
+            if rss > most:
+                missed.append(f"{when}: {rss:.1f} MB, more than {most:g}")
         print(f"{'wake-ups a second':<36}{rate:>8.2f}")
         if rate > WAKE_UPS:
             missed.append(f"{rate:.2f} wake-ups a second, more than {WAKE_UPS:g}")

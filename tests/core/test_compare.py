@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from autotuned.core import noise
 from autotuned.core.compare import ComparisonDocument, FigureDocument, comparable, compare
+from autotuned.core.model import Knobs, Replicate, Trial
 from tests.support.documents import stored
 
 
@@ -128,3 +131,21 @@ def test_only_a_result_with_a_recommendation_has_something_to_compare() -> None:
     good = stored("v1-ok")
     assert comparable(good)
     assert not comparable({**good, "recommendation": None})
+
+
+def test_a_difference_below_what_noise_has_found_the_machine_to_tell_is_a_tie() -> None:
+    a, b = result((None, [99, 100, 101])), result((None, [119, 120, 121]))
+    start = Trial(2, "m", 1, Knobs(None, 1, 2000), (Replicate(tps=100.0),), None, 100.0, 9.0)
+    strayed = [start, replace(start, tps_median=130.0), start, replace(start, tps_median=130.0)]
+    which = noise.Measurement("n1", "r1", "2026-01-31T03:30:00Z")
+    pair = noise.layout(Knobs(None, 1, 2000), None)
+    measured = noise.of_pairs(strayed, pair, 8000, 0.02, which)
+    assert measured.smallest_difference is not None
+    assert measured.smallest_difference > 0.2
+    a["noise"] = {"measured": measured.model_dump(mode="json")}
+    for one, other in ((a, b), (b, a)):
+        found = compare(one, other)
+        assert found.differences.smallest_difference == measured.smallest_difference
+        assert (figure(found, "tps").verdict, figure(found, "tps").exceeds_noise) == ("tie", False)
+        assert found.differences.cells[0].tps.verdict == "tie"
+        assert figure(found, "ttft_ms").verdict != "tie"
