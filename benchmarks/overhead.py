@@ -63,6 +63,7 @@ def main() -> None:
     flags = parser.parse_args()
     answer = {"ttft_ms": flags.total * 500, "total_ms": flags.total * 1000}
     with home() as made:
+        made.settings(made.private_program())
         made.provider({Y: {"load_s": flags.load, "replicates": [answer]}})
         document = made.tune(Y, timeout=600, stage2_replicates=REPLICATES, **AXES)
         assert document["exit_reason"] == "ok", document["error"]

@@ -58,7 +58,7 @@ def disturbed(
     at: Home, length_s: float, kills: int, source: random.Random
 ) -> tuple[str, int, list[str]]:
     """One run that is killed so often, unless it ends before; its id, kills that met it, and what was lost."""
-    run_id, met, lost = at.begin(X, Y, Z, **AXES), 0, []
+    run_id, met, lost = at.begin(X, Y, Z, **AXES), 0, list[str]()
     for _ in range(kills):
         if ended(at, run_id, source.uniform(0, length_s)):
             break
