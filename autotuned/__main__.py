@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from autotuned import __version__
 from autotuned.errors import AlreadyRunning, AutotunedError
+from autotuned.host import allocator
 
 NOT_DRAWN = ("rich", "httpx._main")
 """Loaded by structlog and httpx wherever they are installed, for colours and a command line that an agent
@@ -45,6 +46,7 @@ def _run(flags: argparse.Namespace) -> None:
         settings,
     )
 
+    allocator.give_back()
     lock = daemon.claim(os.environ)
     try:
         try:

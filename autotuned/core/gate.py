@@ -40,8 +40,12 @@ def is_final(replicate: Replicate) -> bool:
 
 
 def bounded(reason: str) -> str:
-    """`reason` on one line of at most 480 characters, halves of characters (a server's escapes) replaced."""
+    """`reason` on one line of at most 480 characters; halves of characters, and what a terminal acts upon, replaced.
+
+    A server chooses its words, and these are shown to people.
+    """
     line = " ".join(reason.encode("utf-8", "replace").decode().split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
     return line if len(line) <= REASON_MAX else line[: REASON_MAX - 3] + "..."
 
 

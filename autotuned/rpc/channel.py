@@ -19,7 +19,7 @@ STALLED_S = 10.0
 PIPELINED_BYTES = 64 * 1024
 """No more is read ahead while a whole line waits for its turn."""
 CHUNK_BYTES = 64 * 1024
-CROWD_BYTES = 6 * 1024 * 1024
+CROWD_BYTES = 4 * 1024 * 1024
 SMALL_BYTES = 32 * 1024
 CALL_BYTES = 4096
 """What a call in flight weighs beside its line."""

@@ -63,7 +63,7 @@ def test_a_reason_is_one_storable_line_of_at_most_480_characters(reason: str) ->
     assert len(line) <= 480
     assert not any(letter in line for letter in "\r\n\t")
     line.encode()
-    if len(reason) <= 480 and reason.isascii():
+    if len(reason) <= 480 and reason.isascii() and reason.isprintable():
         assert line.split() == reason.split()
 
 
@@ -74,6 +74,7 @@ def test_a_long_reason_says_that_it_was_cut() -> None:
 
 def test_half_a_character_in_a_reason_is_replaced() -> None:
     assert gate.bounded("bad \ud800 text") == "bad ? text"
+    assert gate.bounded("a\x1b[2J\x00\u202e b\tc") == "a?[2J?? b c"
 
 
 @given(st.lists(figures, min_size=1, max_size=50))

@@ -17,6 +17,7 @@ import json
 import logging
 import random
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ STATUS = {"jsonrpc": "2.0", "id": 1, "method": "status", "params": {}}
 COLUMNS = 60
 BARS = " ▁▂▃▄▅▆▇█"
 PATIENCE_S = 60.0
+FOREVER_S = 30 * 86_400.0
 
 
 @dataclass
@@ -77,8 +79,9 @@ def _is_answer(one: Any) -> bool:
 class Attack:
     """Hostile clients of one socket, until `frames` lines have been sent."""
 
-    def __init__(self, path: str, seen: Seen, frames: int, seed: int) -> None:
+    def __init__(self, path: str, seen: Seen, frames: int, seed: int, seconds: float) -> None:
         self._path, self._seen, self._frames, self._seed = path, seen, frames, seed
+        self._until = time.monotonic() + seconds
         rng = random.Random(seed)
         self._lines = [material.frame(rng) for _ in range(3000)]
         self._huge = [material.huge(rng) for _ in range(24)]
@@ -90,7 +93,11 @@ class Attack:
     async def _work(self, number: int) -> None:
         rng = random.Random(self._seed * 1000 + number)
         usual = (self._burst, self._burst, self._burst, self._half, self._dribble, self._huge_line)
-        while self._seen.frames < self._frames and not self._seen.problems:
+        while (
+            self._seen.frames < self._frames
+            and time.monotonic() < self._until
+            and not self._seen.problems
+        ):
             if number == 0:
                 scene = rng.choice((self._crowd, self._deaf, self._waits, self._refused, *usual))
             else:
@@ -240,7 +247,7 @@ async def look(agent: psutil.Process, seen: Seen) -> None:
         await asyncio.sleep(0.02)
 
 
-async def attack(path: str, agent: psutil.Process, frames: int, seed: int) -> Seen:
+async def attack(path: str, agent: psutil.Process, frames: int, seed: int, seconds: float) -> Seen:
     """Everything at once, until `frames` lines have been sent or something broke."""
     seen = Seen()
     reader, writer = await asyncio.open_unix_connection(path, limit=1 << 24)
@@ -252,7 +259,7 @@ async def attack(path: str, agent: psutil.Process, frames: int, seed: int) -> Se
     seen.idle_bytes = agent.memory_info().rss
     watch = asyncio.create_task(look(agent, seen))
     async with beside(path, seen):
-        await Attack(path, seen, frames, seed).run()
+        await Attack(path, seen, frames, seed, seconds).run()
         await asyncio.sleep(0.2)
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
@@ -290,12 +297,14 @@ def report(seen: Seen) -> str:
     )
 
 
-def fuzz(frames: int, seed: int) -> Seen:
+def fuzz(frames: int, seed: int, seconds: float = FOREVER_S) -> Seen:
     """One round against an agent of its own."""
     with home() as made:
         made.provider({X: {}})
         daemon = made.start_daemon()
-        return asyncio.run(attack(str(made.socket), psutil.Process(daemon.pid), frames, seed))
+        return asyncio.run(
+            attack(str(made.socket), psutil.Process(daemon.pid), frames, seed, seconds)
+        )
 
 
 def main() -> None:
@@ -305,9 +314,10 @@ def main() -> None:
     )
     words.add_argument("--frames", type=int, default=1_000_000)
     words.add_argument("--seed", type=int, default=7)
+    words.add_argument("--minutes", type=float, default=FOREVER_S / 60, help="end earlier")
     flags = words.parse_args()
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # of clients that write on after a cut
-    seen = fuzz(flags.frames, flags.seed)
+    seen = fuzz(flags.frames, flags.seed, flags.minutes * 60)
     print(report(seen))  # noqa: T201 - a program
     sys.exit(bool(seen.problems))
 

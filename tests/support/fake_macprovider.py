@@ -10,13 +10,18 @@ entry repeats. Standard library only; knows nothing of the agent.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gzip
 import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +71,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             head=prompt[:80],
             model=asked["model"],
         )
+        if "sends" in plan:
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                hostile(plan["sends"], self.wfile.write)
+            return
         if "status" in plan:
             self.answer(
                 plan["status"],
@@ -139,6 +149,48 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def hostile(kind: str, write: Callable[[bytes], object]) -> None:
+    """Answer as no server should, for as long as somebody listens."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    match kind:
+        case "redirect":
+            write(
+                b"HTTP/1.1 307 Elsewhere\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"
+            )
+        case "packed":
+            bomb = gzip.compress(b"data: " + bytes(200 * 1024 * 1024), compresslevel=1)
+            write(head + b"Content-Encoding: gzip\r\n\r\n" + bomb)
+        case "head":
+            write(head)
+            while True:
+                write(b"X-More: " + b"y" * 4000 + b"\r\n")
+        case "line":
+            write(head + b"\r\ndata: ")
+            while True:
+                write(b"x" * 65536)
+        case "comments":
+            write(head + b"\r\n")
+            while True:
+                write(b": still here\n" * 5000)
+        case _:
+            write(bytes(range(256)) * 1000)
+
+
+def escape(port: int | None) -> None:
+    """A process that leaves group and session for good, on `port` where one is given."""
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    if port is not None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    time.sleep(600)
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Can bind a port whose last connections linger."""
 
@@ -195,6 +247,13 @@ def main() -> None:
     serve(flags.model, int(flags.port or configured_port(config)), behaviour)
 
 
+def shout() -> None:
+    """Write whatever bytes there are, without end."""
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(2, os.urandom(65536))
+
+
 def configured_port(config: Path | None) -> int:
     """`port:` of the configuration, or the real program's default."""
     lines = config.read_text().splitlines() if config and config.is_file() else []
@@ -211,6 +270,12 @@ def serve(model: str, port: int, behaviour: dict[str, Any]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if behaviour.get("helper"):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    if behaviour.get("escapes"):
+        escape(None)
+    if behaviour.get("port_is_stolen"):
+        escape(port)
+    if behaviour.get("loud"):
+        threading.Thread(target=shout, daemon=True).start()
     time.sleep(behaviour.get("load_s", 0))
     if "exit_code" in behaviour:
         sys.stdout.flush()
