@@ -75,7 +75,7 @@ class Lifecycle:
             try:
                 await bench.processes.stop_all()
             finally:  # whatever became of the candidate: the live provider is owed
-                await self._live.restore()
+                await self._restored(runner)
             await bench.processes.close()
             await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
         reason = finish.exit_reason.value
@@ -92,6 +92,14 @@ class Lifecycle:
         self._events.publish("run.finished", runner.run_id, exit_reason=reason)
         await self._events.flush()
         log.info("run finished", exit_reason=reason)
+
+    async def _restored(self, runner: Runner) -> None:
+        """Bring the live provider back; the run's document says so where that has not worked yet."""
+        if not await self._live.restore() and (owed := self._live.lease) is not None:
+            runner.warn(
+                f"the live provider {owed.target.name} is NOT RESTORED yet ({owed.reason}); "
+                "no new run starts until it is: autotunectl provider restore"
+            )
 
     async def _drained(self, runner: Runner, bench: Bench) -> str | None:
         """Drain what the preflight claimed; None when the way is free, else why it is not."""

@@ -58,15 +58,15 @@ def look(path: Path) -> Original:
 
 
 def back_up(original: Original, unix_s: int) -> Path | None:
-    """A durable copy beside the file, `<name>.bak-<unix_s>-<n>`, n the lowest free number; None for no file.
+    """A durable copy beside the name, `<name>.bak-<unix_s>-<n>`, n the lowest free number; None for no file.
 
-    Never overwrites. Mode and owner are the original's. Raises OSError.
+    Also where the name is a link: the backups are in one place, whatever it leads to. Never overwrites. Mode and owner are the original's. Raises OSError.
     """
     if original.content is None:
         return None
-    names = {beside.name for beside in original.target.parent.iterdir()}
+    names = {beside.name for beside in original.path.parent.iterdir()}
     for number in range(MAX_BACKUPS):
-        copy = original.target.with_name(f"{original.target.name}.bak-{unix_s}-{number}")
+        copy = original.path.with_name(f"{original.path.name}.bak-{unix_s}-{number}")
         if copy.name not in names and write_atomic(
             copy, original.content, original.mode, owner=original.owner, exclusive=True
         ):
@@ -92,11 +92,10 @@ def replace(original: Original, content: bytes) -> bool:
 
 def backups(path: Path) -> list[Path]:
     """The backups of the file at `path`, newest first."""
-    target = Path(os.path.realpath(path))
-    pattern = re.compile(rf"{re.escape(target.name)}\.bak-(\d{{1,19}})-(\d{{1,5}})")
+    pattern = re.compile(rf"{re.escape(path.name)}\.bak-(\d{{1,19}})-(\d{{1,5}})")
     found = [
         (int(match[1]), int(match[2]), beside)
-        for beside in target.parent.iterdir()
+        for beside in path.parent.iterdir()
         if (match := pattern.fullmatch(beside.name)) and not beside.is_symlink()
     ]
     return [backup for *_, backup in sorted(found, reverse=True)]
@@ -111,12 +110,12 @@ def untouched(original: Original) -> bool:
 
 
 def sweep(path: Path) -> None:
-    """Remove what a writer that was killed has left beside the file: its temporary copies."""
-    target = Path(os.path.realpath(path))
-    pattern = re.compile(rf"\.{re.escape(target.name)}(\.bak-\d+-\d+)?\.[0-9a-f]{{8}}")
-    for beside in target.parent.iterdir():
-        if pattern.fullmatch(beside.name):
-            beside.unlink(missing_ok=True)
+    """Remove what a writer that was killed has left beside the file and its name: temporary copies."""
+    for home in {path, Path(os.path.realpath(path))}:
+        pattern = re.compile(rf"\.{re.escape(home.name)}(\.bak-\d+-\d+)?\.[0-9a-f]{{8}}")
+        for beside in home.parent.iterdir():
+            if pattern.fullmatch(beside.name):
+                beside.unlink(missing_ok=True)
 
 
 def _must_be_plain(path: Path, found: os.stat_result) -> None:
