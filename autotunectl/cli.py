@@ -96,7 +96,7 @@ class Commands(click.Group):
                 hint(error, ctx.invoked_subcommand),
             )
         except ClientError as error:
-            fail(str(error), wire.EXIT_UNREACHABLE, error.remedy)
+            fail(str(error), error.exit_code, error.remedy)
 
 
 def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def _detached(path: str | None) -> dict[str, Any]:
         written.seek(begun)
         said = written.read(4096).decode("utf-8", errors="replace")
     message = f"the agent did not start: {_reason(said)} (log: {log})"
-    raise NotStarted(message)
+    raise NotStarted(message, agent.returncode)
 
 
 def _reason(text: str) -> str:

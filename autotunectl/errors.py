@@ -15,6 +15,7 @@ class ClientError(Exception):
     """The base of what can go wrong. `remedy`: a command or a sentence that says what to do, where one does."""
 
     remedy: str | None = None
+    exit_code = wire.EXIT_UNREACHABLE
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -28,9 +29,17 @@ class Unreachable(ClientError):
 
 
 class NotStarted(Unreachable):
-    """An agent was started, and ended or said nothing; the message has its last words."""
+    """An agent was started, and ended or said nothing; the message has its last words.
+
+    `agent_code` is the code with which it ended: 2 is a store, a setting or a path that it cannot use.
+    """
 
     remedy = "autotunectl doctor"
+
+    def __init__(self, message: str, agent_code: int | None = None) -> None:
+        super().__init__(message)
+        if agent_code == wire.EXIT_CODES["config_error"]:
+            self.exit_code = agent_code
 
 
 class NoAnswer(ClientError):

@@ -96,3 +96,10 @@ def test_without_an_agent_and_without_autostart_the_exit_code_is_9(home: Home) -
     assert done.returncode == 9
     assert "there is no socket at" in done.stderr
     assert "hint: autotunectl daemon start" in done.stderr
+
+
+def test_a_store_that_cannot_be_opened_is_a_configuration_error_that_names_it(home: Home) -> None:
+    home.environ["AUTOTUNED_DB_PATH"] = "/dev/null/tuning.sqlite"
+    done = home.ctl("start", "--candidate-models", Y)
+    assert done.returncode == 2
+    assert "/dev/null/tuning.sqlite" in done.stderr

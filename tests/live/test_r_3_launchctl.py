@@ -49,8 +49,9 @@ def test_r_3_a_provider_that_cannot_be_brought_back_is_told_loudly_and_no_run_st
 ) -> None:
     job = drained(home)
     job.fault("bootstrap", code)
-    home.tune(Y, drain=True, timeout=60)
+    document = home.tune(Y, drain=True, timeout=60)
     assert not job.loaded()
+    assert any("NOT RESTORED" in warning for warning in document["warnings"])
     lease = home.rpc("status")["lease"]
     assert lease["outstanding"]
     assert str(code) in lease["reason"]
