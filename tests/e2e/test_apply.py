@@ -124,8 +124,7 @@ def test_a_dry_run_prints_the_difference_of_our_lines_and_writes_nothing(home: H
         "--- config.yaml\n+++ config.yaml\n"
         f"@@ -2,1 +2,1 @@\n-model: acme/old-3B   # since March\n+model: {Y}   # since March\n"
         "@@ -5,1 +4,0 @@\n-kv_bits: 4\n"
-        "@@ -7,0 +7,1 @@\n+max_concurrency_override: 1\n"
-        "@@ -7,0 +8,1 @@\n+max_context_override: 2000\n"
+        "@@ -7,0 +7,2 @@\n+max_concurrency_override: 1\n+max_context_override: 2000\n"
     )
     assert path.read_text(encoding="utf-8") == OPERATORS
     assert backups(path) == []
