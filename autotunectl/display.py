@@ -169,7 +169,7 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> Ren
     lines = [
         f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
         *_fitting(f"{phase}: ", render.place(run), ", ", width),
-        _activity(progress, lately, room),
+        _activity(progress, lately, width),
         f"elapsed {render.duration(progress.get('elapsed_s'))}  ETA {render.duration(progress.get('eta_s'))}  "
         f"{left} {render.duration(progress.get('budget_left_s'))}",
     ]
@@ -186,7 +186,7 @@ def _fitting(label: str, parts: tuple[str, str], between: str, width: int) -> li
     return [whole] if len(whole) <= width else [f"{label}{parts[0]}", f"  {parts[1]}"]
 
 
-def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], room: int) -> str:
+def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> str:
     """The download in bytes, or a dot for each replicate and the newest figures."""
     if "download" in lately:
         download = lately["download"]
@@ -194,9 +194,8 @@ def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], room: int)
         share = download["bytes"] / total if total else 0.0
         rate = download.get("rate")
         speed = f", {render.size(rate)}/s" if rate else ""
-        return (
-            f"{_bar(share, room)} {render.size(download['bytes'])} of {render.size(total)}{speed}"
-        )
+        figures = f"{render.size(download['bytes'])} of {render.size(total)}{speed}"
+        return f"{_bar(share, max(4, min(40, width - len(figures) - 1)))} {figures}"
     replicate = progress.get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
     if not total:

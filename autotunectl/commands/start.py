@@ -167,7 +167,9 @@ def _wait_for(
         make_live(document["applied"].get("hint"))
     if comparing:
         _compare(client, run_id, on_stderr=as_json)
-    sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
+    sys.exit(
+        wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES.get(document["exit_reason"], 1)
+    )
 
 
 def _result(client: Client, run_id: str) -> dict[str, Any]:

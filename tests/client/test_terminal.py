@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_hub import fake_hub, model_files
 from tests.support.home import Home, X, Y, kill, poll
 from tests.support.terminal import CTRL_C, Terminal
 
@@ -140,3 +141,21 @@ def test_what_is_piped_holds_no_control_character_and_whole_lines(home: Home) ->
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
     assert f"1. {LONG}: killed during load (code 137)" in done.stdout
     assert f"rejected {LONG.partition('/')[2]}: killed during load" in done.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_download_shows_its_bar_in_bytes(home: Home, columns: int) -> None:
+    serve(home, {})
+    small, large = model_files(2**20)
+    with fake_hub() as hub:
+        del home.environ["HF_HUB_OFFLINE"]
+        home.environ |= {"HF_ENDPOINT": hub.url, "NO_PROXY": "*"}
+        hub.add(Y, small, large=large)
+        hub.fault("model.safetensors", drip=0.02)
+        with Terminal(home, *start(home, Y), columns=columns) as terminal:
+            terminal.until("prewarming: candidate 1 of 1")
+            terminal.until("of 1.0 MB, ")
+            terminal.type(CTRL_C)
+            assert terminal.end() == 130
+    frames = [line for line in terminal.plain.split("\n") if "of 1.0 MB" in line]
+    assert max(map(len, frames)) <= columns
