@@ -5,7 +5,9 @@ Values are judged by the agent; the client only parses types.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -83,6 +85,10 @@ class Commands(click.Group):
             fail(error.format_message(), error.exit_code)
         except click.Abort:
             sys.exit(wire.EXIT_INTERRUPTED_HERE)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and error.filename is None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what still waits there is lost
+            fail(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

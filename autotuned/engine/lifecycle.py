@@ -96,8 +96,9 @@ class Lifecycle:
     async def _restored(self, runner: Runner) -> None:
         """Bring the live provider back; the run's document says so where that has not worked yet."""
         if not await self._live.restore() and (owed := self._live.lease) is not None:
+            reason = owed.reason or "it is still being tried"
             runner.warn(
-                f"the live provider {owed.target.name} is NOT RESTORED yet ({owed.reason}); "
+                f"the live provider {owed.target.name} is NOT RESTORED yet ({reason}); "
                 "no new run starts until it is: autotunectl provider restore"
             )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import click
 import pytest
 
@@ -96,6 +100,23 @@ def test_without_an_agent_and_without_autostart_the_exit_code_is_9(home: Home) -
     assert done.returncode == 9
     assert "there is no socket at" in done.stderr
     assert "hint: autotunectl daemon start" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"]])
+def test_an_output_that_is_full_is_one_line(home: Home, words: list[str]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "autotunectl", *words],
+            env=home.environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "autotunectl: stdout: No space left on device\n"
 
 
 def test_a_store_that_cannot_be_opened_is_a_configuration_error_that_names_it(home: Home) -> None:
