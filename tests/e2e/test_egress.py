@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_hub import fake_hub, model_files
-from tests.support.home import Home, X, poll
+from tests.support.home import Home, RpcError, X, Y, poll
+from tests.support.live import LaunchdJob
 
 STRACE = shutil.which("strace")
 OPTIONS = ("-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o")
@@ -86,3 +88,26 @@ def test_r_6_a_run_that_fetches_contacts_the_hub_and_nobody_else(
     assert all(
         re.match(rf"(GET|HEAD) (/api/models/{X}|/{X}/resolve/|/cdn/)", asked) for asked in hub.asked
     ), hub.asked
+
+
+def test_r_6_everything_else_that_an_agent_does_contacts_nobody(home: Home, tmp_path: Path) -> None:
+    """A drain, an apply, a restore, a notification, `doctor`, reports: nothing but loopback, and no resolver."""
+    home.provider({Y: {}})
+    job = LaunchdJob(home, settings="[notify]\ndesktop = true\n")
+    del home.environ["HF_HUB_OFFLINE"]
+    start_traced(home, tmp_path / "trace")
+    document = home.tune(Y, timeout=90, drain=True, apply=True)
+    assert document["exit_reason"] == "ok"
+    poll(job.back, "the live provider is back")
+    for method in ("doctor", "report", "models", "stale", "compare", "status", "rpc.discover"):
+        with contextlib.suppress(RpcError):  # one run cannot be compared
+            home.rpc(method)
+    assert home.ctl("bugreport", str(home.path / "bug.tar.gz")).returncode == 0
+    job.take_down()  # launchd's own children are traced too here
+    home.rpc("shutdown")
+    assert home.daemon is not None
+    home.daemon.wait(60)
+    seen = contacted(tmp_path / "trace")
+    assert seen
+    assert {address for address, _ in seen} <= set(LOOPBACK), seen
+    assert 53 not in {port for _, port in seen}
