@@ -248,6 +248,28 @@ async def test_a_hidden_answer_later_than_the_gate_misses_it() -> None:
     assert found.gate_missed
 
 
+async def test_an_answer_before_the_request_gives_no_figures() -> None:
+    """All of it is there before the question is: no time can be told from that."""
+
+    async def early(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join((HEAD, text("a"), usage(1), DONE)))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        request = chat.ChatRequest(
+            f"http://127.0.0.1:{port}/v1/chat/completions", "m", "p" * 100, 8
+        )
+        async with chat.new_client() as client:
+            found = await chat.measure(
+                client, request, gate_ttft_ms=5000, timeout_s=10, stop_tokens=()
+            )
+    assert found.ttft_ms is None or found.ttft_ms > 0
+    assert (found.error is None) == (found.tps is not None)
+
+
 async def test_nobody_there_is_an_error() -> None:
     async with raw_server(sends()) as port:
         pass

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from autotuned import wire
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method
 from tests.rpc.served import served, until
 
 
@@ -161,3 +165,23 @@ async def test_calls_in_flight_are_answered_when_the_agent_stops() -> None:
         door.methods.gate.set()
         assert (await client.line())["result"] == {"waited": True}
         await closing
+
+
+async def test_what_a_call_has_begun_is_carried_through_though_its_client_hangs_up() -> None:
+    begun, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def act(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        begun.set()
+        await gate.wait()
+        done.set()
+        return {}
+
+    async with served(methods=[Method("act", "", act, acts=True)]) as door:
+        client = await door.client()
+        await client.send(asked("act"))
+        await begun.wait()
+        await client.close()
+        await until(lambda: not door.server._clients, "its place is free")
+        gate.set()
+        async with asyncio.timeout(20):
+            await done.wait()
