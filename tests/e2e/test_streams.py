@@ -4,99 +4,94 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.support.home import Home, Y
 
 GOOD = {"ttft_ms": 3, "total_ms": 20}
 
 
-@pytest.mark.parametrize(
-    ("replicate", "remark"),
-    [
-        ({"field": "reasoning_content"}, None),
-        ({"field": "reasoning"}, None),
-        ({"comments": 5}, None),
-        ({"chunks": ["all of it at once"]}, None),
-        ({"hidden": True}, "no visible text"),
-        ({"no_usage": True}, "tokens counted from chunks"),
-    ],
-)
-def test_an_unusual_stream_is_good(
-    home: Home, replicate: dict[str, Any], remark: str | None
-) -> None:
-    home.provider({Y: {"replicates": [{**GOOD, **replicate}]}})
-    document = home.tune(Y, stage2_replicates=1)
-    assert document["exit_reason"] == "ok"
-    assert document["stage2"][0]["samples"][0]["remarks"] == ([remark] if remark else [])
-    assert document["stage2"][0]["samples"][0]["completion_tokens"] == (
-        6 if "no_usage" in replicate else 48
-    )
+UNUSUAL: list[tuple[dict[str, Any], str | None]] = [
+    ({"field": "reasoning_content"}, None),
+    ({"field": "reasoning"}, None),
+    ({"comments": 5}, None),
+    ({"chunks": ["all of it at once"]}, None),
+    ({"hidden": True}, "no visible text"),
+    ({"no_usage": True}, "tokens counted from chunks"),
+]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        ({"replicates": [{"usage": {"completion_tokens": float("nan")}}]}, "not a count"),
-        ({"replicates": [{"usage": {"completion_tokens": float("inf")}}]}, "not a count"),
-        ({"replicates": [{"hidden": True, "tokens": 0}]}, "no text and no tokens"),
-        ({"replicates": [{"breaks_after": 2}]}, "broken stream"),
-        (
-            {"replicates": [{"status": 413, "says": "context_length_exceeded"}]},
-            "HTTP 413: context_length_exceeded",
-        ),
-        (
-            {"replicates": [{"chunks": ["fine ", "<|im_", "end|>"]}]},
-            "stop token leaked into the answer: <|im_end|>",
-        ),
-        ({"replicates": [{"chunks": ["its own <|spe", "cial|>"]}]}, "<|special|>"),
-        ({"replicates": [{"dies": True}]}, "died"),
-        ({"overhead": 40, "replicates": [{"dies": True}]}, "the provider answered and then died"),
-        (
-            {"replicates": [{"dies": True, "breaks_after": 1, "exit_code": 137}]},
-            "killed during a request (code 137): likely out of memory",
-        ),
-        (
-            {"replicates": [{"usage": {"prompt_tokens_details": {"cached_tokens": 1900}}}]},
-            "prompt cache",
-        ),
-        (
-            {"exit_code": 137, "log": ["loading", "fatal error: no memory", "config: a=1"]},
-            "likely out of memory",
-        ),
-        (
-            {"exit_code": 1, "log": ["fatal error: bad shape", "config: a=1"]},
-            "fatal error: bad shape",
-        ),
-    ],
-)
-def test_a_defect_makes_the_candidate_infeasible_with_its_reason(
-    home: Home, behaviour: dict[str, Any], reason: str
-) -> None:
-    home.provider({Y: behaviour})
-    document = home.tune(Y)
+def test_an_unusual_stream_is_good(home: Home) -> None:
+    models = {f"acme/unusual-{index}": entry for index, (entry, _) in enumerate(UNUSUAL)}
+    home.provider({name: {"replicates": [{**GOOD, **entry}]} for name, entry in models.items()})
+    for model, (replicate, remark) in zip(models, UNUSUAL, strict=True):
+        document = home.tune(model, stage2_replicates=1)
+        assert document["exit_reason"] == "ok", replicate
+        sample = document["stage2"][0]["samples"][0]
+        assert sample["remarks"] == ([remark] if remark else []), replicate
+        assert sample["completion_tokens"] == (6 if "no_usage" in replicate else 48), replicate
+
+
+DEFECTS: list[tuple[dict[str, Any], str]] = [
+    ({"replicates": [{"usage": {"completion_tokens": float("nan")}}]}, "not a count"),
+    ({"replicates": [{"usage": {"completion_tokens": float("inf")}}]}, "not a count"),
+    ({"replicates": [{"hidden": True, "tokens": 0}]}, "no text and no tokens"),
+    ({"replicates": [{"breaks_after": 2}]}, "broken stream"),
+    (
+        {"replicates": [{"status": 413, "says": "context_length_exceeded"}]},
+        "HTTP 413: context_length_exceeded",
+    ),
+    (
+        {"replicates": [{"chunks": ["fine ", "<|im_", "end|>"]}]},
+        "stop token leaked into the answer: <|im_end|>",
+    ),
+    ({"replicates": [{"chunks": ["its own <|spe", "cial|>"]}]}, "<|special|>"),
+    ({"replicates": [{"dies": True}]}, "died"),
+    ({"overhead": 40, "replicates": [{"dies": True}]}, "the provider answered and then died"),
+    (
+        {"replicates": [{"dies": True, "breaks_after": 1, "exit_code": 137}]},
+        "killed during a request (code 137): likely out of memory",
+    ),
+    (
+        {"replicates": [{"usage": {"prompt_tokens_details": {"cached_tokens": 1900}}}]},
+        "prompt cache",
+    ),
+    (
+        {"exit_code": 137, "log": ["loading", "fatal error: no memory", "config: a=1"]},
+        "likely out of memory",
+    ),
+    (
+        {"exit_code": 1, "log": ["fatal error: bad shape", "config: a=1"]},
+        "fatal error: bad shape",
+    ),
+]
+
+
+def test_a_defect_makes_the_candidate_infeasible_with_its_reason(home: Home) -> None:
+    models = {f"acme/defect-{index}": entry for index, (entry, _) in enumerate(DEFECTS)}
+    home.provider(models)
+    document = home.tune(*models, timeout=90)
     assert document["exit_reason"] == "no_feasible"
-    assert reason in document["infeasible"][0]["reason"]
-    assert home.sql("SELECT notes FROM tune_trials") == [(document["infeasible"][0]["reason"],)]
+    said = [entry["reason"] for entry in document["infeasible"]]
+    for told, (_, reason) in zip(said, DEFECTS, strict=True):
+        assert reason in told
+    assert home.sql("SELECT notes FROM tune_trials ORDER BY id") == [(told,) for told in said]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        ({"lists": []}, "does not list the model"),
-        ({"lists": ["another/model"]}, "does not list the model"),
-        ({"models_status": 503}, "HTTP 503"),
-        ({"never_listens": True}, "nothing listens"),
-    ],
-)
-def test_a_server_that_never_gets_ready_is_infeasible(
-    home: Home, behaviour: dict[str, Any], reason: str
-) -> None:
+NEVER_READY: list[tuple[dict[str, Any], str]] = [
+    ({"lists": []}, "does not list the model"),
+    ({"lists": ["another/model"]}, "does not list the model"),
+    ({"models_status": 503}, "HTTP 503"),
+    ({"never_listens": True}, "nothing listens"),
+]
+
+
+def test_a_server_that_never_gets_ready_is_infeasible(home: Home) -> None:
     home.settings("[provider]\nready_timeout_s = 2.0\n")
-    home.provider({Y: behaviour})
-    document = home.tune(Y)
-    assert "not ready within 2 s" in document["infeasible"][0]["reason"]
-    assert reason in document["infeasible"][0]["reason"]
+    models = {f"acme/never-{index}": entry for index, (entry, _) in enumerate(NEVER_READY)}
+    home.provider(models)
+    document = home.tune(*models, timeout=90)
+    for entry, (_, reason) in zip(document["infeasible"], NEVER_READY, strict=True):
+        assert "not ready within 2 s" in entry["reason"]
+        assert reason in entry["reason"]
 
 
 def test_a_request_is_abandoned_as_soon_as_the_gate_is_missed(home: Home) -> None:
@@ -106,16 +101,21 @@ def test_a_request_is_abandoned_as_soon_as_the_gate_is_missed(home: Home) -> Non
     assert len([entry for entry in home.calls("request") if entry["request"] == "replicate"]) == 1
 
 
-@pytest.mark.parametrize(("rate", "overhead"), [(2.6, 0), (4.0, 34), (5.3, 12), (1.1, 8)])
-def test_prompts_have_the_right_length_and_are_never_the_same(
-    home: Home, rate: float, overhead: int
-) -> None:
-    home.provider({Y: {"characters_per_token": rate, "overhead": overhead}})
-    document = home.tune(Y, target_context=2000)
+def test_prompts_have_the_right_length_and_are_never_the_same(home: Home) -> None:
+    counts = [(2.6, 0), (4.0, 34), (5.3, 12), (1.1, 8)]
+    models = {
+        f"acme/counts-{index}": {"characters_per_token": rate, "overhead": overhead}
+        for index, (rate, overhead) in enumerate(counts)
+    }
+    home.provider(models)
     target = 2000 - 48
-    lengths = [sample["prompt_tokens"] for sample in document["stage2"][0]["samples"]]
-    lengths += [row[0] for row in home.sql("SELECT measured_prompt_tokens FROM tune_trials")]
-    assert all(0.98 * target <= length <= target for length in lengths), lengths
+    for model in models:
+        document = home.tune(model, target_context=2000)
+        lengths = [sample["prompt_tokens"] for sample in document["stage2"][0]["samples"]]
+        query = "SELECT measured_prompt_tokens FROM tune_trials WHERE run_id = ?"
+        lengths += [row[0] for row in home.sql(query, document["run_id"])]
+        assert len(lengths) == 5
+        assert all(0.98 * target <= length <= target for length in lengths), lengths
     heads = [entry["head"] for entry in home.calls("request") if entry["request"] == "replicate"]
     assert len(set(heads)) == len(heads)
 
