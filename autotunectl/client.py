@@ -358,7 +358,9 @@ def _look(host: str) -> str:
     from autotunectl.dial import Host
 
     there = Host.parse(host)
-    return f"try: ssh {'-p ' + there.port + ' ' if there.port else ''}{there.target} {there.program} doctor"
+    return (
+        f"ssh {'-p ' + there.port + ' ' if there.port else ''}{there.target} {there.program} doctor"
+    )
 
 
 def _reason(path: str, error: OSError) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ import click
 
 from autotunectl import layout, render
 from autotunectl.client import CallError, ClientError
+from autotunectl.hints import hint
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
 from autotuned import wire
@@ -47,7 +48,10 @@ def show(
     codes = [0]
     for host, answer in answers:
         if isinstance(answer, ClientError):
-            click.echo(f"autotunectl: {host}: {answer}", err=True)
+            click.echo(f"autotunectl: {_named(host, answer)}", err=True)
+            remedy = hint(answer, method) if isinstance(answer, CallError) else answer.remedy
+            if remedy:
+                click.echo(f"hint: {remedy}", err=True)
             codes.append(_code(answer))
     sys.exit(max(codes))
 
@@ -78,6 +82,11 @@ def started_row(found: Mapping[str, Any]) -> Rows:
     return [{"RUN": found["run_id"], "STATE": found["state"]}]
 
 
+def _named(host: str, error: ClientError) -> str:
+    """What went wrong, and where; ssh's own troubles name the host already."""
+    return str(error) if str(error).startswith(host) else f"{host}: {error}"
+
+
 def _document(answer: Any) -> Any:
     if not isinstance(answer, ClientError):
         return answer
@@ -88,4 +97,4 @@ def _document(answer: Any) -> Any:
 def _code(error: ClientError) -> int:
     if isinstance(error, CallError):
         return wire.EXIT_OF_ERROR.get(error.code, 1)
-    return wire.EXIT_UNREACHABLE
+    return error.exit_code

@@ -53,7 +53,7 @@ def bugreport(reach: Reach, file: Path | None) -> None:
     except FileExistsError:
         fail(f"{path} exists", 2, "name another file")
     except OSError as error:
-        fail(f"{path}: {error.strerror}", 1)
+        fail(f"{path}: {error.strerror}", 1, "name a file in a folder of yours")
     click.echo(str(path))
     for name, what in names:
         click.echo(f"  {name:<22} {what}", err=True)

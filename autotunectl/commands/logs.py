@@ -52,7 +52,7 @@ def logs(reach: Reach, run: str | None, follow: bool, lines: int, as_json: bool)
         for line in logfile.follow(log, lines) if follow else logfile.last(log, lines):
             click.echo(show(mask(line)))
     except OSError as error:
-        fail(f"{log}: {error.strerror}", 1)
+        fail(f"{log}: {error.strerror}", 1, "autotunectl doctor")
 
 
 def _log(reach: Reach) -> Path:

@@ -51,7 +51,10 @@ def test_several_machines_are_one_table_and_the_unreachable_one_is_told_apart(ss
     done = ssh.ctl(*both, "status")
     assert done.returncode == 9
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["HOST", "ssh://mac"]
-    assert "ssh://nowhere: ssh: Could not resolve hostname nowhere" in done.stderr
+    assert done.stderr.splitlines() == [
+        "autotunectl: ssh://nowhere: ssh: Could not resolve hostname nowhere",
+        "hint: ssh nowhere autotunectl doctor",
+    ]
     document = json.loads(ssh.ctl(*both, "status", "--json").stdout)
     assert document["ssh://mac"]["run"] is None
     assert "nowhere" in document["ssh://nowhere"]["error"]["message"]
