@@ -63,9 +63,10 @@ def watch(reach: Reach, run: str | None) -> None:
 @click.command()
 @run_argument()
 @click.option("--no-wait", is_flag=True, help="Return as soon as cancelling has begun.")
+@json_option()
 @click.pass_obj
-def cancel(reach: Reach, run: str | None, no_wait: bool) -> None:
-    """End a run early; what it has found so far is kept.
+def cancel(reach: Reach, run: str | None, no_wait: bool, as_json: bool) -> None:
+    """End a run early; what it has found so far is kept. One that has ended is no error.
 
     \b
     Example:
@@ -73,14 +74,15 @@ def cancel(reach: Reach, run: str | None, no_wait: bool) -> None:
     """
     with reach.client() as client:
         found = client.call("cancel", **named(run))
-        if not found["cancelled"]:
-            click.echo("no run is active", err=True)
-            return
-        if no_wait:
-            click.echo(f"cancelling {found['run_id']}")
-            return
-        ended = client.wait(found["run_id"])
-        click.echo(f"{found['run_id']} ended: {ended['exit_reason'] if ended else 'unknown'}")
+        ended = client.wait(found["run_id"]) if found["cancelled"] and not no_wait else None
+    if as_json:
+        click.echo(as_text(found if ended is None else {**found, **ended}))
+    elif not found["cancelled"]:
+        click.echo("no run is active", err=True)
+    elif ended is None:
+        click.echo(f"cancelling {found['run_id']}")
+    else:
+        click.echo(f"{found['run_id']} ended: {ended['exit_reason']}")
 
 
 def _why(client: Client, run: dict[str, Any] | None) -> str | None:

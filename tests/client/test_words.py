@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,13 @@ def test_a_store_that_cannot_be_opened_is_a_configuration_error_that_names_it(ho
     done = home.ctl("start", "--candidate-models", Y)
     assert done.returncode == 2
     assert "/dev/null/tuning.sqlite" in done.stderr
+
+
+def test_cancel_tells_programs_what_became_of_the_run(home: Home) -> None:
+    home.provider({Y: {"load_s": 20}})
+    run_id = home.begin(Y)
+    ended = json.loads(home.ctl("cancel", "--json").stdout)
+    assert (ended["run_id"], ended["cancelled"]) == (run_id, True)
+    assert (ended["state"], ended["exit_reason"]) == ("finished", "interrupted")
+    again = json.loads(home.ctl("cancel", run_id, "--json").stdout)
+    assert again == {"run_id": run_id, "state": "finished", "cancelled": False}
