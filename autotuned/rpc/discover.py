@@ -28,12 +28,12 @@ ERRORS = {
 def with_itself(methods: Sequence[Method]) -> list[Method]:
     """`methods`, and `rpc.discover` that describes them all."""
 
-    made: list[str] = []  # as text: to make it takes a moment, to keep it as objects megabytes
+    made: dict[str, Any] = {}  # once: it takes a moment, and all who ask may share it
 
     async def described(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
         if not made:
-            made.append(json.dumps(await asyncio.to_thread(document, every)))
-        return dict(json.loads(made[0]))
+            made.update(await asyncio.to_thread(document, every))
+        return made
 
     every = [*methods, Method("rpc.discover", "this interface as an OpenRPC document", described)]
     return every

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -49,6 +50,13 @@ LONGEST_VALUE = 16 * 1024
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Room:
+    """Bytes that the answers of a batch may still take."""
+
+    left: int
+
+
 class Dispatcher:
     """The table of methods, ready to be called by name."""
 
@@ -61,8 +69,20 @@ class Dispatcher:
         """The line that answers a message or a batch; None where nothing is to be answered. Never raises."""
         if not isinstance(message, list):
             return await self._one(connection, message)
-        answers = await asyncio.gather(*(self._one(connection, one) for one in message))
+        room = _Room(wire.MAX_UNSENT_BYTES)
+        answers = await asyncio.gather(*(self._within(room, connection, one) for one in message))
         return framing.encode_batch([answer for answer in answers if answer is not None])
+
+    async def _within(
+        self, room: _Room, connection: Connection, message: framing.Message
+    ) -> bytes | None:
+        """The answer to one call of a batch, as long as all of them together can be sent."""
+        answer = await self._one(connection, message)
+        room.left -= len(answer or b"")
+        if answer is None or room.left >= 0:
+            return answer
+        told = f"the answers of a batch are at most {wire.MAX_UNSENT_BYTES} bytes: ask in several"
+        return framing.encode(framing.refusal(message.id, wire.INVALID_REQUEST, told))
 
     async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:
         if isinstance(message, framing.Refusal):

@@ -185,7 +185,8 @@ class Attack:
 
     async def _deaf(self, rng: random.Random) -> None:
         """Many who ask for the longest answer and read none."""
-        line = text({**STATUS, "method": "rpc.discover"})
+        longest = {**STATUS, "method": "rpc.discover"}
+        line = text(rng.choice((longest, [longest] * wire.MAX_BATCH)))
 
         async def one() -> None:
             async with self._client() as (_, writer):

@@ -167,6 +167,18 @@ async def test_calls_in_flight_are_answered_when_the_agent_stops() -> None:
         await closing
 
 
+async def test_the_answers_of_a_batch_are_bounded_together() -> None:
+    async def long(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": "x" * (wire.MAX_UNSENT_BYTES // 3)}
+
+    async with served(methods=[Method("long", "", long)]) as door:
+        client = await door.client()
+        await client.send([asked("long", number) for number in range(5)])
+        answers = await client.line()
+        assert [answer["id"] for answer in answers] == list(range(5))
+        assert ["result" in answer for answer in answers] == [True, True, False, False, False]
+
+
 async def test_what_a_call_has_begun_is_carried_through_though_its_client_hangs_up() -> None:
     begun, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
