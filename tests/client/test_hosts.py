@@ -29,6 +29,7 @@ def ssh(home: Home) -> Home:
     return home
 
 
+@pytest.mark.slow
 def test_a_run_on_another_machine_is_started_and_followed_to_its_end(ssh: Home) -> None:
     ssh.provider({Y: {}})
     ssh.start_daemon()

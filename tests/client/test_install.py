@@ -86,6 +86,7 @@ def test_install_starts_the_agent_as_a_job_and_again_changes_nothing_and_uninsta
     assert "not installed" in home.ctl("uninstall").stdout
 
 
+@pytest.mark.slow
 def test_a_stopped_job_is_started_through_launchd_when_somebody_asks_for_it(home: Home) -> None:
     install_launchctl(home)
     assert home.ctl("install").returncode == 0

@@ -130,6 +130,7 @@ def test_who_cannot_be_reached_says_why_and_what_to_do(
     assert remedy in str(found.value.remedy)
 
 
+@pytest.mark.slow
 def test_a_call_after_a_restart_of_the_agent_connects_again_by_itself(home: Home) -> None:
     kill(home.start_daemon())
     home.start_daemon()
@@ -183,6 +184,7 @@ def test_a_silent_agent_is_asked_whether_it_lives_and_given_up_when_it_does_not(
             daemon.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_an_agent_killed_and_started_under_an_iterating_client_loses_and_doubles_nothing(
     home: Home,
 ) -> None:

@@ -108,6 +108,7 @@ def test_it_skips_while_fresh_fires_after_an_update_and_never_twice_a_night(home
     assert len(home.sql("SELECT run_id FROM tune_runs")) == 2
 
 
+@pytest.mark.slow
 def test_a_live_provider_without_drain_is_a_conflict_and_three_of_them_pause_it(home: Home) -> None:
     home.settings(home.private_program())
     home.provider({Y: {}})
@@ -141,6 +142,7 @@ def test_a_live_provider_without_drain_is_a_conflict_and_three_of_them_pause_it(
     assert status["next_run_at"] is not None
 
 
+@pytest.mark.slow
 def test_on_battery_it_waits_and_says_for_what(home: Home) -> None:
     tools.install(home.bin, "pmset", {"-g batt": "Now drawing from 'Battery Power'"})
     home.provider({X: {}})

@@ -35,6 +35,7 @@ def caffeinate(folder: Path) -> Path:
     return folder / "caffeinate.calls"
 
 
+@pytest.mark.slow
 def test_the_machine_is_kept_awake_for_a_run_and_no_longer(home: Home) -> None:
     home.provider({Y: {}})
     calls = caffeinate(home.bin)

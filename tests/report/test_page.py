@@ -92,6 +92,7 @@ def test_every_replicate_is_a_dot_in_both_charts_and_a_row_of_the_table() -> Non
     assert f"Every request ({count})" in page.words("summary")
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_requests_passes_through_the_socket_and_says_what_it_leaves_out() -> (
     None
 ):
