@@ -27,15 +27,24 @@ def returned(
 ) -> Returned | None:
     """Who runs now though `lease` says that it is drained; None when nobody does. Blocks."""
     target = lease.target
-    if isinstance(target, Job):
-        job = finder.launchd.look(target.domain, target.label)
-        if job.presence is Presence.LOADED:
-            seen = None if job.pid is None else started(job.pid)
-            return Returned(target.name, replace(target, pid=job.pid, started=seen))
+    back = _loaded_again(target, finder)
+    if back is not None:
+        return back
     for process in finder.processes(names, serves):
         ours = isinstance(target, Foreground) and process.argv == target.argv
         if isinstance(target, Foreground) and ours:
             again = replace(target, pid=process.pid, started=started(process.pid))
             return Returned(process.name, again)
-        return Returned(process.name, None)
+        # the job itself may have been loaded between the two looks: it is named as what it is
+        return _loaded_again(target, finder) or Returned(process.name, None)
     return None
+
+
+def _loaded_again(target: Job | Foreground, finder: Finder) -> Returned | None:
+    if not isinstance(target, Job):
+        return None
+    job = finder.launchd.look(target.domain, target.label)
+    if job.presence is not Presence.LOADED:
+        return None
+    seen = None if job.pid is None else started(job.pid)
+    return Returned(target.name, replace(target, pid=job.pid, started=seen))
