@@ -53,7 +53,7 @@ def _last_good(client: Client) -> dict[str, Any] | None:
     """The newest result with a whole recommendation among the last hundred runs."""
     try:
         runs = client.call("runs", limit=100)["runs"]
-        good = next((run for run in runs if run["exit_reason"] == "ok"), None)
+        good = next((run for run in runs if run["exit_reason"] == "ok" and run["model"]), None)
         return good and client.call("result", run_id=good["run_id"])
     except ClientError:
         return None

@@ -85,6 +85,8 @@ def _headline(document: Mapping[str, Any]) -> str:
         return short(document["recommendation"]["model"])
     if document["state"] == "running":
         return "Still running"
+    if document["trigger"] == "noise" and document["exit_reason"] == "ok":
+        return "How far this machine strays"
     if document["exit_reason"] == "no_feasible" and document["stage2"]:
         return "No setting of the chosen model passes"
     return OUTCOMES.get(document["exit_reason"], str(document["exit_reason"]))
@@ -174,7 +176,7 @@ def _no_answer(document: Mapping[str, Any]) -> Markup:
     running = document["state"] == "running"
     return tag(
         "section",
-        tag("p", "What is known so far" if running else "No recommendation", class_="eyebrow"),
+        tag("p", _eyebrow(document), class_="eyebrow"),
         tag("h1", _headline(document)),
         tag("p", error["message"], class_="said") if error.get("message") else "",
         tag("ul", *(tag("li", line) for line in detail), class_="detail")
@@ -183,6 +185,12 @@ def _no_answer(document: Mapping[str, Any]) -> Markup:
         tag("p", tag("code", document["exit_reason"]), class_="id") if not running else "",
         class_="answer" if running else "answer none",
     )
+
+
+def _eyebrow(document: Mapping[str, Any]) -> str:
+    if document["state"] == "running":
+        return "What is known so far"
+    return "A measurement of noise" if document["trigger"] == "noise" else "No recommendation"
 
 
 def _doubts(document: Mapping[str, Any]) -> Markup:

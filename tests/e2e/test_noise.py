@@ -42,8 +42,9 @@ def test_noise_repeats_the_best_cells_and_tells_show_compare_and_the_report(home
     assert "by 2 pairs)" in home.ctl("show", tuned["run_id"]).stdout
     assert "by 2 pairs of further starts" in home.rpc("report", run_id=tuned["run_id"])["html"]
     assert home.ctl("show", newest["run_id"]).stdout == done.stdout
-    assert "noise" in home.rpc("report", run_id=newest["run_id"])["html"]
+    assert "How far this machine strays" in home.rpc("report", run_id=newest["run_id"])["html"]
     # It is no last good run
+    assert f'run_id="{tuned["run_id"]}"' in home.ctl("metrics").stdout
     assert home.rpc("stale")["last_run_id"] == tuned["run_id"]
     with pytest.raises(RpcError, match="no recommendation"):
         home.rpc("apply", run_id=newest["run_id"], dry_run=True)
