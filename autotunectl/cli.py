@@ -69,6 +69,7 @@ class Commands(click.Group):
             return None
         module = importlib.import_module(f"autotunectl.commands.{COMMANDS[name]}")
         found: click.Command = getattr(module, name.replace("-", "_"))
+        _reachable(found)
         return found
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -103,6 +104,41 @@ class Commands(click.Group):
             )
         except ClientError as error:
             fail(str(error), error.exit_code, error.remedy)
+
+
+def _reachable(command: click.Command) -> None:
+    """Have a command take `--socket` and `--no-autostart` behind its name as well as before it. Idempotent."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _reachable(inner)
+    if not any(option.name == "socket" for option in command.params):
+        command.params += [
+            click.Option(["--socket"], hidden=True, expose_value=False, callback=_socket),
+            click.Option(
+                ["--no-autostart"],
+                is_flag=True,
+                hidden=True,
+                expose_value=False,
+                callback=_no_autostart,
+            ),
+        ]
+
+
+def _socket(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.obj = _reach(value, ctx.obj.hosts, autostart=ctx.obj.autostart)
+
+
+def _no_autostart(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.obj = _reach(ctx.obj.socket, ctx.obj.hosts, autostart=False)
+
+
+def _reach(socket: str | None, hosts: tuple[str, ...], *, autostart: bool) -> Reach:
+    if socket and hosts:
+        message = "--socket names an agent of this machine, --host one of another: give one of them"
+        raise click.UsageError(message)
+    return Reach(socket, autostart=autostart, hosts=hosts)
 
 
 def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -144,10 +180,7 @@ def main(
     Example:
       autotunectl start --target-context 4000 --wait
     """
-    if socket and hosts:
-        message = "--socket names an agent of this machine, --host one of another: give one of them"
-        raise click.UsageError(message)
-    ctx.obj = Reach(socket, autostart=not no_autostart, hosts=hosts)
+    ctx.obj = _reach(socket, hosts, autostart=not no_autostart)
 
 
 def _sentence(error: click.UsageError) -> str:

@@ -103,6 +103,18 @@ def test_without_an_agent_and_without_autostart_the_exit_code_is_9(home: Home) -
     assert "hint: autotunectl daemon start" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["runs"], ["rpc", "version"], ["schedule", "show"], ["provider", "status"]],
+)
+def test_the_socket_is_taken_behind_a_command_too(home: Home, words: list[str]) -> None:
+    home.start_daemon()
+    elsewhere = str(home.path / "elsewhere.sock")
+    assert home.ctl(*words, "--socket", str(home.socket)).returncode == 0
+    done = home.ctl(*words, "--no-autostart", "--socket", elsewhere)
+    assert elsewhere in done.stderr or words[0] == "provider"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
 @pytest.mark.parametrize("words", [["--help"], ["completion", "bash"]])
 def test_an_output_that_is_full_is_one_line(home: Home, words: list[str]) -> None:
