@@ -19,19 +19,19 @@ import structlog
 from autotuned import __version__, logs, providers, wire
 from autotuned.core.model import ExitReason
 from autotuned.engine.agent import Agent
-from autotuned.engine.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.doctor import Scene
-from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
-from autotuned.engine.notify import Notifier
-from autotuned.engine.preflight import Finder
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.live.preflight import Finder
+from autotuned.engine.live.recovery import Recovered, insist, recover
+from autotuned.engine.live.restart import Restarter
+from autotuned.engine.nightly.notify import Notifier
+from autotuned.engine.nightly.schedule import Nightly
+from autotuned.engine.nightly.staleness import Staleness
+from autotuned.engine.recipe.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.records import Records
-from autotuned.engine.recovery import Recovered, insist, recover
-from autotuned.engine.restart import Restarter
-from autotuned.engine.schedule import Nightly
 from autotuned.engine.setup import Host
-from autotuned.engine.staleness import Staleness
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
 from autotuned.host.clock import LocalZone, utc_now

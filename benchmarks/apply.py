@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from autotuned.core.configedit import Edited, edit
-from autotuned.engine import config_writer
+from autotuned.engine.recipe import config_writer
 from autotuned.host import operators_file
 
 OLD = "# mine\nmodel: acme/old-3B  # why\nprovider_token: x\n" + "".join(

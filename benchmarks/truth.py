@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuned.engine import chat
-from autotuned.engine.prompt import text_of
+from autotuned.engine.measure import chat
+from autotuned.engine.measure.prompt import text_of
 
 TTFT_MS = (20, 100, 500, 2000)
 TOKENS_PER_S = (5, 20, 100, 500)

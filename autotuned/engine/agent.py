@@ -17,21 +17,21 @@ from typing import Any
 import structlog
 
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
-from autotuned.engine.apply import Applier
-from autotuned.engine.bench import Bench
 from autotuned.engine.configuration import Configuration
-from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
 from autotuned.engine.lifecycle import Lifecycle
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.live.preflight import conflict, undrainable
+from autotuned.engine.measure.bench import Bench
+from autotuned.engine.measure.vigil import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
-from autotuned.engine.preflight import conflict, undrainable
 from autotuned.engine.preview import weights_ahead
 from autotuned.engine.pulls import Pulls
+from autotuned.engine.recipe.apply import Applier
 from autotuned.engine.records import Records, run_document, summary
 from autotuned.engine.resume import take_up
 from autotuned.engine.runner import Runner
 from autotuned.engine.setup import Host, bench
-from autotuned.engine.vigil import unstopped_s
 from autotuned.errors import (
     AutotunedError,
     Busy,

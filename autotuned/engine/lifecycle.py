@@ -16,13 +16,13 @@ import structlog
 from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
 from autotuned.core.recommendation import ErrorDocument
-from autotuned.engine.apply import Applier
-from autotuned.engine.bench import Bench
-from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.measure.bench import Bench
+from autotuned.engine.measure.trial import uncancelled
+from autotuned.engine.recipe.apply import Applier
 from autotuned.engine.records import Records
 from autotuned.engine.runner import Runner
-from autotuned.engine.trial import uncancelled
 from autotuned.errors import StoreError
 from autotuned.settings import Settings
 

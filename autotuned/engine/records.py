@@ -17,7 +17,7 @@ from autotuned.core import recommendation as public
 from autotuned.core.model import ExitReason, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
 from autotuned.core.request import Plan, TuneRequest
-from autotuned.engine.bench import Bench
+from autotuned.engine.measure.bench import Bench
 from autotuned.engine.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now

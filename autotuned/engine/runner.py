@@ -18,11 +18,11 @@ from autotuned.core import adaptive
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
 from autotuned.core.request import Plan
-from autotuned.engine.bench import Asked, Bench
 from autotuned.engine.events import Events
+from autotuned.engine.measure.bench import Asked, Bench
+from autotuned.engine.measure.trial import TrialRun
+from autotuned.engine.measure.vigil import MAX_RETURNS, Cause, Void, unstopped_s
 from autotuned.engine.progress import Progress
-from autotuned.engine.trial import TrialRun
-from autotuned.engine.vigil import MAX_RETURNS, Cause, Void, unstopped_s
 from autotuned.store import runs
 from autotuned.store.database import Database
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuned.core.request import TuneRequest
-from autotuned.engine.bench import Bench
-from autotuned.engine.vigil import Vigil
+from autotuned.engine.measure.bench import Bench
+from autotuned.engine.measure.vigil import Vigil
 from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.providers.interface import Binary, Provider

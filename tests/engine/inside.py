@@ -9,13 +9,13 @@ from typing import Any
 
 from autotuned import providers, settings
 from autotuned.engine.agent import Agent
-from autotuned.engine.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.configuration import Configuration
-from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
-from autotuned.engine.preflight import Finder
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.live.preflight import Finder
+from autotuned.engine.live.restart import Restarter
+from autotuned.engine.recipe.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.records import Records
-from autotuned.engine.restart import Restarter
 from autotuned.engine.setup import Host
 from autotuned.host import power
 from autotuned.host.clock import utc_now

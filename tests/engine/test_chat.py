@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autotuned.core.gate import STOP_TOKENS
 from autotuned.core.model import Replicate
-from autotuned.engine import chat
+from autotuned.engine.measure import chat
 from tests.support.raw_server import (
     DONE,
     HEAD,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from autotuned.core import configedit
-from autotuned.engine import config_writer
-from autotuned.engine.config_writer import Written
+from autotuned.engine.recipe import config_writer
+from autotuned.engine.recipe.config_writer import Written
 from autotuned.errors import ApplyRefused
 from autotuned.host import failpoint, operators_file
 
@@ -262,7 +262,7 @@ STEPS = (
 PROGRAM = """
 import sys
 from pathlib import Path
-from autotuned.engine import config_writer
+from autotuned.engine.recipe import config_writer
 from autotuned.errors import ApplyRefused
 values = dict(model="acme/new-7B", kv_bits=8, max_concurrency_override=2, max_context_override=4000)
 try:

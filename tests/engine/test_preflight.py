@@ -10,7 +10,7 @@ import pytest
 
 from autotuned import settings
 from autotuned.engine.configuration import Configuration
-from autotuned.engine.preflight import (
+from autotuned.engine.live.preflight import (
     Finder,
     Found,
     Process,

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.engine.prompt import Calibration, first_line, prose, text_of
+from autotuned.engine.measure.prompt import Calibration, first_line, prose, text_of
 
 
 @given(

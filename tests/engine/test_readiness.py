@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from autotuned.engine import chat, readiness
+from autotuned.engine.measure import chat, readiness
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import MacProvider
 from tests.support.raw_server import Script, raw_server, sends, stalls

@@ -13,13 +13,13 @@ import pytest
 
 from autotuned.core.nightly import Action
 from autotuned.core.staleness import Verdict
-from autotuned.engine import alarm
 from autotuned.engine.agent import Agent
-from autotuned.engine.alarm import Alarm
 from autotuned.engine.events import Events
+from autotuned.engine.nightly import alarm
+from autotuned.engine.nightly.alarm import Alarm
+from autotuned.engine.nightly.schedule import Nightly
+from autotuned.engine.nightly.staleness import Staleness
 from autotuned.engine.records import Records
-from autotuned.engine.schedule import Nightly
-from autotuned.engine.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, ProviderConflict, RestoreOutstanding
 from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.machine import ThisMachine

@@ -98,7 +98,7 @@ def test_ac_6_a_stranger_on_the_port_is_refused_even_with_drain(home: Home) -> N
 
 
 def test_ac_6_a_recycled_pid_is_never_signalled() -> None:
-    from autotuned.engine import stopping
+    from autotuned.engine.live import stopping
 
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

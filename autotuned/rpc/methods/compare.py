@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuned import wire
 from autotuned.core.compare import ComparisonDocument, compare
-from autotuned.engine.pairs import pair
+from autotuned.engine.recipe.pairs import pair
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.pieces import Pieces

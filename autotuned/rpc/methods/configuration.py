@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from autotuned import wire
-from autotuned.engine.apply import Consent
+from autotuned.engine.recipe.apply import Consent
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.pieces import Pieces, RunParams

@@ -9,14 +9,14 @@ from typing import Any
 
 from autotuned import __version__, wire
 from autotuned.engine.agent import Agent
-from autotuned.engine.apply import Applier
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.doctor import Scene
-from autotuned.engine.drain import LiveProvider
 from autotuned.engine.events import Events
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.nightly.schedule import Nightly
+from autotuned.engine.nightly.staleness import Staleness
+from autotuned.engine.recipe.apply import Applier
 from autotuned.engine.records import Records
-from autotuned.engine.schedule import Nightly
-from autotuned.engine.staleness import Staleness
 from autotuned.rpc.method import Params
 from autotuned.settings import Settings
 

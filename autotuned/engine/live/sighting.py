@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autotuned.core.lease import Job, Lease
-from autotuned.engine.preflight import Found, Managed
+from autotuned.engine.live.preflight import Found, Managed
 from autotuned.host.interface import Ports
 
 FRESH_S = 5.0

@@ -18,13 +18,13 @@ import structlog
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Job, Lease, State
 from autotuned.core.request import TuneRequest
-from autotuned.engine.contract import contract
 from autotuned.engine.events import Events
-from autotuned.engine.preflight import NAMES, Finder, Found
-from autotuned.engine.reappearance import Returned, returned
-from autotuned.engine.recovery import Recovered
-from autotuned.engine.sighting import Sighting
-from autotuned.engine.stopping import Stopper
+from autotuned.engine.live.contract import contract
+from autotuned.engine.live.preflight import NAMES, Finder, Found
+from autotuned.engine.live.reappearance import Returned, returned
+from autotuned.engine.live.recovery import Recovered
+from autotuned.engine.live.sighting import Sighting
+from autotuned.engine.live.stopping import Stopper
 from autotuned.errors import ProviderConflict, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock

@@ -22,14 +22,14 @@ from autotuned.core.configfile import Scalar
 from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
 from autotuned.core.recommendation import AppliedDocument, RecommendationDocument, recommend
-from autotuned.engine import config_writer
-from autotuned.engine.config_writer import Written
 from autotuned.engine.configuration import Configuration
 from autotuned.engine.events import Events
+from autotuned.engine.live.restart import Restarter
+from autotuned.engine.measure.trial import uncancelled
+from autotuned.engine.recipe import config_writer
+from autotuned.engine.recipe.config_writer import Written
 from autotuned.engine.records import Records
-from autotuned.engine.restart import Restarter
 from autotuned.engine.runner import Runner
-from autotuned.engine.trial import uncancelled
 from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autotuned.core.model import Failure, Knobs
-from autotuned.engine.prompt import Calibration
-from autotuned.engine.vigil import Vigil
+from autotuned.engine.measure.prompt import Calibration
+from autotuned.engine.measure.vigil import Vigil
 from autotuned.host.interface import Machine, Ports, Processes
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import ProviderSettings

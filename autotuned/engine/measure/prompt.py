@@ -116,7 +116,11 @@ def prose(characters: int) -> str:
 
 
 def _paragraphs() -> list[str]:
-    text = resources.files("autotuned.engine").joinpath("prose.txt").read_text(encoding="utf-8")
+    text = (
+        resources.files("autotuned.engine.measure")
+        .joinpath("prose.txt")
+        .read_text(encoding="utf-8")
+    )
     return [
         paragraph.replace("\n", " ").strip() + "\n\n"
         for paragraph in text.split("\n\n")

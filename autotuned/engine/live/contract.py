@@ -12,7 +12,7 @@ import psutil
 
 from autotuned.core.lease import Foreground, Job, Lease, State
 from autotuned.core.request import TuneRequest
-from autotuned.engine.preflight import Found, Managed, Process
+from autotuned.engine.live.preflight import Found, Managed, Process
 from autotuned.errors import ProviderConflict
 from autotuned.host.clock import utc_now
 from autotuned.host.identity import boot_id, started

@@ -17,10 +17,10 @@ import structlog
 from autotuned.core import nightly, planned
 from autotuned.core.nightly import Action, Book, Decision
 from autotuned.engine.agent import Agent
-from autotuned.engine.alarm import Alarm
 from autotuned.engine.events import Events
+from autotuned.engine.nightly.alarm import Alarm
+from autotuned.engine.nightly.staleness import Staleness
 from autotuned.engine.records import Records
-from autotuned.engine.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, NotFound, RestoreOutstanding, ShuttingDown
 from autotuned.host.clock import LocalZone
 from autotuned.store import schedule as store

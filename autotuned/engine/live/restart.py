@@ -15,8 +15,8 @@ import structlog
 
 from autotuned.core.request import TuneRequest
 from autotuned.engine.configuration import Configuration
-from autotuned.engine.drain import LiveProvider
-from autotuned.engine.preflight import Found, undrainable
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.live.preflight import Found, undrainable
 from autotuned.errors import Busy, RestoreOutstanding
 from autotuned.host.interface import Processes
 from autotuned.providers.interface import Provider

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autotuned.core.lease import Foreground, Job, Lease
-from autotuned.engine.preflight import Finder
+from autotuned.engine.live.preflight import Finder
 from autotuned.host.identity import started
 from autotuned.host.launchd import Presence
 

@@ -1,0 +1,1 @@
+"""The operator's live provider: found, drained, and brought back."""

@@ -1,0 +1,1 @@
+"""One trial: a candidate started, measured and stopped."""

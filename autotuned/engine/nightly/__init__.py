@@ -1,0 +1,1 @@
+"""Tuning without anybody there: staleness, the schedule, and who is told."""

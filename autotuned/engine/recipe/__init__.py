@@ -1,0 +1,1 @@
+"""What is done with a recommendation: written, taken back, set against another."""
