@@ -21,6 +21,8 @@ from tests.support import tools
 from tests.support.home import DEADLINE_S, Home, RpcError, Y, poll
 from tests.support.live import install_launchctl
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 TOKEN, HUB_TOKEN, LOOSE = "provider-t0ken-9d1f", "hub-t0ken-77aa", "hf_" + "A1b2C3d4E5f6G7h8"
 
 
@@ -134,7 +136,6 @@ def test_secrets_never_reach_a_log_an_event_a_report_or_an_archive(home: Home) -
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-@pytest.mark.slow
 def test_logs_are_followed_across_a_rotation_and_readable_with_the_agent_dead(home: Home) -> None:
     home.start_daemon()
     log = home.path / "state" / "autotuned" / "autotuned.log"
@@ -179,7 +180,6 @@ def write(log: Path, line: str) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_doctor_sees_what_a_mac_does_to_measurements_and_to_the_job(home: Home) -> None:
     install_launchctl(home)
     tools.install(
@@ -219,7 +219,6 @@ def test_doctor_sees_what_a_mac_does_to_measurements_and_to_the_job(home: Home) 
     assert check(home, "launchd")["level"] == "error"
 
 
-@pytest.mark.slow
 def test_doctor_refuses_a_niced_agent(home: Home) -> None:
     home.provider({Y: {}})
     home.start_daemon()
@@ -230,7 +229,6 @@ def test_doctor_refuses_a_niced_agent(home: Home) -> None:
     assert home.ctl("doctor").returncode == 1
 
 
-@pytest.mark.slow
 def test_a_log_that_cannot_be_written_harms_nobody(home: Home) -> None:
     home.provider({Y: {}})
     home.start_daemon()

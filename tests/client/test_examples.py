@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.home import Home, Y
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 

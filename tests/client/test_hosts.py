@@ -11,6 +11,8 @@ from autotunectl.client import Client, Unreachable
 from autotunectl.dial import BadHost, Host
 from tests.support.home import Home, Y, poll
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 @pytest.fixture
 def ssh(home: Home) -> Home:
@@ -29,7 +31,6 @@ def ssh(home: Home) -> Home:
     return home
 
 
-@pytest.mark.slow
 def test_a_run_on_another_machine_is_started_and_followed_to_its_end(ssh: Home) -> None:
     ssh.provider({Y: {}})
     ssh.start_daemon()

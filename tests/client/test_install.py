@@ -17,6 +17,8 @@ import pytest
 from tests.support.home import Home, Y, poll, port_is_free
 from tests.support.live import LaunchdJob, install_launchctl
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 LABEL = "live.streamvc.autotuned"
 FORBIDDEN = {
     "Nice",
@@ -86,7 +88,6 @@ def test_install_starts_the_agent_as_a_job_and_again_changes_nothing_and_uninsta
     assert "not installed" in home.ctl("uninstall").stdout
 
 
-@pytest.mark.slow
 def test_a_stopped_job_is_started_through_launchd_when_somebody_asks_for_it(home: Home) -> None:
     install_launchctl(home)
     assert home.ctl("install").returncode == 0
@@ -97,7 +98,6 @@ def test_a_stopped_job_is_started_through_launchd_when_somebody_asks_for_it(home
     assert state["jobs"][f"gui/{os.getuid()}/{LABEL}"]["pid"] == home.rpc("version")["pid"]
 
 
-@pytest.mark.slow
 def test_an_upgrade_replaces_the_job_even_while_the_old_one_dies_slowly(home: Home) -> None:
     install_launchctl(home)
     assert home.ctl("install").returncode == 0
@@ -110,7 +110,6 @@ def test_an_upgrade_replaces_the_job_even_while_the_old_one_dies_slowly(home: Ho
     assert home.rpc("version")["pid"] != before
 
 
-@pytest.mark.slow
 def test_an_agent_that_runs_without_the_job_gives_way_to_it(home: Home) -> None:
     install_launchctl(home)
     detached = home.start_daemon()
@@ -120,7 +119,6 @@ def test_an_agent_that_runs_without_the_job_gives_way_to_it(home: Home) -> None:
     assert home.rpc("version")["pid"] != detached.pid
 
 
-@pytest.mark.slow
 def test_no_run_is_cut_short_by_install_unless_forced(home: Home) -> None:
     install_launchctl(home)
     home.provider({Y: SLOW})
@@ -137,7 +135,6 @@ def test_no_run_is_cut_short_by_install_unless_forced(home: Home) -> None:
     assert home.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
 
 
-@pytest.mark.slow
 def test_nothing_is_taken_away_while_a_live_provider_is_owed_and_uninstall_restores_it_first(
     home: Home,
 ) -> None:
@@ -162,7 +159,6 @@ def test_nothing_is_taken_away_while_a_live_provider_is_owed_and_uninstall_resto
     assert not plist(home).exists()
 
 
-@pytest.mark.slow
 def test_uninstall_restores_with_the_agent_dead_too(home: Home) -> None:
     home.provider({Y: {"replicates": [{"ttft_ms": 60_000, "total_ms": 61_000}]}})
     live = LaunchdJob(home)
@@ -182,7 +178,6 @@ def test_uninstall_restores_with_the_agent_dead_too(home: Home) -> None:
     poll(lambda: port_is_free(home.port), "no candidate is left")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("code", "remedy"), [(119, "launchctl enable"), (161, "Login Items")])
 def test_a_job_that_is_switched_off_is_told_with_its_remedy(
     home: Home, code: int, remedy: str
@@ -195,7 +190,6 @@ def test_a_job_that_is_switched_off_is_told_with_its_remedy(
     assert refused.stderr.count("\n") <= 3
 
 
-@pytest.mark.slow
 def test_without_a_session_at_the_screen_the_job_goes_into_the_user_domain(home: Home) -> None:
     install_launchctl(home)
     plan(home, domains=["user"], absent=125)
@@ -205,7 +199,6 @@ def test_without_a_session_at_the_screen_the_job_goes_into_the_user_domain(home:
     assert not home.socket.exists()
 
 
-@pytest.mark.slow
 def test_settings_that_cannot_be_used_are_told_by_install_with_file_key_and_rule(
     home: Home,
 ) -> None:
@@ -218,7 +211,6 @@ def test_settings_that_cannot_be_used_are_told_by_install_with_file_key_and_rule
     poll(lambda: not home.processes(), "the crashing job is gone")
 
 
-@pytest.mark.slow
 def test_where_there_is_no_launchd_the_same_verbs_drive_systemd(home: Home) -> None:
     systemctl = home.bin / "systemctl"
     source = Path(__file__).parents[1] / "support" / "fake_systemctl.py"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.home import Home, Y
+
+pytestmark = pytest.mark.slow  # each starts an agent of its own
 
 
 def values(text: str) -> dict[str, float]:

@@ -13,6 +13,8 @@ import pytest
 from tests.support.home import Home, RpcError, X, Y, poll
 from tests.support.live import LaunchdJob
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 SECRET = "tok-3f9a-never-shown"  # noqa: S105 - what must not be seen anywhere
 OPERATORS = f"""# mine
 model: acme/old-3B   # since March
@@ -104,7 +106,6 @@ def test_revert_puts_the_newest_backup_back_and_backs_up_what_it_replaces(home: 
     assert path.read_bytes() == applied
 
 
-@pytest.mark.slow
 def test_revert_takes_nothing_but_a_backup_of_this_file(home: Home) -> None:
     path = config(home)
     path.with_name("config.yaml.bak-5-0").write_text("model: a\n", encoding="utf-8")
@@ -210,7 +211,6 @@ def test_a_recipe_of_another_machine_is_refused_unless_forced(home: Home) -> Non
     assert home.ctl("apply", "--force").returncode == 0
 
 
-@pytest.mark.slow
 def test_pins_to_the_old_model_are_warned_about(home: Home) -> None:
     pinned = "draft_model: small\nsupported_models: [acme/old-3B]\nmodel_catalog_id: 7\n"
     config(home, OPERATORS + pinned)
@@ -282,7 +282,6 @@ def test_ac_6_with_a_drain_the_configuration_is_written_before_the_provider_is_b
     assert kinds.index("drain.done") < kinds.index("applied") < kinds.index("restore.begun")
 
 
-@pytest.mark.slow
 def test_apply_restart_makes_it_live_and_without_it_the_commands_of_the_loaded_job_are_told(
     home: Home,
 ) -> None:
@@ -306,7 +305,6 @@ def test_apply_restart_makes_it_live_and_without_it_the_commands_of_the_loaded_j
     assert home.rpc("status")["lease"] is None
 
 
-@pytest.mark.slow
 def test_a_restart_that_cannot_bring_it_back_exits_13_and_is_tried_again(home: Home) -> None:
     home.provider({Y: {}, "*": {}})
     job = LaunchdJob(home)
@@ -321,7 +319,6 @@ def test_a_restart_that_cannot_bring_it_back_exits_13_and_is_tried_again(home: H
     poll(job.serving, "the provider is back")
 
 
-@pytest.mark.slow
 def test_a_restart_without_a_job_is_a_warning_and_the_recipe_is_written(home: Home) -> None:
     path = config(home)
     home.provider({Y: {}})

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.home import Home, RpcError, Y
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 def planned(*tps: float) -> dict[str, object]:
     return {"replicates": [{"tps": value, "ttft_ms": 5} for value in tps]}
@@ -47,7 +49,6 @@ def test_the_last_two_good_runs_are_compared_and_what_is_missing_is_named(home: 
     assert json.loads(home.ctl("compare", first, second, "--json").stdout) == found
 
 
-@pytest.mark.slow
 def test_start_compare_follows_the_run_and_sets_it_against_the_one_before(home: Home) -> None:
     home.provider({Y: planned(2000, 2040, 2020)})
     home.start_daemon()

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.support.home import Home, Y
+
+pytestmark = pytest.mark.slow  # each starts an agent of its own
 
 IDLE_MB = 60
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.home import Home, RpcError, Y, poll
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 FAST = {"replicates": [{"ttft_ms": 5, "total_ms": 20}]}
 QUICK = ("--idle", "0", "--pairs", "2")
 
@@ -55,7 +57,6 @@ def test_noise_repeats_the_best_cells_and_tells_show_compare_and_the_report(home
     assert found["a"]["lead"] == measured["lead"]
 
 
-@pytest.mark.slow
 def test_noise_can_be_ended_and_is_no_run_to_go_on_with(home: Home) -> None:
     home.provider({Y: FAST})
     tuned = home.tune(Y, stage2_replicates=1, target_context=256)

@@ -9,6 +9,8 @@ import pytest
 from tests.support import tools
 from tests.support.home import Home, X, kill, poll
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 def test_a_run_that_ends_is_shown_on_the_desktop_and_handed_to_on_finish(home: Home) -> None:
     hook = home.bin / "after tuning"
@@ -34,7 +36,6 @@ def test_a_run_that_ends_is_shown_on_the_desktop_and_handed_to_on_finish(home: H
     assert "big-32B" not in " ".join(shown["argv"][:-1]), "a name never becomes part of the script"
 
 
-@pytest.mark.slow
 def test_hooks_that_fail_hang_or_are_missing_harm_no_run(home: Home) -> None:
     hook = home.bin / "hook"
     hook.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")

@@ -16,6 +16,8 @@ from tests.e2e.test_kills import LASTING, candidates, drained_and_dead, journal,
 from tests.support.home import DEADLINE_S, Home, RpcError, Y, kill, poll
 from tests.support.live import Foreground, LaunchdJob
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 def begin_and_end(home: Home) -> subprocess.CompletedProcess[str]:
     """Start an agent that cannot stay."""
@@ -42,7 +44,6 @@ def test_broken_settings_do_not_keep_the_live_provider_away(home: Home) -> None:
     assert journal(home)["state"] == "released"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["corrupt", "newer"])
 def test_a_database_that_cannot_be_used_does_not_keep_the_live_provider_away(
     home: Home, damage: str
@@ -65,7 +66,6 @@ def test_a_database_that_cannot_be_used_does_not_keep_the_live_provider_away(
     assert job.back()
 
 
-@pytest.mark.slow
 def test_a_damaged_journal_is_replaced_by_its_copy_in_the_store(home: Home) -> None:
     home.provider({Y: LASTING})
     job = LaunchdJob(home)
@@ -94,7 +94,6 @@ def test_break_glass_works_with_a_dead_agent_and_a_database_of_garbage(home: Hom
     assert home.ctl("provider", "status").returncode == 0
 
 
-@pytest.mark.slow
 def test_a_restore_that_fails_is_told_loudly_and_no_run_starts_until_it_is_back(
     home: Home,
 ) -> None:
@@ -120,7 +119,6 @@ def test_a_restore_that_fails_is_told_loudly_and_no_run_starts_until_it_is_back(
     assert home.tune(Y, drain=True, stage2_replicates=1)["exit_reason"] == "ok"
 
 
-@pytest.mark.slow
 def test_an_agent_that_dies_while_a_restore_is_owed_leaves_it_to_its_guardian(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home)
@@ -152,7 +150,6 @@ def test_another_tool_that_holds_the_lock_is_named_and_nothing_is_stopped(home: 
     assert job.back()
 
 
-@pytest.mark.slow
 def test_an_agent_that_is_asked_to_stop_restores_first(home: Home) -> None:
     home.provider({Y: LASTING})
     job = LaunchdJob(home)
@@ -168,7 +165,6 @@ def test_an_agent_that_is_asked_to_stop_restores_first(home: Home) -> None:
     assert home.sql("SELECT state FROM leases") == [("released",)]
 
 
-@pytest.mark.slow
 def test_the_environment_of_a_foreground_process_stays_in_its_journal_and_leaves_it_at_the_end(
     home: Home,
 ) -> None:
@@ -199,7 +195,6 @@ def test_the_environment_of_a_foreground_process_stays_in_its_journal_and_leaves
     assert os.getsid(live.running()[0].pid) == live.running()[0].pid
 
 
-@pytest.mark.slow
 def test_a_foreground_process_that_does_not_end_is_not_killed_and_the_run_is_aborted(
     home: Home,
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from tests.report.pages import Reader
 from tests.support.home import Home, RpcError, X, Y, Z, poll
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 def test_a_report_is_written_whole_over_what_was_there_and_nothing_lies_around(
     home: Home, tmp_path: Path

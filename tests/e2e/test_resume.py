@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.home import Home, RpcError, X, Y, Z, kill, poll
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 CELLS = {"unset/1/2000": 100, "4/1/2000": 60, "8/1/2000": 140}
 LADDER: dict[str, Any] = {
     X: {"exit_code": 1},
@@ -59,7 +61,6 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_left_alone(
     assert home.starts()[before:].count(X) == 1
 
 
-@pytest.mark.slow
 def test_a_cancelled_run_goes_on_by_its_id(home: Home) -> None:
     home.provider({**LADDER, Y: {"cells": {**LADDER[Y]["cells"], "8/1/2000": {"load_s": 60}}}})
     run_id = home.begin(X, Y, Z, **AXES)

@@ -13,6 +13,8 @@ from tests.support import tools
 from tests.support.home import Home, RpcError, X, Y, free_port, kill, poll
 from tests.support.live import LaunchdJob
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 
 def this_minute() -> str:
     """The local time of day now: what has passed by a moment when it is set still means tonight."""
@@ -108,7 +110,6 @@ def test_it_skips_while_fresh_fires_after_an_update_and_never_twice_a_night(home
     assert len(home.sql("SELECT run_id FROM tune_runs")) == 2
 
 
-@pytest.mark.slow
 def test_a_live_provider_without_drain_is_a_conflict_and_three_of_them_pause_it(home: Home) -> None:
     home.settings(home.private_program())
     home.provider({Y: {}})
@@ -142,7 +143,6 @@ def test_a_live_provider_without_drain_is_a_conflict_and_three_of_them_pause_it(
     assert status["next_run_at"] is not None
 
 
-@pytest.mark.slow
 def test_on_battery_it_waits_and_says_for_what(home: Home) -> None:
     tools.install(home.bin, "pmset", {"-g batt": "Now drawing from 'Battery Power'"})
     home.provider({X: {}})
@@ -184,7 +184,6 @@ def test_killed_in_the_middle_the_night_is_not_begun_again(home: Home) -> None:
     assert len(home.sql("SELECT run_id FROM tune_runs")) == 1
 
 
-@pytest.mark.slow
 def test_with_its_consents_a_scheduled_run_drains_applies_and_restores(home: Home) -> None:
     home.provider({X: {}})
     job = LaunchdJob(home)

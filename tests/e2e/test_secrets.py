@@ -13,6 +13,8 @@ import pytest
 from tests.support.home import Home, RpcError, Y, home, poll
 from tests.support.live import Foreground
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 SECRETS = {
     "provider_token in config.yaml": "cfg-8f2a61c09d7e",
     "the hub's token in the environment": "hub-5b1d90e37a42",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.support import tools
 from tests.support.home import Home, X, Y
+
+pytestmark = pytest.mark.slow  # each starts an agent of its own
 
 
 def _stale(home: Home) -> dict[str, Any]:

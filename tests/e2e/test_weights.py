@@ -16,6 +16,8 @@ from tests.support.fake_hub import FakeHub, fake_hub, model_files
 from tests.support.home import DEADLINE_S, Home, X, Y, poll
 from tests.support.models import write_gguf, write_mlx
 
+pytestmark = pytest.mark.slow  # each starts an agent of its own
+
 MIB = 2**20
 
 
@@ -67,7 +69,6 @@ def test_ac_8_an_integrity_failure_aborts_the_whole_run_and_names_the_candidate(
     assert home.sql("SELECT exit_reason FROM tune_runs") == [("pre_warm_integrity_failure",)]
 
 
-@pytest.mark.slow
 def test_fr_d_a_cancel_in_the_middle_of_a_download_ends_it_at_once(
     home: Home, hub: FakeHub
 ) -> None:
@@ -87,7 +88,6 @@ def test_fr_d_a_cancel_in_the_middle_of_a_download_ends_it_at_once(
     poll(lambda: len(home.processes()) == 1, "only the agent is left")
 
 
-@pytest.mark.slow
 def test_fr_d_the_agent_killed_in_the_middle_of_a_download_leaves_no_process_and_a_usable_cache(
     home: Home, hub: FakeHub
 ) -> None:
@@ -108,7 +108,6 @@ def test_fr_d_the_agent_killed_in_the_middle_of_a_download_leaves_no_process_and
     assert 0 < hub.sent_of("model.safetensors") < len(large["model.safetensors"])
 
 
-@pytest.mark.slow
 def test_pull_shows_its_progress_and_models_lists_what_came(home: Home, hub: FakeHub) -> None:
     home.provider({}, cached=False)
     small, large = model_files(MIB)
@@ -143,7 +142,6 @@ def test_pull_exits_by_what_became_of_it(home: Home, hub: FakeHub) -> None:
     assert home.ctl("pull", "").returncode == 2
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHub) -> None:
     home.provider({Y: {}})
     small, large = model_files(4 * MIB)
@@ -163,7 +161,6 @@ def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHu
     assert home.tune(Y)["exit_reason"] == "ok"
 
 
-@pytest.mark.slow
 def test_fr_d_start_verify_reads_again_what_was_checked_before(home: Home, hub: FakeHub) -> None:
     home.provider({X: {}}, cached=False)
     small, large = model_files()
@@ -194,7 +191,6 @@ def test_start_dry_run_says_what_would_be_fetched(home: Home, hub: FakeHub) -> N
     assert all("/resolve/" not in asked for asked in hub.asked)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "model"), [("mlx-lm", "acme/tiny-1M"), ("llama-server", "acme/tiny-1M-GGUF:Q8_0")]
 )
