@@ -16,6 +16,8 @@ from autotuned import wire
 from tests.support.home import Home, Y, poll, whole_model
 from tests.support.live import LaunchdJob
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 Done = subprocess.CompletedProcess[str]
 SLOWLY: dict[str, Any] = {"load_s": 30}
 

@@ -16,6 +16,8 @@ from tests.support import conversations
 from tests.support.conversations import Line
 from tests.support.home import Home, RpcError, Y, Z
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 RUN = conversations.exchanges(conversations.read("protocol-1"))[6][1]["result"]["run_id"]
 AGENTS = ["protocol-1", "protocol-1-older", "protocol-1-newer"]
 

@@ -37,6 +37,8 @@ from autotunectl.client import (
 from autotuned import wire
 from tests.support.home import Home, Y, Z, kill
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 CELL = {"replicates": [{"ttft_ms": 20, "total_ms": 150}]}
 
 
@@ -130,7 +132,6 @@ def test_who_cannot_be_reached_says_why_and_what_to_do(
     assert remedy in str(found.value.remedy)
 
 
-@pytest.mark.slow
 def test_a_call_after_a_restart_of_the_agent_connects_again_by_itself(home: Home) -> None:
     kill(home.start_daemon())
     home.start_daemon()
@@ -184,7 +185,6 @@ def test_a_silent_agent_is_asked_whether_it_lives_and_given_up_when_it_does_not(
             daemon.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.slow
 def test_an_agent_killed_and_started_under_an_iterating_client_loses_and_doubles_nothing(
     home: Home,
 ) -> None:
@@ -223,7 +223,6 @@ def test_what_the_library_offers_is_documented() -> None:
         assert name.startswith("_") or inspect.getdoc(member), name
 
 
-@pytest.mark.slow
 def test_a_program_of_others_sees_the_types(tmp_path: Path) -> None:
     program = tmp_path / "theirs.py"
     program.write_text(

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.home import Home, Y
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 HEAVY = {
     "rich", "pydantic", "httpx", "psutil", "structlog", "jsonschema", "asyncio", "concurrent", "email", "http",
     "subprocess", "tempfile", "pathlib", "plistlib", "logging", "sqlite3", "textwrap", "dataclasses",

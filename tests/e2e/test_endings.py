@@ -177,7 +177,7 @@ def test_ac_13_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: H
     assert home.rpc("result")["recommendation"]["partial"] is True
 
 
-@pytest.mark.parametrize("end", ["kill", "hang up"])
+@pytest.mark.parametrize("end", ["kill", pytest.param("hang up", marks=pytest.mark.slow)])
 def test_r_1_a_client_that_dies_changes_nothing_about_the_run(home: Home, end: str) -> None:
     home.provider({X: {"load_s": 0.2, "exit_code": 1}, Y: BRIEF})
     home.start_daemon()

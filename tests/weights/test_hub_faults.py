@@ -14,6 +14,8 @@ from autotuned.weights.hub_faults import Fault, on_disk
 from autotuned.weights.hub_process import Hub
 from tests.support.fake_hub import FakeHub, model_files
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 MODEL = "acme/model-1B"
 SIZE = 300_000
 WEIGHTS = "model.safetensors"

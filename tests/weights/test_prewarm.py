@@ -21,6 +21,8 @@ from autotuned.weights.prewarm import Prewarmer
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import poll
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 MODEL = "acme/model-1B"
 PATIENCE = Patience((0.01, 0.01, 0.01), (0.01, 0.01, 0.01), 5.0)
 MIB = 2**20
@@ -298,7 +300,6 @@ async def test_fr_d_a_cache_that_cannot_be_written_is_transient(
     assert str(tmp_path) in found.reason
 
 
-@pytest.mark.slow
 async def test_fr_d_the_download_ends_with_an_agent_that_is_killed(
     hub: FakeHub, environ: dict[str, str], tmp_path: Path
 ) -> None:
