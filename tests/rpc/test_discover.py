@@ -6,9 +6,12 @@ import random
 from typing import Any
 
 import jsonschema
+import pytest
 
 from autotuned import wire
 from tests.support.home import Home, RpcError, X, Y, poll
+
+pytestmark = pytest.mark.slow  # every method of a real agent, many times
 
 SEEDS = range(4)
 LAST = ("shutdown",)
