@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autotunectl import render
+from autotunectl import figures, render
 from autotunectl.client import Client, ClientError
 
 if TYPE_CHECKING:
@@ -170,13 +170,13 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> Ren
         f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
         *_fitting(f"{phase}: ", render.place(run), ", ", width),
         _activity(progress, lately, width),
-        f"elapsed {render.duration(progress.get('elapsed_s'))}  ETA {render.duration(progress.get('eta_s'))}  "
-        f"{left} {render.duration(progress.get('budget_left_s'))}",
+        f"elapsed {figures.duration(progress.get('elapsed_s'))}  ETA {figures.duration(progress.get('eta_s'))}  "
+        f"{left} {figures.duration(progress.get('budget_left_s'))}",
     ]
     best = run.get("best")
     if best:
-        figure = render.number(best["tps_median"], " tok/s", 2)
-        lines += _fitting("best ", (figure, render.knobs(best["knobs"])), " with ", width)
+        figure = figures.number(best["tps_median"], " tok/s", 2)
+        lines += _fitting("best ", (figure, figures.knobs(best["knobs"])), " with ", width)
     return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
 
@@ -193,9 +193,9 @@ def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int
         total = download.get("total") or 0
         share = download["bytes"] / total if total else 0.0
         rate = download.get("rate")
-        speed = f", {render.size(rate)}/s" if rate else ""
-        figures = f"{render.size(download['bytes'])} of {render.size(total)}{speed}"
-        return f"{_bar(share, max(4, min(40, width - len(figures) - 1)))} {figures}"
+        speed = f", {figures.size(rate)}/s" if rate else ""
+        loaded = f"{figures.size(download['bytes'])} of {figures.size(total)}{speed}"
+        return f"{_bar(share, max(4, min(40, width - len(loaded) - 1)))} {loaded}"
     replicate = progress.get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
     if not total:
@@ -204,7 +204,7 @@ def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int
     newest = lately.get("replicate")
     if newest is None or newest.get("error"):
         return dots
-    return f"{dots}  {render.number(newest['tps'], ' tok/s', 2)}, TTFT {render.number(newest['ttft_ms'], ' ms', 0)}"
+    return f"{dots}  {figures.number(newest['tps'], ' tok/s', 2)}, TTFT {figures.number(newest['ttft_ms'], ' ms', 0)}"
 
 
 def _bar(share: float, room: int) -> str:

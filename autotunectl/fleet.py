@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from autotunectl import layout, render
+from autotunectl import figures, layout, render
 from autotunectl.client import CallError, ClientError
 from autotunectl.hints import hint
 from autotunectl.output import as_text
@@ -65,8 +65,8 @@ def status_row(found: Mapping[str, Any]) -> Rows:
         {
             "RUN": "-" if run is None else run["run_id"],
             "STATE": ended,
-            "MODEL": render.short(best.get("model") or "-"),
-            "TOK/S": render.number(best.get("tps_median"), "", 2),
+            "MODEL": figures.short(best.get("model") or "-"),
+            "TOK/S": figures.number(best.get("tps_median"), "", 2),
         }
     ]
 

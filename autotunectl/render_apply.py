@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.render import bits
+from autotunectl.figures import bits
 
 COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotunectl.figures import bits, number, short
 from autotunectl.layout import Table, columns
-from autotunectl.render import bits, number, short
 from autotunectl.render_noise import WORDS
 
 NAMES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotunectl.figures import bits, number
 from autotunectl.layout import Table, columns
-from autotunectl.render import bits, number
 
 WORDS = {
     "clear": "the winner stands clear of its runner-up",

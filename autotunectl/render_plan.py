@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autotunectl.render import duration, knobs, size
+from autotunectl.figures import duration, knobs, size
 
 
 def plan(document: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotunectl.figures import duration, local
 from autotunectl.layout import Table, columns
-from autotunectl.render import duration, local, schedule_line
+from autotunectl.render import schedule_line
 
 LATEST = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl import render, render_provider
+from autotunectl import figures, render, render_provider
 
 ROOM = 24
 BAR = "━", "╌"
@@ -17,7 +17,7 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
     agent, run = document["daemon"], document.get("run")
     lines = [
         *render_provider.warning(document),
-        f"agent     version {agent['version']}, pid {agent['pid']}, since {render.local(agent['started_at'])}",
+        f"agent     version {agent['version']}, pid {agent['pid']}, since {figures.local(agent['started_at'])}",
         *(render_provider.live(document) or ["live      no live provider runs"]),
         *_lease(document),
     ]
@@ -43,7 +43,7 @@ def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
         state = "cancelling" if run.get("cancelling") else "running"
     else:
         ended = run.get("ended_at")
-        state = f"{run['exit_reason']}{', ' + render.local(ended) if ended else ''}"
+        state = f"{run['exit_reason']}{', ' + figures.local(ended) if ended else ''}"
     lines = [f"run       {run['run_id']}: {state} ({asked})"]
     if run["state"] == "running":
         lines += _progress(run)
@@ -51,14 +51,14 @@ def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
         lines.append(f"why       {error}")
     best = run.get("best")
     if best:
-        figures = f"{render.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {render.number(best['ttft_p95_ms'], ' ms', 0)}"
+        found = f"{figures.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {figures.number(best['ttft_p95_ms'], ' ms', 0)}"
         lines += [
-            f"best      {best['model']}: {figures}",
-            f"          {render.knobs(best['knobs'])}",
+            f"best      {best['model']}: {found}",
+            f"          {figures.knobs(best['knobs'])}",
         ]
     failed = run.get("infeasible") or []
     lines += [
-        f"failed    {render.short(each['model'])}: {each['reason']}"
+        f"failed    {figures.short(each['model'])}: {each['reason']}"
         for each in failed[:FAILED_SHOWN]
     ]
     if len(failed) > FAILED_SHOWN:
@@ -74,8 +74,8 @@ def _progress(run: Mapping[str, Any]) -> list[str]:
         filled = round(ROOM * min(1.0, progress["fraction"]))
         bar = BAR[0] * filled + BAR[1] * (ROOM - filled)
         lines.append(
-            f"progress  {bar} {progress['fraction']:.0%}, elapsed {render.duration(progress['elapsed_s'])}, "
-            f"ETA {render.duration(progress['eta_s'])}, budget left {render.duration(progress['budget_left_s'])}"
+            f"progress  {bar} {progress['fraction']:.0%}, elapsed {figures.duration(progress['elapsed_s'])}, "
+            f"ETA {figures.duration(progress['eta_s'])}, budget left {figures.duration(progress['budget_left_s'])}"
         )
     return lines
 

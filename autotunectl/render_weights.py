@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotunectl.figures import size
 from autotunectl.layout import columns
-from autotunectl.render import size
 
 
 def models(document: Mapping[str, Any], room: int | None = None) -> str:

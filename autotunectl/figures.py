@@ -1,0 +1,70 @@
+"""Figures, sizes, durations and names as people read them: what every text is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+
+def bits(value: Any) -> str:
+    """`kv_bits` on screen: its number, or `unset`."""
+    return "unset" if value is None else str(value)
+
+
+def number(value: Any, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit; a dash where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def gigabytes(size: Any) -> str:
+    """Bytes as GB with two digits; a dash where unknown."""
+    return "-" if size is None else f"{size / 2**30:,.2f} GB"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as `1:02:03` or `2:03`; a dash where unknown."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: Any) -> str:
+    """Bytes as people read them: `1.7 GB` is 1.7 x 2^30."""
+    if count is None:
+        return "-"
+    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def transfer(document: Mapping[str, Any] | None) -> str | None:
+    """`fetching 1.2 GB of 4.0 GB (30%), 54.0 MB/s, 0:53 left`; None where nothing is known yet."""
+    if not document:
+        return None
+    done, total, rate = document["bytes"], document["total"], document["rate"]
+    doing = "fetching" if document["activity"] == "fetch" else "checking"
+    share = f" ({done / total:.0%})" if total else ""
+    left = f", {duration((total - done) / rate)} left" if rate else ""
+    return f"{doing} {size(done)} of {size(total)}{share}, {size(rate)}/s{left}"
+
+
+def knobs(document: Mapping[str, Any]) -> str:
+    """Knobs under either of their names, as flags."""
+    batch = document.get("max_concurrency_override", document.get("max_batch"))
+    context = document.get("max_context_override", document.get("max_context"))
+    return f"--kv-bits {bits(document.get('kv_bits'))} --max-batch {batch} --max-context {context}"
+
+
+def short(model: str) -> str:
+    """The last component of an id or path."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def local(moment: str) -> str:
+    """A UTC time of a document in this terminal's zone."""
+
+    return f"{datetime.fromisoformat(moment).astimezone():%a %Y-%m-%d %H:%M}"
