@@ -151,13 +151,7 @@ def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
 
 def newest(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
     """Runs, newest first; `before` is the id of the run to go on after."""
-    where, values = "", []
-    if before is not None:
-        where = "WHERE (started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
-        values = [before]
-    order = "ORDER BY started_at_utc DESC, run_id DESC LIMIT ?"
-    rows = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs {where} {order}", (*values, limit))
-    return [RunRow(*row) for row in rows]
+    return _in_order(db, (), limit, before)
 
 
 def last_good(db: sqlite3.Connection) -> RunRow | None:
@@ -167,13 +161,25 @@ def last_good(db: sqlite3.Connection) -> RunRow | None:
 
 def good(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
     """Runs that ended `ok` with a recommendation, newest first; `before` as for `newest`."""
-    where, values = "exit_reason = 'ok' AND recommendation_json IS NOT NULL", []
+    wanted = ("exit_reason = 'ok'", "recommendation_json IS NOT NULL")
+    return _in_order(db, wanted, limit, before)
+
+
+def _in_order(
+    db: sqlite3.Connection, wanted: Sequence[str], limit: int, before: str | None
+) -> list[RunRow]:
+    """The newest `limit` runs for which all `wanted` conditions hold, those before the run `before` where one is given."""
+    conditions: list[str] = [*wanted]
+    values: list[str | int] = [limit]
     if before is not None:
-        where += " AND (started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
-        values = [before]
+        conditions.append(
+            "(started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
+        )
+        values = [before, limit]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = "ORDER BY started_at_utc DESC, run_id DESC LIMIT ?"
-    query = f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE {where} {order}"
-    return [RunRow(*row) for row in db.execute(query, (*values, limit))]
+    rows = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs {where} {order}", values)
+    return [RunRow(*row) for row in rows]
 
 
 def details_of(db: sqlite3.Connection, run_id: str) -> dict[str, Any]:
