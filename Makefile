@@ -29,7 +29,7 @@ check: $(VENV)/.dev
 
 # Every branch of what decides is taken by the pure tests alone; elsewhere coverage is looked at, not demanded.
 coverage: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -n 2 tests/core --cov=autotuned.core --cov=autotuned.wire --cov-branch \
+	@$(BIN)/python -m pytest -q -n 2 tests/core --cov=autotuned.core --cov=autotuned.shared.wire --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 benchmarks: $(VENV)/.dev

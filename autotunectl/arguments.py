@@ -27,7 +27,7 @@ def _run_ids(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
     from click.shell_completion import CompletionItem
 
     from autotunectl.client import Client, ClientError
-    from autotuned import wire
+    from autotuned.shared import wire
 
     try:
         with Client(os.environ.get(wire.SOCKET_VARIABLE), connect_s=0.0) as client:

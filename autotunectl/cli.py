@@ -16,10 +16,11 @@ from typing import Any
 import click
 
 from autotunectl.errors import CallError, ClientError
-from autotunectl.hints import hint
 from autotunectl.output import fail, in_flags
 from autotunectl.reach import Reach
-from autotuned import __version__, wire
+from autotunectl.text.hints import hint
+from autotuned import __version__
+from autotuned.shared import wire
 
 EXIT_HELP = """\b
 Exit codes: 0 ok, 1 internal error, 2 bad request, 3 nothing feasible, 4 budget used up, 5 partial
@@ -32,8 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "status": "follow",
     "watch": "follow",
     "cancel": "follow",
-    "apply": "configuration",
-    "revert": "configuration",
+    "apply": "apply",
+    "revert": "apply",
     "show": "results",
     "runs": "results",
     "compare": "compare",

@@ -37,7 +37,8 @@ from autotunectl.errors import (
     Unreachable,
     WrongProtocol,
 )
-from autotuned import __version__, wire
+from autotuned import __version__
+from autotuned.shared import wire
 
 __all__ = [
     "ApplyRefused",

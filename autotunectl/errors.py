@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned import wire
+from autotuned.shared import wire
 
 
 class ClientError(Exception):
@@ -53,7 +53,7 @@ class WrongProtocol(ClientError):
 
 
 class CallError(ClientError):
-    """The agent refused. `code` is one of `autotuned.wire`, `data` is for programs."""
+    """The agent refused. `code` is one of `autotuned.shared.wire`, `data` is for programs."""
 
     def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
         super().__init__(message)

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from autotunectl import figures, layout, render
 from autotunectl.client import CallError, ClientError
-from autotunectl.hints import hint
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotunectl.text import formats, layout, result
+from autotunectl.text.hints import hint
+from autotuned.shared import wire
 
 Rows = list[dict[str, str]]
 """Cells by the name of their column; every row of a table has the same columns."""
@@ -65,15 +65,15 @@ def status_row(found: Mapping[str, Any]) -> Rows:
         {
             "RUN": "-" if run is None else run["run_id"],
             "STATE": ended,
-            "MODEL": figures.short(best.get("model") or "-"),
-            "TOK/S": figures.number(best.get("tps_median"), "", 2),
+            "MODEL": formats.short(best.get("model") or "-"),
+            "TOK/S": formats.number(best.get("tps_median"), "", 2),
         }
     ]
 
 
 def run_rows(found: Mapping[str, Any]) -> Rows:
     """The table of runs of one machine."""
-    heading, *rows = render.runs(found["runs"])
+    heading, *rows = result.runs(found["runs"])
     return [dict(zip(heading, row, strict=True)) for row in rows]
 
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import hints, layout, render, render_apply
 from autotunectl.client import CallError
+from autotunectl.text import apply, hints, layout, result
 
 
 def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -18,15 +18,15 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
     if as_json:
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
-        say(render.recommendation(document, layout.width()))
+        say(result.recommendation(document, layout.width()))
     elif document["trigger"] == "noise" and "measured" in document["noise"]:
-        from autotunectl import render_noise
+        from autotunectl.text import noise
 
-        click.echo(render_noise.measured(document["noise"]["measured"]))
+        click.echo(noise.measured(document["noise"]["measured"]))
     if not as_json:
         warn([warning for warning in document["warnings"] if warning not in told])
         if document["exit_reason"] != "ok" and document["state"] == "finished":
-            for line in render.failure(document):
+            for line in result.failure(document):
                 click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
             remedy = hints.after(document)
             if remedy:
@@ -58,7 +58,7 @@ def warn(warnings: list[str]) -> None:
 
 def make_live(hint: str | None) -> None:
     """Say on stderr which commands make the configuration live."""
-    for line in render_apply.live(hint) if hint else ():
+    for line in apply.live(hint) if hint else ():
         click.echo(line, err=True)
 
 

@@ -69,9 +69,9 @@ def connect(path: str | None, *, autostart: bool) -> Client:
     except Unreachable:
         if not autostart:
             raise
-        from autotunectl import daemonctl
+        from autotunectl.service import process
 
-        daemonctl.start(path)
+        process.start(path)
         client = Client(path)
         client.check_protocol()
     return client

@@ -16,24 +16,25 @@ from pathlib import Path
 
 import structlog
 
-from autotuned import __version__, logs, providers, wire
+from autotuned import __version__, logs, providers
 from autotuned.core.model import ExitReason
-from autotuned.engine.agent import Agent
-from autotuned.engine.configuration import Configuration
+from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.doctor import Scene
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import Finder
 from autotuned.engine.live.recovery import Recovered, insist, recover
 from autotuned.engine.live.restart import Restarter
-from autotuned.engine.nightly.notify import Notifier
-from autotuned.engine.nightly.schedule import Nightly
-from autotuned.engine.nightly.staleness import Staleness
-from autotuned.engine.recipe.apply import CONFIGURED_KIND, Applier
-from autotuned.engine.records import Records
-from autotuned.engine.setup import Host
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runs import Agent
+from autotuned.engine.run.setup import Host
+from autotuned.engine.schedule.notify import Notifier
+from autotuned.engine.schedule.schedule import Nightly
+from autotuned.engine.schedule.staleness import Staleness
+from autotuned.engine.settings import Configuration
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
+from autotuned.host.children.process import GuardedProcesses, sweep_orphans
 from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.files import (
     Lock,
@@ -42,15 +43,15 @@ from autotuned.host.files import (
     refuse_root_elsewhere,
     take_lock,
 )
-from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
 from autotuned.host.mains import on_ac
+from autotuned.host.managers.launchd import Launchd
 from autotuned.host.ports import LoopbackPorts
-from autotuned.host.process import GuardedProcesses, sweep_orphans
 from autotuned.host.sleep import SleepClock
 from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
+from autotuned.shared import wire
 from autotuned.store import events as kept
 from autotuned.store.database import Database
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import structlog
 
-from autotuned import redaction, wire
 from autotuned.settings import LogSettings, Settings
+from autotuned.shared import redaction, wire
 
 KEPT = 5
 LAUNCHD_LOG = "launchd.log"

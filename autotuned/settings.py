@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autotuned import wire
 from autotuned.errors import SettingsError
+from autotuned.shared import wire
 
 
 class _Section(BaseModel):

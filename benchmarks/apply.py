@@ -13,8 +13,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from autotuned.core.configedit import Edited, edit
-from autotuned.engine.recipe import config_writer
+from autotuned.core.config.edit import Edited, edit
+from autotuned.engine.apply import writer
 from autotuned.host import operators_file
 
 OLD = "# mine\nmodel: acme/old-3B  # why\nprovider_token: x\n" + "".join(
@@ -60,7 +60,7 @@ def main() -> None:
         reader.start()
         began = time.perf_counter()
         for number in range(applies):
-            config_writer.apply(path, wanted(number), int(time.time()), dry_run=False)
+            writer.apply(path, wanted(number), int(time.time()), dry_run=False)
         spent = time.perf_counter() - began
         ours.send("stop")
         done, torn, watched = ours.recv()

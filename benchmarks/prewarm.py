@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from autotuned.weights.cache import Weights
-from autotuned.weights.ledger import Ledger
 from autotuned.weights.prewarm import Prewarmer
+from autotuned.weights.verified import Ledger
 
 GIB = 2**30
 MODEL = "acme/sparse-4B"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.redaction import MASK, is_telling, known_secrets, masker
+from autotuned.shared.redaction import MASK, is_telling, known_secrets, masker
 
 SECRETS = st.text("0123456789.+*[(\\-$", min_size=6, max_size=40)
 AROUND = st.text("abc \n\t:=", max_size=40)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from autotunectl import render_compare
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
+from autotunectl.text import compare as compare_text
 
 
 @click.command()
@@ -28,4 +28,4 @@ def compare(reach: Reach, a: str | None, b: str | None, as_json: bool) -> None:
     sides = {name: run for name, run in (("a", a), ("b", b)) if run is not None}
     with reach.client() as client:
         found = client.call("compare", **sides)
-    click.echo(as_text(found)) if as_json else say(render_compare.comparison(found))
+    click.echo(as_text(found)) if as_json else say(compare_text.comparison(found))

@@ -43,10 +43,10 @@ def daemon_stop(reach: Reach) -> None:
     Example:
       autotunectl daemon stop
     """
-    from autotunectl import daemonctl
+    from autotunectl.service import process
 
     reach.here()
-    click.echo("stopped" if daemonctl.stop(reach.socket) else "no agent was running")
+    click.echo("stopped" if process.stop(reach.socket) else "no agent was running")
 
 
 @daemon.command("restart")
@@ -58,11 +58,11 @@ def daemon_restart(reach: Reach) -> None:
     Example:
       autotunectl daemon restart
     """
-    from autotunectl import daemonctl
+    from autotunectl.service import process
 
     reach.here()
-    daemonctl.stop(reach.socket)
-    click.echo(f"running, pid {daemonctl.start(reach.socket)['pid']}")
+    process.stop(reach.socket)
+    click.echo(f"running, pid {process.start(reach.socket)['pid']}")
 
 
 @daemon.command("reload")

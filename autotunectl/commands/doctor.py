@@ -44,12 +44,12 @@ def bugreport(reach: Reach, file: Path | None) -> None:
     Example:
       autotunectl bugreport
     """
-    from autotunectl import report_archive
+    from autotunectl.service import bugreport as bugreport_module
 
     reach.here()
-    path = file or report_archive.default_path()
+    path = file or bugreport_module.default_path()
     try:
-        names = report_archive.write(path, _diagnosis(reach), reach.socket)
+        names = bugreport_module.write(path, _diagnosis(reach), reach.socket)
     except FileExistsError:
         fail(f"{path} exists", 2, "name another file")
     except OSError as error:
@@ -61,7 +61,7 @@ def bugreport(reach: Reach, file: Path | None) -> None:
 
 def _diagnosis(reach: Reach) -> dict[str, Any]:
     """The agent's own findings; where it cannot be reached what the client sees."""
-    from autotunectl import diagnosis
+    from autotunectl.service import diagnosis
 
     try:
         with reach.client() as client:

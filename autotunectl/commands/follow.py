@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotunectl import render_status
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, fail, named, say
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotunectl.text import status as status_text
+from autotuned.shared import wire
 
 if TYPE_CHECKING:
     from autotunectl.client import Client
@@ -38,7 +38,7 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
         if as_json:
             click.echo(as_text(found))
         else:
-            say(render_status.status(found, _why(client, found["run"])))
+            say(status_text.status(found, _why(client, found["run"])))
     if watching and found["run"] is not None:
         follow_run(reach, found["run"]["run_id"])
 
@@ -94,9 +94,9 @@ def _why(client: Client, run: dict[str, Any] | None) -> str | None:
 
 
 def follow_run(reach: Reach, run_id: str) -> None:
-    from autotunectl import display
+    from autotunectl.text import live_display
 
     try:
-        display.follow(reach.again, run_id)
+        live_display.follow(reach.again, run_id)
     except KeyboardInterrupt:
         click.echo("detached: the run goes on; autotunectl watch", err=True)

@@ -12,7 +12,7 @@ from autotunectl.arguments import json_option, run_argument
 from autotunectl.client import Client, ClientError
 from autotunectl.output import fail
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotuned.shared import wire
 
 
 @click.command()
@@ -38,7 +38,7 @@ def logs(reach: Reach, run: str | None, follow: bool, lines: int, as_json: bool)
       autotunectl logs -f
       autotunectl logs 20260301T031500Z-a1b2c3 --lines 20
     """
-    from autotunectl import logfile
+    from autotunectl.service import logfile
 
     reach.here()
     log = _log(reach)
@@ -66,7 +66,7 @@ def _log(reach: Reach) -> Path:
 
 def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
     """The provider logs of one run, in the order of its trials; with `follow` the newest as it grows."""
-    from autotunectl import logfile
+    from autotunectl.service import logfile
 
     mask = logfile.mask()
     found = sorted((folder / run).glob("*.log")) if run == Path(run).name else []

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from autotunectl import render_metrics
 from autotunectl.client import Client, ClientError, Unreachable
 from autotunectl.output import fail
 from autotunectl.reach import Reach
+from autotunectl.text import metrics as metrics_text
 
 
 @click.command()
@@ -37,7 +37,7 @@ def metrics(reach: Reach, output: str | None) -> None:
             best = _last_good(client)
     except Unreachable:
         status = None
-    text = render_metrics.text(status, best)
+    text = metrics_text.text(status, best)
     if output is None:
         click.echo(text)
         return

@@ -10,7 +10,7 @@ import click
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotuned.shared import wire
 
 
 @click.command()
@@ -71,10 +71,10 @@ def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wish
 
 def _follow(reach: Reach, run_id: str) -> bool:
     """Follow it to its end; True when Ctrl-C has cancelled it."""
-    from autotunectl import display
+    from autotunectl.text import live_display
 
     try:
-        display.follow(reach.again, run_id)
+        live_display.follow(reach.again, run_id)
     except KeyboardInterrupt:
         click.echo("cancelling", err=True)
         with reach.again() as client:

@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render_provider
 from autotunectl.arguments import json_option
 from autotunectl.client import Client, ClientError, NoAnswer, Unreachable
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotunectl.text import provider as provider_text
+from autotuned.shared import wire
 
 RESTORE_S = 240.0
 """A restore retries and verifies; the agent answers when it has come to an end."""
@@ -47,8 +47,8 @@ def provider_status(reach: Reach, as_json: bool) -> None:
     if found is None:
         _break_glass("status", as_json=as_json)
     answer = {"live_provider": found["live_provider"], "lease": found["lease"]}
-    click.echo(as_text(answer)) if as_json else say(render_provider.lines(found))
-    sys.exit(wire.EXIT_RESTORE_OUTSTANDING if render_provider.owed(found) else 0)
+    click.echo(as_text(answer)) if as_json else say(provider_text.lines(found))
+    sys.exit(wire.EXIT_RESTORE_OUTSTANDING if provider_text.owed(found) else 0)
 
 
 @provider.command("restore")
@@ -64,7 +64,7 @@ def provider_restore(reach: Reach, as_json: bool) -> None:
     before = _ask(reach, "status")
     if before is None:
         _break_glass("restore", as_json=as_json)
-    if before["lease"] is not None and not render_provider.owed(before):
+    if before["lease"] is not None and not provider_text.owed(before):
         message = f"run {before['lease']['run_id']} has drained it, and restores it at its end"
         click.echo(as_text(before["lease"]) if as_json else f"{message}: autotunectl cancel")
         sys.exit(wire.EXIT_RESTORE_OUTSTANDING)
@@ -110,5 +110,7 @@ def _break_glass(command: str, *, as_json: bool) -> NoReturn:
     click.echo("the agent does not answer: asking its journal", err=True)
     words = [command, *(["--json"] if as_json else [])]
     sys.stdout.flush()
-    done = subprocess.run([sys.executable, "-m", "autotuned.host.glass", *words], check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "autotuned.host.restore.break_glass", *words], check=False
+    )
     sys.exit(done.returncode)

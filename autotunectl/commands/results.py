@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from autotunectl import layout, render
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, fail, named, present
 from autotunectl.reach import Reach
+from autotunectl.text import layout, result
 
 
 @click.command()
@@ -59,7 +59,7 @@ def runs(reach: Reach, limit: int, as_json: bool) -> None:
     if as_json:
         click.echo(as_text(found))
     else:
-        click.echo(layout.columns(render.runs(found["runs"]), layout.width()))
+        click.echo(layout.columns(result.runs(found["runs"]), layout.width()))
 
 
 def _report(

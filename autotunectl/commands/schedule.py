@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from autotunectl import layout
-from autotunectl import render_schedule as render
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, request_options
+from autotunectl.text import layout
+from autotunectl.text import schedule as render
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 HISTORY = 400

@@ -32,7 +32,7 @@ def install(reach: Reach, force: bool, as_json: bool) -> None:
     Example:
       autotunectl install
     """
-    from autotunectl import install as installer
+    from autotunectl.service import install as installer
 
     reach.here()
     with _told() as service:
@@ -60,7 +60,7 @@ def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
     Example:
       autotunectl uninstall
     """
-    from autotunectl import install as installer
+    from autotunectl.service import install as installer
 
     reach.here()
     with _told() as service:
@@ -73,7 +73,7 @@ def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
 
 
 def _asked(reach: Reach, force: bool) -> Any:
-    from autotunectl.install import Asked
+    from autotunectl.service.install import Asked
 
     say: Callable[[str], None] = lambda text: click.echo(text, err=True)  # noqa: E731
     return Asked(reach.socket, force, say)
@@ -83,7 +83,7 @@ def _asked(reach: Reach, force: bool) -> Any:
 def _told() -> Iterator[Service]:
     """The service manager of this machine; its refusals as one line, a hint and an exit code."""
     from autotunectl import service
-    from autotunectl.install import Refused
+    from autotunectl.service.install import Refused
 
     if os.geteuid() == 0 and os.environ.get("SUDO_USER"):
         fail("this would install the agent for root", 2, "run it without sudo")

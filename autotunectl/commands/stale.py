@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from autotunectl import render
 from autotunectl.arguments import json_option
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotunectl.text import result
+from autotuned.shared import wire
 
 
 @click.command("check-stale")
@@ -27,7 +27,7 @@ def check_stale(reach: Reach, as_json: bool) -> None:
     """
     with reach.client() as client:
         found = client.call("stale")
-    click.echo(as_text(found)) if as_json else say(render.staleness(found))
+    click.echo(as_text(found)) if as_json else say(result.staleness(found))
     if found["never_tuned"]:
         sys.exit(wire.EXIT_NEVER_TUNED)
     sys.exit(wire.EXIT_STALE if found["stale"] else 0)

@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import render_plan
 from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client, Unreachable
 from autotunectl.output import as_text, make_live, present, say, warn
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
-from autotuned import wire
+from autotunectl.text import plan as plan_text
+from autotuned.shared import wire
 
 CANCEL_S = 10.0
 """How long a Ctrl-C waits for the agent to take note of it."""
@@ -72,7 +72,7 @@ def start(
         if dry_run:
             found = client.call("start", dry_run=True, **params)["plan"]
             warn(found["warnings"])
-            click.echo(as_text(found)) if as_json else say(render_plan.plan(found))
+            click.echo(as_text(found)) if as_json else say(plan_text.plan(found))
             return
         wait = wait or comparing
         if wait:
@@ -135,14 +135,14 @@ def _wait_for(
     The result is asked for over `client`, open since the start: an agent that is told to stop ends the run, lets
     nobody in any more, and still answers whoever is connected.
     """
-    from autotunectl import display
+    from autotunectl.text import live_display
 
     cancelled = False
-    told = display.Told()
+    told = live_display.Told()
     while True:
         try:
             interrupts.release()
-            display.follow(reach.again, run_id, told)
+            live_display.follow(reach.again, run_id, told)
             interrupts.hold()
             break
         except KeyboardInterrupt:
@@ -161,9 +161,9 @@ def _wait_for(
         document = _result(client, run_id)
     present(document, as_json=as_json, told=told.warnings)
     if document["applied"] and not as_json:
-        from autotunectl import render_apply
+        from autotunectl.text import apply
 
-        click.echo(render_apply.applied(render_apply.recipe(document), document["applied"]))
+        click.echo(apply.applied(apply.recipe(document), document["applied"]))
         make_live(document["applied"].get("hint"))
     if comparing:
         _compare(client, run_id, on_stderr=as_json)
@@ -180,14 +180,14 @@ def _result(client: Client, run_id: str) -> dict[str, Any]:
 
 def _compare(client: Client, run_id: str, *, on_stderr: bool) -> None:
     """Set the run against the previous good one; stdout holds nothing but the document where that is JSON."""
-    from autotunectl import render_compare
+    from autotunectl.text import compare
 
     try:
         found = client.call("compare", b=run_id)
     except CallError as error:
         click.echo(f"nothing to compare: {error.message}", err=True)
         return
-    click.echo("\n" + render_compare.comparison(found), err=on_stderr)
+    click.echo("\n" + compare.comparison(found), err=on_stderr)
 
 
 def _announce(begun: dict[str, Any], *, as_json: bool) -> None:

@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl import figures, layout
-from autotunectl import render_weights as text
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
 from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
-from autotuned import wire
+from autotunectl.text import formats, layout
+from autotunectl.text import weights as text
+from autotuned.shared import wire
 
 STEP_S = 1.0
 EXITS = {"ok": 0, "transient": 3, "static": 3, "interrupted": 6, "integrity": 8}
@@ -108,7 +108,7 @@ def _follow(client: Client, pull: dict[str, Any]) -> dict[str, Any]:
     live, shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb", -1
     while pull["state"] == "running":
         pull = client.call("pull.wait", pull_id=pull["pull_id"], timeout_s=STEP_S)
-        line, progress = figures.transfer(pull["progress"]), pull["progress"]
+        line, progress = formats.transfer(pull["progress"]), pull["progress"]
         if line is None or progress is None:
             continue
         tenth = 10 * progress["bytes"] // max(1, progress["total"])
@@ -128,7 +128,7 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         click.echo(as_text(pull))
     elif pull["outcome"] == "ok":
         click.echo(
-            f"{pull['model']}: {figures.size(pull['weights_bytes'])}, checked, at {pull['path']}"
+            f"{pull['model']}: {formats.size(pull['weights_bytes'])}, checked, at {pull['path']}"
         )
     code = EXITS.get(pull["outcome"] or "", 1)
     if code != 0:

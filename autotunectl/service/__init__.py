@@ -110,7 +110,10 @@ def ask(argv: Sequence[str], timeout_s: float = ANSWER_S) -> Said:
 
 def template(name: str) -> bytes:
     """A job's file as it is packed with the client."""
-    return resources.files("autotunectl").joinpath("launchd", name).read_bytes()
+    packed = resources.files("autotunectl").joinpath("launchd", name)
+    if packed.is_file():
+        return packed.read_bytes()
+    return (Path(__file__).parents[2] / "launchd" / name).read_bytes()
 
 
 def find() -> Service | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autotuned.core import stats
 from autotuned.core.noise import LeadDocument, MeasuredDocument
-from autotuned.core.recommendation import (
+from autotuned.core.result import (
     CellDocument,
     KnobsDocument,
     RecommendationDocument,

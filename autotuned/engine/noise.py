@@ -13,7 +13,7 @@ from autotuned.core.model import Knobs
 from autotuned.core.noise import layout, runner_up
 from autotuned.core.pipeline import best_so_far
 from autotuned.core.request import Plan, Repeats
-from autotuned.engine.records import Records
+from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
 
 FIELD, TRIGGER, RUN = "trigger", "noise", "run_id"

@@ -16,7 +16,7 @@ from typing import Any
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import naming, telling
+from autotuned.providers import log_reason, naming
 from autotuned.providers.interface import (
     Binary,
     CatalogueEntry,
@@ -115,7 +115,7 @@ class LlamaServer:
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed, without its time and level."""
-        line = telling.telling_line(log)
+        line = log_reason.telling_line(log)
         return _STAMP.sub("", line) if line else None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import naming, telling
+from autotuned.providers import log_reason, naming
 from autotuned.providers.catalogue import MLX_CATALOGUE
 from autotuned.providers.interface import (
     Binary,
@@ -129,7 +129,7 @@ class MacProvider:
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed."""
-        return telling.telling_line(log)
+        return log_reason.telling_line(log)
 
     async def _flags(self, path: Path) -> frozenset[str]:
         identity = _identity(path)

@@ -16,7 +16,7 @@ from typing import Any
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import naming, telling
+from autotuned.providers import log_reason, naming
 from autotuned.providers.catalogue import MLX_CATALOGUE
 from autotuned.providers.interface import (
     Binary,
@@ -83,7 +83,7 @@ class MlxLm:
         answer = await programs.ask(argv, self._environ)
         version = programs.last_line(answer.out)
         if answer.code != 0 or version is None:
-            message = f"{path}: {interpreter} does not know mlx-lm: {telling.telling_line(answer.err) or answer.ended}"
+            message = f"{path}: {interpreter} does not know mlx-lm: {log_reason.telling_line(answer.err) or answer.ended}"
             raise ProviderMissing(message)
         return Binary((str(path),), version)
 
@@ -128,7 +128,7 @@ class MlxLm:
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed, without the time before it."""
-        line = telling.telling_line(log)
+        line = log_reason.telling_line(log)
         return _FRAME.sub("", line) if line else None
 
     def _model(self, launch: Launch) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import select
 
-from autotuned import wire
+from autotuned.shared import wire
 
 LINE_S = 10.0
 """From the first byte of a line to its newline."""

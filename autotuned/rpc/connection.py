@@ -12,12 +12,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from autotuned import wire
 from autotuned.errors import Busy
 from autotuned.rpc import framing
 from autotuned.rpc.channel import CALL_BYTES, Channel, Unframed
 from autotuned.rpc.framing import Message
 from autotuned.rpc.turns import Turns
+from autotuned.shared import wire
 
 MAX_IN_FLIGHT = 32
 MAX_KEPT = 16

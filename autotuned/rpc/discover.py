@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from autotuned import __version__, wire
+from autotuned import __version__
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
+from autotuned.shared import wire
 
 ERRORS = {
     wire.INVALID_PARAMS: "a parameter is not usable; data names field, value and rule",

@@ -16,7 +16,6 @@ import structlog
 from jsonrpcserver import Error, Success, async_dispatch_to_serializable
 from pydantic import ValidationError
 
-from autotuned import wire
 from autotuned.errors import (
     ApplyRefused,
     AutotunedError,
@@ -32,6 +31,7 @@ from autotuned.errors import (
 from autotuned.rpc import framing
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
+from autotuned.shared import wire
 
 CODES: Mapping[type[AutotunedError], int] = {
     ConfigError: wire.INVALID_PARAMS,

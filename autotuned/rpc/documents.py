@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from autotuned.core.model import ExitReason
-from autotuned.core.recommendation import InfeasibleDocument, KnobsDocument, SampleDocument
+from autotuned.core.result import InfeasibleDocument, KnobsDocument, SampleDocument
 
 State = Literal["running", "finished"]
 Phase = Literal[

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from autotuned import wire
+from autotuned.shared import wire
 
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_ID_LENGTH = 128

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import structlog
 
-from autotuned import wire
 from autotuned.errors import AlreadyRunning, AutotunedError, UnsafePath
 from autotuned.host.files import private_folder
 from autotuned.rpc.channel import Channel, Crowd
@@ -28,6 +27,7 @@ from autotuned.rpc.connection import Connection
 from autotuned.rpc.dispatch import Dispatcher
 from autotuned.rpc.method import Method
 from autotuned.rpc.turns import Turns
+from autotuned.shared import wire
 
 DESCRIPTORS = 4096
 RESERVED = 64

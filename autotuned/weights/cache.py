@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
-from autotuned.weights import integrity, wanted
+from autotuned.weights import integrity, selection
 
 CHUNK_BYTES = 4 << 20
 _SHA256, _GIT_SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
@@ -116,11 +116,11 @@ def locate(
     if form == "mlx":
         found = in_folder(folder)
         names = {path.name for path in found.files}
-        if wanted.INDEX not in names and not wanted.mlx_weights(names):
+        if selection.INDEX not in names and not selection.mlx_weights(names):
             return NotHere(f"its weights are not in the local cache ({folder})")
         return found
     names = {str(path.relative_to(folder)) for path in folder.rglob("*.gguf")}
-    chosen = wanted.gguf(names, quant)
+    chosen = selection.gguf(names, quant)
     if not chosen:
         return NotHere(f"no such .gguf file is in the local cache ({folder})")
     return Found(folder / chosen[0], tuple(folder / name for name in chosen))
@@ -129,20 +129,23 @@ def locate(
 def in_folder(folder: Path) -> Found:
     """A model folder with all that a server may read of it. Raises OSError."""
     names = [path.name for path in folder.iterdir() if path.is_file()]
-    files = (*wanted.mlx_small(names), *(name for name in names if name.endswith(".safetensors")))
+    files = (
+        *selection.mlx_small(names),
+        *(name for name in names if name.endswith(".safetensors")),
+    )
     return Found(folder, tuple(folder / name for name in sorted(files)))
 
 
 def in_files(path: Path) -> Found:
     """A `.gguf` file, with the other parts where it is the first of several. Raises OSError."""
     beside = [file.name for file in path.parent.glob("*.gguf")] if "-of-" in path.name else []
-    return Found(path, tuple(path.parent / name for name in wanted.parts(path.name, beside)))
+    return Found(path, tuple(path.parent / name for name in selection.parts(path.name, beside)))
 
 
 def inspect(found: Found, form: WeightsFormat) -> Weights:
     """Headers, tables and names are whole; cheap for files of any size. Raises Defect, or OSError."""
     if form == "gguf":
-        absent = wanted.missing_parts([file.name for file in found.files])
+        absent = selection.missing_parts([file.name for file in found.files])
         if absent:
             message = f"parts are absent: {', '.join(absent[:3])}"
             raise integrity.Lacking(message)

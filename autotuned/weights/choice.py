@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autotuned.core.model import WeightsFormat
-from autotuned.weights import cache, integrity, wanted
-from autotuned.weights.hub import Listing
+from autotuned.weights import cache, integrity, selection
+from autotuned.weights.hub.session import Listing
 
 HEADROOM_BYTES = 2 * 2**30
 """Must stay free on the cache's disk after a download."""
@@ -21,23 +21,23 @@ def chosen(listing: Listing, model: str, form: WeightsFormat) -> tuple[list[str]
     """The small files and the weight files of `model`. Raises Defect where a file is lacking that must be there."""
     names = list(listing.files)
     if form == "gguf":
-        weights = wanted.gguf(names, cache.repository(model, form)[1])
+        weights = selection.gguf(names, cache.repository(model, form)[1])
         _require_parts(weights)
         return [], weights
-    small, weights = wanted.mlx_small(names), wanted.mlx_weights(names)
+    small, weights = selection.mlx_small(names), selection.mlx_weights(names)
     if weights and "config.json" not in small:
         message = "no config.json in the repository"
         raise integrity.Defect(message)
     if weights and not any(name in small for name in integrity.TOKENIZERS):
         message = "no tokenizer in the repository"
         raise integrity.Defect(message)
-    if wanted.INDEX not in small:
+    if selection.INDEX not in small:
         _require_parts(weights)
     return small, weights
 
 
 def _require_parts(weights: Sequence[str]) -> None:
-    absent = wanted.missing_parts(weights)
+    absent = selection.missing_parts(weights)
     if absent:
         message = f"shards are absent from the repository: {', '.join(absent[:3])}"
         raise integrity.Defect(message)
@@ -45,13 +45,13 @@ def _require_parts(weights: Sequence[str]) -> None:
 
 def named_by_index(folder: Path, listing: Listing, weights: list[str]) -> list[str]:
     """The weight files that the index names; all where there is none. Raises Defect for one that the hub lacks."""
-    index = folder / wanted.INDEX
+    index = folder / selection.INDEX
     if not index.is_file():
         return weights
     names = integrity.shards(index)
     absent = [name for name in names if name not in listing.files]
     if absent:
-        message = f"{wanted.INDEX} names shards that are absent from the repository: {', '.join(absent[:3])}"
+        message = f"{selection.INDEX} names shards that are absent from the repository: {', '.join(absent[:3])}"
         raise integrity.Defect(message)
     return names
 

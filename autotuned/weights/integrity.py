@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from autotuned.weights import wanted
+from autotuned.weights import selection
 
 TOKENIZERS = (
     "tokenizer.json",
@@ -82,24 +82,24 @@ def check_folder(folder: Path) -> None:
         raise Lacking(message)
     shards = weight_files(folder)
     tensors = {name: set(check_safetensors(folder / name)) for name in shards}
-    index = folder / wanted.INDEX
+    index = folder / selection.INDEX
     if index.is_file():
         for tensor, shard in _weight_map(index).items():
             if tensor not in tensors[shard]:
-                message = f"{wanted.INDEX} places {tensor} in {shard}, which does not hold it"
+                message = f"{selection.INDEX} places {tensor} in {shard}, which does not hold it"
                 raise Defect(message)
 
 
 def weight_files(folder: Path) -> list[str]:
     """The names of a folder's weight files: those of the index, else all. Raises Defect when one is absent."""
-    index = folder / wanted.INDEX
+    index = folder / selection.INDEX
     if index.is_file():
         names = shards(index)
         absent = [name for name in names if not (folder / name).is_file()]
-        source = f"{wanted.INDEX} names"
+        source = f"{selection.INDEX} names"
     else:
-        names = wanted.mlx_weights(path.name for path in folder.glob("*.safetensors"))
-        absent = wanted.missing_parts(names)
+        names = selection.mlx_weights(path.name for path in folder.glob("*.safetensors"))
+        absent = selection.missing_parts(names)
         source = "the names of the others speak of"
     if not names:
         message = "no weights (*.safetensors)"

@@ -18,7 +18,7 @@ from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.weights import cache, choice, integrity
 from autotuned.weights.cache import Found, Weights, damaged, transient
-from autotuned.weights.hub import (
+from autotuned.weights.hub.session import (
     HubFault,
     HubSession,
     Listing,
@@ -26,7 +26,7 @@ from autotuned.weights.hub import (
     Patience,
     is_offline,
 )
-from autotuned.weights.ledger import Ledger
+from autotuned.weights.verified import Ledger
 
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0
 """Progress is told when half a percent more is there and a second has passed, or after ten seconds."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from autotunectl import cli
-from autotuned import wire
+from autotuned.shared import wire
 from tests.support.home import Home, Y, poll, whole_model
 from tests.support.live import LaunchdJob
 

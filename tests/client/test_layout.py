@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotunectl import layout, render, render_status
+from autotunectl.text import layout, result
+from autotunectl.text import status as status_text
 from tests.support.documents import stored
 
 WORDS = st.text("abcdefgh/-", min_size=1, max_size=30)
@@ -45,7 +46,7 @@ def test_a_recommendation_stays_readable_and_its_commands_whole(room: int) -> No
     document = stored("v1-ok")
     long = "/Users/operator/models/" + "a-very-long-name-" * 4
     document["recommendation"]["serve_command"] = f"macprovider-cli serve --model {long} --port 1"
-    text = layout.fold(render.recommendation(document, room), room)
+    text = layout.fold(result.recommendation(document, room), room)
     assert document["recommendation"]["serve_command"] in text
     assert f"autotunectl apply {document['run_id']}" in text
     wide = [line for line in text.split("\n") if len(line) > room]
@@ -63,7 +64,7 @@ def screen(**changed: Any) -> str:
     }  # fmt: skip
     agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
     document: dict[str, Any] = {"daemon": agent, "run": {**run, **changed.pop("run", {})}}
-    return render_status.status({**document, **changed})
+    return status_text.status({**document, **changed})
 
 
 BEST = {
@@ -103,6 +104,6 @@ def test_status_says_what_is_the_case_and_what_comes_next(
 
 def test_status_with_nothing_yet_says_how_to_begin() -> None:
     agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
-    text = render_status.status({"daemon": agent, "run": None})
+    text = status_text.status({"daemon": agent, "run": None})
     assert "live      no live provider runs" in text
     assert text.endswith("run       none yet\nnext      autotunectl start --wait")

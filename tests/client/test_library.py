@@ -34,7 +34,7 @@ from autotunectl.client import (
     Unreachable,
     WrongProtocol,
 )
-from autotuned import wire
+from autotuned.shared import wire
 from tests.support.home import Home, Y, Z, kill
 
 pytestmark = pytest.mark.slow  # each starts processes of its own

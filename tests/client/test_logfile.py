@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autotunectl import logfile
+from autotunectl.service import logfile
 
 
 def line(**fields: object) -> str:

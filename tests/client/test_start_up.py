@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # each starts processes of its own
 HEAVY = {
     "rich", "pydantic", "httpx", "psutil", "structlog", "jsonschema", "asyncio", "concurrent", "email", "http",
     "subprocess", "tempfile", "pathlib", "plistlib", "logging", "sqlite3", "textwrap", "dataclasses",
-    "autotunectl.install", "autotunectl.dial", "autotunectl.display", "autotunectl.daemonctl", "autotunectl.service",
+    "autotunectl.service.install", "autotunectl.dial", "autotunectl.text.live_display", "autotunectl.service.process", "autotunectl.service",
     "autotuned.settings", "autotuned.rpc", "autotuned.core",
 }  # fmt: skip
 LOADED = """

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from autotuned.core.model import ExitReason
-from autotuned.core.recommendation import ResultDocument, json_schema
+from autotuned.core.result import ResultDocument, json_schema
 from tests.support.documents import names, stored
 from tests.support.home import Home, RpcError, X, Y, Z, poll, whole_model
 

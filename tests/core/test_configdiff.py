@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from autotuned.core.configdiff import diff
-from autotuned.core.configedit import differences, edit
-from autotuned.core.configfile import Refused
+from autotuned.core.config.diff import diff
+from autotuned.core.config.edit import differences, edit
+from autotuned.core.config.reader import Refused
 
 WANTED = {"model": "a/new", "kv_bits": None, "max_concurrency_override": 2}
 WANTED_ALL = {**WANTED, "max_context_override": 4000}

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from autotuned.core.configedit import Edited, differences, edit, pins
-from autotuned.core.configfile import OWNED, Refused
+from autotuned.core.config.edit import Edited, differences, edit, pins
+from autotuned.core.config.reader import OWNED, Refused
 
 WANTED: dict[str, Any] = {
     "model": "acme/new-7B",
@@ -360,7 +360,7 @@ def test_odd_but_valid_yaml_is_refused_by_its_oddity(text: str, words: str) -> N
 def test_an_edit_that_does_not_read_back_as_meant_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("autotuned.core.configedit._says", lambda *_: False)
+    monkeypatch.setattr("autotuned.core.config.edit._says", lambda *_: False)
     found = edit("model: x\n", WANTED)
     assert isinstance(found, Refused)
     assert "cannot be changed without touching other lines" in found.reason

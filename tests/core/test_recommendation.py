@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autotuned.core import recommendation as public
+from autotuned.core import result as public
 from autotuned.core.event import Event
 from autotuned.core.model import (
     ExitReason,

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from autotuned import wire
 from autotuned.core.model import ExitReason
+from autotuned.shared import wire
 
 
 def test_the_socket_lies_in_the_shared_folder_of_the_home() -> None:
@@ -34,13 +34,13 @@ def test_every_exit_reason_has_a_code_and_no_two_share_one() -> None:
 
 def test_the_wire_loads_the_standard_library_only() -> None:
     program = (
-        "import sys; before = set(sys.modules); import autotuned.wire;"
+        "import sys; before = set(sys.modules); import autotuned.shared.wire;"
         "print([m for m in set(sys.modules) - before if m.split('.')[0] not in sys.stdlib_module_names])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert set(eval(done.stdout)) == {"autotuned", "autotuned.wire"}  # noqa: S307 - a list that we print
+    assert set(eval(done.stdout)) == {"autotuned", "autotuned.shared", "autotuned.shared.wire"}  # noqa: S307 - a list that we print
 
 
 def test_logs_lie_where_the_system_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:

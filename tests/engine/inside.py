@@ -8,21 +8,21 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from autotuned import providers, settings
-from autotuned.engine.agent import Agent
-from autotuned.engine.configuration import Configuration
+from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import Finder
 from autotuned.engine.live.restart import Restarter
-from autotuned.engine.recipe.apply import CONFIGURED_KIND, Applier
-from autotuned.engine.records import Records
-from autotuned.engine.setup import Host
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runs import Agent
+from autotuned.engine.run.setup import Host
+from autotuned.engine.settings import Configuration
 from autotuned.host import power
+from autotuned.host.children.process import GuardedProcesses
 from autotuned.host.clock import utc_now
-from autotuned.host.launchd import Launchd
 from autotuned.host.machine import ThisMachine
+from autotuned.host.managers.launchd import Launchd
 from autotuned.host.ports import LoopbackPorts
-from autotuned.host.process import GuardedProcesses
 from autotuned.host.sleep import FakeSleep
 from autotuned.store.database import Database
 from tests.support.home import Home

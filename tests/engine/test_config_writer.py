@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from autotuned.core import configedit
-from autotuned.engine.recipe import config_writer
-from autotuned.engine.recipe.config_writer import Written
+from autotuned.core.config import edit as edit_module
+from autotuned.engine.apply import writer as writer_module
+from autotuned.engine.apply.writer import Written
 from autotuned.errors import ApplyRefused
 from autotuned.host import failpoint, operators_file
 
@@ -35,12 +35,12 @@ def wanted(model: str = "acme/new-7B", bits: int | None = 8) -> dict[str, Any]:
 
 
 def apply(path: Path, model: str = "acme/new-7B", *, dry_run: bool = False) -> Written:
-    return config_writer.apply(path, wanted(model), NOW, dry_run=dry_run)
+    return writer_module.apply(path, wanted(model), NOW, dry_run=dry_run)
 
 
 def new(text: str = OLD, model: str = "acme/new-7B") -> str:
-    found = configedit.edit(text, wanted(model))
-    assert isinstance(found, configedit.Edited)
+    found = edit_module.edit(text, wanted(model))
+    assert isinstance(found, edit_module.Edited)
     return found.text
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced_blindly(
 def _editor(config: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
     """Somebody who saves the file each time that we have looked at it; what was in it after each of our looks."""
     seen: list[str] = []
-    really = configedit.edit
+    really = edit_module.edit
 
     def edit(text: str, asked: Any) -> Any:
         if len(seen) < times:
@@ -217,7 +217,7 @@ def _editor(config: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> list[s
         seen.append(config.read_text(encoding="utf-8"))
         return really(text, asked)
 
-    monkeypatch.setattr(config_writer, "edit", edit)
+    monkeypatch.setattr(writer_module, "edit", edit)
     return seen
 
 
@@ -262,11 +262,11 @@ STEPS = (
 PROGRAM = """
 import sys
 from pathlib import Path
-from autotuned.engine.recipe import config_writer
+from autotuned.engine.apply import writer
 from autotuned.errors import ApplyRefused
 values = dict(model="acme/new-7B", kv_bits=8, max_concurrency_override=2, max_context_override=4000)
 try:
-    config_writer.apply(Path(sys.argv[1]), values, 1_700_000_000, dry_run=False)
+    writer.apply(Path(sys.argv[1]), values, 1_700_000_000, dry_run=False)
 except ApplyRefused as error:
     sys.exit(error.message)
 """
@@ -355,10 +355,10 @@ def test_a_folder_or_file_of_somebody_else_is_told_and_left(folder_mode: int, sa
 def test_a_backup_is_put_back_whole_and_what_it_replaces_is_kept(config: Path) -> None:
     first = apply(config).backup
     assert first is not None
-    back = config_writer.put_back(config, first, NOW)
+    back = writer_module.put_back(config, first, NOW)
     assert config.read_text(encoding="utf-8") == OLD
     assert back.backup is not None
     assert back.backup.read_text(encoding="utf-8") == new()
     assert "s3cret" not in back.diff
     assert back.changed["model"] == {"before": "acme/new-7B", "after": "acme/old-3B"}
-    assert config_writer.put_back(config, first, NOW) == Written(config)
+    assert writer_module.put_back(config, first, NOW) == Written(config)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from autotuned.engine import doctor
-from autotuned.engine.configuration import NEED_RESTART, Configuration, changes
-from autotuned.engine.doctor.scene import Finding, Scene, fine
+from autotuned.engine.doctor.check import Finding, Scene, fine
+from autotuned.engine.settings import NEED_RESTART, Configuration, changes
 from autotuned.errors import SettingsError
 from autotuned.settings import LogSettings, ProviderSettings, Settings
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from autotuned import settings
-from autotuned.engine.configuration import Configuration
 from autotuned.engine.live.preflight import (
     Finder,
     Found,
@@ -19,8 +18,9 @@ from autotuned.engine.live.preflight import (
     port_of,
     undrainable,
 )
+from autotuned.engine.settings import Configuration
 from autotuned.host.interface import Listener
-from autotuned.host.launchd import Launchd, LoadedJob, Presence
+from autotuned.host.managers.launchd import Launchd, LoadedJob, Presence
 from autotuned.host.ports import LoopbackPorts
 
 NAMES = ("macprovider-cli",)

@@ -13,13 +13,13 @@ import pytest
 
 from autotuned.core.nightly import Action
 from autotuned.core.staleness import Verdict
-from autotuned.engine.agent import Agent
 from autotuned.engine.events import Events
-from autotuned.engine.nightly import alarm
-from autotuned.engine.nightly.alarm import Alarm
-from autotuned.engine.nightly.schedule import Nightly
-from autotuned.engine.nightly.staleness import Staleness
-from autotuned.engine.records import Records
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runs import Agent
+from autotuned.engine.schedule import alarm
+from autotuned.engine.schedule.alarm import Alarm
+from autotuned.engine.schedule.schedule import Nightly
+from autotuned.engine.schedule.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, ProviderConflict, RestoreOutstanding
 from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.machine import ThisMachine

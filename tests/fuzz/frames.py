@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from autotuned import wire
+from autotuned.shared import wire
 from tests.fuzz import material
 from tests.support.home import X, home
 

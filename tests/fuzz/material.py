@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from autotuned import wire
+from autotuned.shared import wire
 
 METHODS = (
     "status", "version", "runs", "result", "trials", "wait", "cancel", "stale", "compare", "report",

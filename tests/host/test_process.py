@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotuned.host.guardian import LOG_RING_BYTES
+from autotuned.host.children.guardian import LOG_RING_BYTES
+from autotuned.host.children.process import GuardedProcesses, marked, sweep_orphans
 from autotuned.host.interface import Child
-from autotuned.host.process import GuardedProcesses, marked, sweep_orphans
 from tests.support.home import poll
 
 MARKER = "AUTOTUNED_TEST_CANDIDATE"
@@ -270,7 +270,7 @@ async def test_close_ends_whatever_runs_and_the_guardian(bench: Bench) -> None:
 AGENT = """
 import asyncio, os, sys
 from pathlib import Path
-from autotuned.host.process import GuardedProcesses
+from autotuned.host.children.process import GuardedProcesses
 async def main():
     processes = GuardedProcesses({marker!r}, {value!r})
     child = await processes.start([sys.executable, "-S", "-c", {program!r}], env={{}}, cwd=Path({value!r}),

@@ -10,9 +10,9 @@ import pytest
 
 from autotuned.core.lease import Job, Lease, State
 from autotuned.host.identity import boot_id
-from autotuned.host.journal import Journal
-from autotuned.host.launchd import Launchd
-from autotuned.host.restore import Pace, Restorer
+from autotuned.host.managers.launchd import Launchd
+from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.restorer import Pace, Restorer
 from tests.support.home import Home, Y
 from tests.support.live import LaunchdJob
 

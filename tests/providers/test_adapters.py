@@ -14,7 +14,7 @@ from autotuned import providers
 from autotuned.core.model import Knobs
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import naming, telling
+from autotuned.providers import log_reason, naming
 from autotuned.providers.interface import Binary, Launch, Provider
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import PRIVATE_CONFIG, MacProvider
@@ -217,16 +217,16 @@ LOGS: Sequence[tuple[str, str | None]] = (
 def test_the_telling_line_of_a_log_is_the_error_and_not_the_tail(
     log: str, line: str | None
 ) -> None:
-    assert telling.telling_line(log) == line
+    assert log_reason.telling_line(log) == line
 
 
 def test_a_telling_line_is_bounded_and_a_huge_log_is_searched_at_both_ends() -> None:
-    found = telling.telling_line("error: " + "x" * 1000)
+    found = log_reason.telling_line("error: " + "x" * 1000)
     assert found is not None
-    assert len(found) <= telling.LINE_LIMIT
+    assert len(found) <= log_reason.LINE_LIMIT
     filler = "nothing to see\n" * 200_000
-    assert telling.telling_line(f"error: first\n{filler}") == "error: first"
-    assert telling.telling_line(f"{filler}error: last\nconfig") == "error: last"
+    assert log_reason.telling_line(f"error: first\n{filler}") == "error: first"
+    assert log_reason.telling_line(f"{filler}error: last\nconfig") == "error: last"
 
 
 # --- finding the program ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuned.report.html import _style, render
 from autotuned.report.markup import tag
-from autotuned.wire import MAX_UNSENT_BYTES
+from autotuned.shared.wire import MAX_UNSENT_BYTES
 from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
 from tests.support.documents import stored
 from tests.support.generated import DOCS, files

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autotuned import wire
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
+from autotuned.shared import wire
 from tests.rpc.served import served, until
 
 

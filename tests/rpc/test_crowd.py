@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from autotuned import wire
 from autotuned.rpc import channel, connection, turns
 from autotuned.rpc.framing import Refusal, parse_line
 from autotuned.rpc.turns import Turns
+from autotuned.shared import wire
 from tests.rpc.served import Client, served, until
 
 ECHO = {"jsonrpc": "2.0", "id": 1, "method": "echo"}

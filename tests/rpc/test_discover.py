@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from autotuned import wire
+from autotuned.shared import wire
 from tests.support.home import Home, RpcError, X, Y, poll
 
 pytestmark = pytest.mark.slow  # every method of a real agent, many times

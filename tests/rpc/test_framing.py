@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned import wire
 from autotuned.rpc import framing
 from autotuned.rpc.framing import Call, Refusal, parse_line
+from autotuned.shared import wire
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

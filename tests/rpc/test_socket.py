@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from autotuned import wire
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.rpc import server as door
 from autotuned.rpc.server import Server
+from autotuned.shared import wire
 from tests.rpc.served import served, until
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autotuned.core.recommendation import json_schema
+from autotuned.core.result import json_schema
 from autotuned.report.html import render
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuned.weights.hub import QUIET
+from autotuned.weights.hub.session import QUIET
 from tests.support.fake_hub import FakeHub, fake_hub
 
 os.environ |= QUIET  # before anything here imports the library, as the agent does for its process

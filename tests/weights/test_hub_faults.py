@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from autotuned.weights.hub_faults import Fault, on_disk
-from autotuned.weights.hub_process import Hub
+from autotuned.weights.hub.faults import Fault, on_disk
+from autotuned.weights.hub.process import Hub
 from tests.support.fake_hub import FakeHub, model_files
 
 pytestmark = pytest.mark.slow  # each starts processes of its own

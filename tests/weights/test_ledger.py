@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autotuned.weights import ledger as ledgers
+from autotuned.weights import verified as ledgers
 from autotuned.weights.cache import Weights
-from autotuned.weights.ledger import Ledger
+from autotuned.weights.verified import Ledger
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
 from autotuned.weights.cache import Weights, hub_cache
-from autotuned.weights.hub import Patience
-from autotuned.weights.ledger import Ledger
-from autotuned.weights.outlook import outlook
+from autotuned.weights.hub.session import Patience
+from autotuned.weights.plan import outlook
 from autotuned.weights.prewarm import Prewarmer
+from autotuned.weights.verified import Ledger
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import poll
 
@@ -308,7 +308,7 @@ async def test_fr_d_the_download_ends_with_an_agent_that_is_killed(
     hub.fault("cdn/acme/model-1B/model.safetensors", drip=0.002)
     program = (
         "import asyncio, os; from pathlib import Path;"
-        "from autotuned.weights.prewarm import Prewarmer; from autotuned.weights.ledger import Ledger;"
+        "from autotuned.weights.prewarm import Prewarmer; from autotuned.weights.verified import Ledger;"
         "made = Prewarmer(os.environ, Ledger(Path(os.environ['HOME']) / 'weights.json'));"
         f"asyncio.run(made.prewarm({MODEL!r}, 'mlx', print, memory_bytes=None))"
     )

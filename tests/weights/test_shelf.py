@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from autotuned.weights.ledger import Ledger
-from autotuned.weights.shelf import Shelved, shelf
+from autotuned.weights.inventory import Shelved, shelf
+from autotuned.weights.verified import Ledger
 from tests.support.fake_hub import model_files
 from tests.support.models import Shape, write_gguf, write_snapshot
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.weights import wanted
+from autotuned.weights import selection
 
 QUANTS = ("Q2_K", "Q3_K_S", "Q4_0", "Q4_K", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0", "F16", "IQ4_XS")
 
@@ -35,31 +35,31 @@ QUANTS = ("Q2_K", "Q3_K_S", "Q4_0", "Q4_K", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0"
 def test_a_gguf_repository_and_quant_mean_one_file_or_its_parts(
     names: list[str], quant: str, chosen: list[str]
 ) -> None:
-    assert wanted.gguf(names, quant) == chosen
+    assert selection.gguf(names, quant) == chosen
 
 
 @given(st.sampled_from(QUANTS), st.lists(st.sampled_from(QUANTS), unique=True))
 def test_a_quant_never_matches_another_one(quant: str, there: list[str]) -> None:
-    found = wanted.gguf([f"model-7B-{name}.gguf" for name in there], quant)
+    found = selection.gguf([f"model-7B-{name}.gguf" for name in there], quant)
     assert found == ([f"model-7B-{quant}.gguf"] if quant in there else [])
 
 
 def test_of_two_layouts_the_servers_own_is_fetched() -> None:
     names = ["consolidated.safetensors", "model.safetensors", "original/model.safetensors"]
-    assert wanted.mlx_weights(names) == ["model.safetensors"]
+    assert selection.mlx_weights(names) == ["model.safetensors"]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert wanted.mlx_weights([*names, *shards, wanted.INDEX]) == shards
-    assert wanted.mlx_weights(["weights.00.safetensors"]) == ["weights.00.safetensors"]
+    assert selection.mlx_weights([*names, *shards, selection.INDEX]) == shards
+    assert selection.mlx_weights(["weights.00.safetensors"]) == ["weights.00.safetensors"]
 
 
 def test_small_files_are_config_tokenizer_and_template_of_the_root() -> None:
     names = ["config.json", "chat_template.jinja", "merges.txt", "tokenizer.model", "README.md"]
-    assert wanted.mlx_small([*names, "onnx/config.json", "model.bin"]) == sorted(names[:4])
+    assert selection.mlx_small([*names, "onnx/config.json", "model.bin"]) == sorted(names[:4])
 
 
 def test_missing_parts_are_judged_by_the_names_of_the_others() -> None:
-    assert wanted.missing_parts(["m-00002-of-00003.gguf"]) == [
+    assert selection.missing_parts(["m-00002-of-00003.gguf"]) == [
         "m-00001-of-00003.gguf",
         "m-00003-of-00003.gguf",
     ]
-    assert wanted.missing_parts(["m.gguf"]) == []
+    assert selection.missing_parts(["m.gguf"]) == []

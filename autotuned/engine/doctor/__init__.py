@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
-from autotuned.engine.doctor import house, machine, serving
-from autotuned.engine.doctor.scene import Check, Finding, Level, Scene, doubt
+from autotuned.engine.doctor import agent, machine, serving
+from autotuned.engine.doctor.check import Check, Finding, Level, Scene, doubt
 
 __all__ = ["CHECKS", "Scene", "examine"]
 
@@ -24,7 +24,7 @@ DEADLINE_S = 25.0
 CHECKS: Mapping[str, Check] = {
     **serving.CHECKS,
     **machine.CHECKS,
-    **house.CHECKS,
+    **agent.CHECKS,
 }
 """By name, in the order in which they are told."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from autotuned.engine.doctor.scene import Check, Finding, Scene, broken, doubt, fine
+from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.providers import binary as programs
 
 LABEL = "live.streamvc.autotuned"

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from autotuned.core import configedit, configfile
+from autotuned.core.config import edit, reader
 from autotuned.core.request import TuneRequest
-from autotuned.engine.doctor.scene import Check, Finding, Scene, broken, doubt, fine
+from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import ProviderMissing
 from autotuned.weights.cache import hub_cache
 
@@ -135,8 +135,8 @@ def _config(path: Path) -> Finding:
         return broken(f"{path} is not UTF-8 text", "put a backup back: autotunectl revert")
     except OSError as error:
         return broken(f"{path}: {error.strerror}", f"see its owner and mode: ls -l '{path}'")
-    file = configfile.read(text.removeprefix(configfile.BOM))
-    if isinstance(file, configfile.Refused):
+    file = reader.read(text.removeprefix(reader.BOM))
+    if isinstance(file, reader.Refused):
         return broken(
             f"{path} {file.reason}", "correct it, or put a backup back: autotunectl revert"
         )
@@ -155,11 +155,11 @@ async def config_pins(scene: Scene) -> Finding:
         text = (await asyncio.to_thread(path.read_bytes)).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return fine("no configuration to look at")
-    file = configfile.read(text.removeprefix(configfile.BOM))
-    entry = None if isinstance(file, configfile.Refused) else file.named("model")
-    if isinstance(file, configfile.Refused) or entry is None:
+    file = reader.read(text.removeprefix(reader.BOM))
+    entry = None if isinstance(file, reader.Refused) else file.named("model")
+    if isinstance(file, reader.Refused) or entry is None:
         return fine("the configuration names no model")
-    found = configedit.pins(text, str(file.scalar(entry.value)))
+    found = edit.pins(text, str(file.scalar(entry.value)))
     if found:
         return doubt(
             f"beside model the configuration also says {', '.join(found)}",

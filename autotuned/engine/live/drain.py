@@ -19,22 +19,22 @@ from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Job, Lease, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
-from autotuned.engine.live.contract import contract
+from autotuned.engine.live.lease import contract
 from autotuned.engine.live.preflight import NAMES, Finder, Found
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
-from autotuned.engine.live.sighting import Sighting
+from autotuned.engine.live.status import Sighting
 from autotuned.engine.live.stopping import Stopper
 from autotuned.errors import ProviderConflict, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
 from autotuned.host.interface import Ports, Processes
-from autotuned.host.journal import Journal
-from autotuned.host.launchd import Launchd
-from autotuned.host.restore import Pace, Restorer
+from autotuned.host.managers.launchd import Launchd
+from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
-from autotuned.store import leases
+from autotuned.store import lease as lease_module
 from autotuned.store.database import Database
 
 RUN_WAITS_S = 40.0
@@ -139,7 +139,7 @@ class LiveProvider:
         self._tell("drain.begun")
         try:
             await asyncio.to_thread(self._journal.write, self._lease)
-            await self._database.ask(leases.write, self._lease)
+            await self._database.ask(lease_module.write, self._lease)
             failpoint.reach("drain.intent")
             self._guard = processes
             await processes.arm(self._duty(), self._lock.descriptor)
@@ -238,7 +238,7 @@ class LiveProvider:
 
     async def _kept(self) -> Lease | None:
         try:
-            return await self._database.ask(leases.newest)
+            return await self._database.ask(lease_module.newest)
         except (StoreError, ValueError):
             return None
 
@@ -320,7 +320,7 @@ class LiveProvider:
         """The second copy; a store that fails stops no restore."""
         if self._lease is not None:
             try:
-                await self._database.ask(leases.write, self._lease)
+                await self._database.ask(lease_module.write, self._lease)
             except StoreError as error:
                 log.error("the lease cannot be kept in the store", reason=error.message)
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from autotuned.engine.configuration import Configuration
+from autotuned.engine.settings import Configuration
 from autotuned.errors import ProviderConflict
 from autotuned.host.interface import Listener, Ports
-from autotuned.host.launchd import Launchd, LoadedJob, Presence
+from autotuned.host.managers.launchd import Launchd, LoadedJob, Presence
 from autotuned.settings import Settings
 
 LEADING_ARGUMENTS = 3

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from autotuned.core.lease import Foreground, Job, Lease
 from autotuned.engine.live.preflight import Finder
 from autotuned.host.identity import started
-from autotuned.host.launchd import Presence
+from autotuned.host.managers.launchd import Presence
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 
 from autotuned.core.request import TuneRequest
-from autotuned.engine.configuration import Configuration
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import Found, undrainable
+from autotuned.engine.settings import Configuration
 from autotuned.errors import Busy, RestoreOutstanding
 from autotuned.host.interface import Processes
 from autotuned.providers.interface import Provider

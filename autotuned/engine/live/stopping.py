@@ -19,8 +19,7 @@ from autotuned.core.lease import Event, Foreground, Job, Lease
 from autotuned.host import failpoint
 from autotuned.host.identity import alive, started
 from autotuned.host.interface import Ports
-from autotuned.host.journal import Journal
-from autotuned.host.launchd import (
+from autotuned.host.managers.launchd import (
     ALREADY,
     IN_PROGRESS,
     IO_ERROR,
@@ -30,6 +29,7 @@ from autotuned.host.launchd import (
     Launchd,
     Presence,
 )
+from autotuned.host.restore.journal import Journal
 
 POLL_S = 0.1
 AGAIN_S = 2.0

@@ -19,11 +19,11 @@ import httpx
 from autotuned.core import gate, stats
 from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
 from autotuned.engine.measure import chat, readiness
-from autotuned.engine.measure.bench import Asked, Bench
 from autotuned.engine.measure.candidate_files import log_name, read_log, write_private
+from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.prompt import Calibration
-from autotuned.engine.measure.strain import Gauge
-from autotuned.engine.measure.vigil import Void
+from autotuned.engine.measure.resource_usage import Gauge
+from autotuned.engine.measure.watchdog import Void
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated

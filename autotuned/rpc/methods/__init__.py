@@ -9,19 +9,19 @@ from autotuned.rpc import discover
 from autotuned.rpc.method import Method
 from autotuned.rpc.methods import (
     agent,
+    apply,
     compare,
-    configuration,
+    doctor,
     events,
     noise,
     provider,
     report,
     runs,
     schedule,
-    service,
     stale,
     weights,
 )
-from autotuned.rpc.methods.pieces import Pieces
+from autotuned.rpc.methods.context import Pieces
 
 __all__ = ["Pieces", "table"]
 
@@ -31,7 +31,7 @@ def table(pieces: Pieces) -> list[Method]:
     modules = (
         agent,
         runs,
-        configuration,
+        apply,
         compare,
         noise,
         report,
@@ -39,7 +39,7 @@ def table(pieces: Pieces) -> list[Method]:
         schedule,
         events,
         provider,
-        service,
+        doctor,
         weights,
     )
     methods = [method for module in modules for method in module.methods(pieces)]

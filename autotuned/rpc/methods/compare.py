@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned import wire
 from autotuned.core.compare import ComparisonDocument, compare
-from autotuned.engine.recipe.pairs import pair
+from autotuned.engine.compare import pair
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.pieces import Pieces
+from autotuned.rpc.methods.context import Pieces
+from autotuned.shared import wire
 
 
 class CompareParams(Params):

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from autotuned import wire
 from autotuned.engine.events import Subscription
 from autotuned.errors import NotFound
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.pieces import Pieces, RunParams
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
 
 
 class SubscribeParams(RunParams):

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from autotuned import wire
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.rpc.methods.pieces import Pieces, RunParams
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
 
 PAIRS, IDLE_S = 10, 60.0
 

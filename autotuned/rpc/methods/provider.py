@@ -8,7 +8,7 @@ from typing import Any
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.rpc.methods.pieces import Pieces
+from autotuned.rpc.methods.context import Pieces
 
 
 def methods(pieces: Pieces) -> list[Method]:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned import wire
-from autotuned.engine.records import trial_document
+from autotuned.engine.run.records import trial_document
 from autotuned.report.html import render
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.rpc.methods.pieces import Pieces, RunParams
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
 from autotuned.store import events as kept
 
 HTML = {"type": "object", "properties": {"html": {"type": "string"}}, "required": ["html"]}

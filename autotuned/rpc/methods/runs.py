@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from autotuned import wire
-from autotuned.core.recommendation import json_schema
 from autotuned.core.request import TuneRequest
-from autotuned.engine.records import summary, trial_document
+from autotuned.core.result import json_schema
+from autotuned.engine.run.records import summary, trial_document
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, either
-from autotuned.rpc.methods.pieces import Pieces, RunParams
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
 
 
 class StartParams(TuneRequest):

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from autotuned import wire
 from autotuned.core.planned import Schedule
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.pieces import Pieces
+from autotuned.rpc.methods.context import Pieces
+from autotuned.shared import wire
 from autotuned.store.schedule import KEPT
 
 SHOWN = 20

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.rpc.methods.pieces import Pieces
+from autotuned.rpc.methods.context import Pieces
 
 
 class StaleResult(BaseModel):

@@ -1,0 +1,1 @@
+"""`demo`: three small models tuned with a real server on this machine."""

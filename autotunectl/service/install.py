@@ -1,0 +1,236 @@
+"""The agent as a job of this machine's service manager: written, validated, started, and taken away again.
+
+Idempotent, and never at a live provider's cost: nothing is stopped while a run is active (unless
+`force` cancels it) or while a live provider is still owed its restore. Must not know how a service
+manager is spoken to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotunectl.client import CallError, Client, ClientError, Unreachable
+from autotunectl.service import Job, Service, ServiceError, process, program
+from autotuned import __version__
+from autotuned.shared import wire
+
+ANSWERS_S = 60.0
+DEAD_S = 4.0
+"""A job without a process for so long has crashed at its start, and waits to crash again."""
+CANCELLED_S = 120.0
+RESTORE_S = 240.0
+
+
+class Refused(Exception):
+    """Not now: a run is active, or a restore is owed. `code` is what the client exits with."""
+
+    def __init__(self, message: str, code: int, remedy: str) -> None:
+        super().__init__(message)
+        self.code, self.remedy = code, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the operator wants: `socket` as on the command line; `say` tells them what is going on."""
+
+    socket: str | None
+    force: bool
+    say: Callable[[str], None]
+
+
+def install(service: Service, asked: Asked) -> dict[str, Any]:
+    """Make the job what it should be, and wait until its agent answers.
+
+    `{kind, path, program, changed, pid, version, where, warnings}`. Raises Refused, ServiceError, ClientError.
+    """
+    words = program.program()
+    if asked.socket:
+        words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
+    job = Job(words, program.environment(os.environ, words))
+    program.verify(program.program(), job.environment)
+    content = service.content(job)
+    loaded, agent = service.loaded(), _version(asked.socket)
+    same = _read(service.path) == content and _is_plain(service.path)
+    answers = agent is not None and loaded is not None and loaded.pid in (None, agent["pid"])
+    changed = not (same and answers and agent is not None and agent["version"] == __version__)
+    if changed:
+        _make_way(service, asked)
+        _write(service, content)
+        loaded = service.load()
+        agent = _answering(service, asked.socket)
+    return {
+        "kind": service.kind,
+        "path": str(service.path),
+        "program": list(words),
+        "where": loaded.where if loaded is not None else None,
+        "changed": changed,
+        "pid": agent["pid"] if agent is not None else None,
+        "version": agent["version"] if agent is not None else None,
+        "warnings": program.doubts(words),
+    }
+
+
+def uninstall(service: Service, asked: Asked) -> dict[str, Any]:
+    """Put a drained provider back, stop the job and take its file away: `{kind, path, changed}`.
+
+    Raises Refused, ServiceError, ClientError.
+    """
+    installed = service.path.is_symlink() or service.path.exists()
+    loaded = service.loaded()
+    if loaded is not None or installed:
+        _make_way(service, asked, restore=True)
+    service.path.unlink(missing_ok=True)
+    if installed:
+        service.forget()
+    return {
+        "kind": service.kind,
+        "path": str(service.path),
+        "changed": installed or loaded is not None,
+    }
+
+
+def _make_way(service: Service, asked: Asked, *, restore: bool = False) -> None:
+    """No run, no lease, no agent: neither the job's nor one that was started without it.
+
+    `restore`: a live provider that is owed its restore is brought back first, rather than refused.
+    """
+    status = _status(asked.socket)
+    run = (status or {}).get("run")
+    if run is not None and run.get("state") == "running":
+        if not asked.force:
+            owed = (status or {}).get("lease") is not None
+            message = f"run {run['run_id']} is active" + (
+                ", and has stopped the live provider for its time" if owed else ""
+            )
+            remedy = "autotunectl watch, or add --force to cancel it first"
+            raise Refused(
+                message, wire.EXIT_RESTORE_OUTSTANDING if owed else wire.EXIT_BUSY, remedy
+            )
+        asked.say(f"cancelling run {run['run_id']}")
+        with Client(asked.socket) as client:
+            client.call("cancel", run_id=run["run_id"])
+            client.wait(run["run_id"], timeout_s=CANCELLED_S)
+    _settle(asked, restore=restore)
+    if service.unload():
+        asked.say("the former job has been stopped")
+    if process.stop(asked.socket):
+        asked.say("the agent that ran without the job has been stopped")
+
+
+def _settle(asked: Asked, *, restore: bool) -> None:
+    """Nothing is owed to a live provider, or it is brought back now. Raises Refused."""
+    status = _status(asked.socket)
+    if not _owed(status):
+        return
+    if restore:
+        asked.say("bringing the live provider back first")
+        if status is None:  # an agent that starts also ends what a crash has left running
+            with contextlib.suppress(ClientError):
+                process.start(asked.socket)
+                status = _status(asked.socket)
+        if not _owed(status) or _restored(asked, answers=status is not None):
+            return
+    message = "the live provider has been stopped and is still owed its restore"
+    raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+
+
+def _owed(status: dict[str, Any] | None) -> bool:
+    """What the agent says; where none runs what its journal says, and a damaged one says yes."""
+    if status is not None:
+        return status.get("lease") is not None
+    try:
+        with open(f"{wire.config_folder()}/run/lease.json", encoding="utf-8") as file:  # noqa: PTH123
+            return bool(json.load(file)["state"] != "released")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _restored(asked: Asked, *, answers: bool) -> bool:
+    if answers:
+        with Client(asked.socket) as client:
+            return bool(client.request("provider.restore", {}, timeout_s=RESTORE_S)["restored"])
+    words = [sys.executable, "-m", "autotuned.host.restore.break_glass", "restore"]
+    return subprocess.run(words, check=False, stdout=sys.stderr, timeout=RESTORE_S).returncode == 0
+
+
+def _answering(service: Service, socket: str | None) -> dict[str, Any]:
+    """The `version` of the job's own agent, once it answers. Raises ServiceError with its last words."""
+    deadline = time.monotonic() + ANSWERS_S
+    lived = time.monotonic()
+    while time.monotonic() < min(deadline, lived + DEAD_S):
+        found, loaded = _version(socket), service.loaded()
+        pid = loaded.pid if loaded is not None else None
+        if found is not None and loaded is not None and pid in (None, found["pid"]):
+            return found
+        lived = time.monotonic() if pid is not None else lived
+        time.sleep(0.1)
+    message = f"the job is loaded, but its agent does not answer: {process.last_words(service)}"
+    raise ServiceError(message, "autotunectl logs; autotunectl doctor")
+
+
+def _version(socket: str | None) -> dict[str, Any] | None:
+    with contextlib.suppress(ClientError), Client(socket, connect_s=0.0) as client:
+        found: dict[str, Any] = client.request("version", {}, timeout_s=10.0)
+        return found
+    return None
+
+
+def _status(socket: str | None) -> dict[str, Any] | None:
+    """What the agent says; None where none runs. Raises ClientError for one that runs and cannot be asked."""
+    try:
+        with Client(socket, connect_s=0.0) as client:
+            found: dict[str, Any] = client.call("status")
+            return found
+    except Unreachable:
+        return None
+    except CallError as error:
+        message = f"the agent that runs does not tell its status ({error}); end it first: autotunectl daemon stop"
+        raise ClientError(message) from None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_plain(path: Path) -> bool:
+    """A regular file of ours that others may at most read: launchd ignores links, and refuses what others may write."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return not path.is_symlink() and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _write(service: Service, content: bytes) -> None:
+    """Replace the job's file whole: a regular file, 0644. Raises ServiceError."""
+    path = service.path
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        if service.output is not None:  # a job whose output cannot be opened dies with 78
+            service.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            part.chmod(0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        message = f"{error.filename or path}: cannot be written: {error.strerror}"
+        raise ServiceError(message, "see who owns that folder, and that it is writable") from None

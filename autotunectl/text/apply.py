@@ -1,0 +1,48 @@
+"""What was written into the provider's configuration, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotunectl.text.formats import bits
+
+COLOURS = {"-": "red", "+": "green", "@": "cyan"}
+
+
+def applied(recipe: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """The line that says what stands in the configuration now, and where the old one is."""
+    return (
+        f"applied: model={recipe['model']} kv_bits={bits(recipe['kv_bits'])} "
+        f"max_concurrency_override={recipe['max_concurrency_override']} "
+        f"max_context_override={recipe['max_context_override']} ({_backup(document)})"
+    )
+
+
+def recipe(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a result document recommends for the configuration."""
+    answer = document["recommendation"]
+    return {"model": answer["model"], **answer["knobs"]}
+
+
+def reverted(document: Mapping[str, Any]) -> str:
+    """The line that says which backup is in force again."""
+    if document["backup_path"] is None and not document["changed"]:
+        return f"reverted: {document['config_path']} was {document['reverted_to']} already (nothing changed)"
+    return f"reverted: {document['config_path']} is {document['reverted_to']} again ({_backup(document)})"
+
+
+def live(hint: str) -> list[str]:
+    """How to make it live, one command a line."""
+    return ["to make it live:", *(f"  {command}" for command in hint.splitlines())]
+
+
+def colour(line: str) -> str | None:
+    """The colour of a diff's line; None for none."""
+    return None if line.startswith(("---", "+++")) else COLOURS.get(line[:1])
+
+
+def _backup(document: Mapping[str, Any]) -> str:
+    if document["backup_path"] is not None:
+        return f"backup at {document['backup_path']}"
+    return "no backup: there was no file" if document["changed"] else "nothing changed, no backup"

@@ -1,0 +1,130 @@
+"""A comparison of two runs as text for people: plain strings, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotunectl.text.formats import bits, number, short
+from autotunectl.text.layout import Table, columns
+from autotunectl.text.noise import WORDS
+
+NAMES = {
+    "tps": "tok/s",
+    "ttft_ms": "TTFT",
+    "decode_tps": "decode tok/s",
+    "prefill_tps": "prefill tok/s",
+    "load_ms": "load",
+}
+KNOBS = {
+    "kv_bits": "--kv-bits",
+    "max_concurrency_override": "--max-batch",
+    "max_context_override": "--max-context",
+}
+
+
+def comparison(document: Mapping[str, Any]) -> str:
+    """Both runs, their settings, their figures, and what of the difference is more than noise."""
+    found = document["differences"]
+    lines = ["COMPARISON"]
+    for name in ("a", "b"):
+        side = document[name]
+        lead = side.get("lead")
+        said = "" if lead is None else f"  ({WORDS[lead['verdict']]})"
+        partial = " (partial)" if side["partial"] else ""
+        lines.append(f"  {name}  {side['run_id']}  {side['model']}{partial}{said}")
+    if not found["even"]:
+        lines += ["", "  not even: the runs differ in"]
+        lines += [
+            f"    {entry['name']}: {_plain(entry['a'])} -> {_plain(entry['b'])}"
+            for entry in found["uneven"]
+        ]
+    lines += ["", *_indented(_knobs(found["knobs"])), "", *_indented(_figures(found))]
+    if len(found["cells"]) > 1:
+        lines += ["", "  tok/s, cell by cell", *_indented(_cells(found["cells"]), 4)]
+    lines += ["", f"  {_judged(found)}"]
+    return "\n".join(lines)
+
+
+def change(figure: Mapping[str, Any]) -> str:
+    """A relative difference with its interval, in percent."""
+    if figure["relative"] is None:
+        return "-"
+    said = _percent(figure["relative"])
+    if figure["low"] is None:
+        return said
+    return f"{said} ({_percent(figure['low'])} to {_percent(figure['high'])})"
+
+
+def _knobs(knobs: list[Mapping[str, Any]]) -> Table:
+    rows: Table = [("SETTING", "A", "B", "")]
+    for entry in knobs:
+        show = bits if entry["name"] == "kv_bits" else str
+        said = "same" if entry["same"] else "changed"
+        name = KNOBS.get(entry["name"], entry["name"])
+        rows.append((name, show(entry["a"]), show(entry["b"]), said))
+    return rows
+
+
+def _figures(found: Mapping[str, Any]) -> Table:
+    level = f"B AGAINST A ({found['confidence']:.0%} INTERVAL)"
+    rows: Table = [("FIGURE", "A", "B", level, "VERDICT", "NOISE", "DF")]
+    for figure in found["figures"]:
+        unit, digits = (" ms", 0) if figure["unit"] == "ms" else ("", 2)
+        rows.append(
+            (
+                NAMES.get(figure["name"], figure["name"]),
+                number(figure["a"], unit, digits),
+                number(figure["b"], unit, digits),
+                change(figure),
+                figure["verdict"],
+                "-" if figure["noise"] is None else f"{figure['noise']:.1%}",
+                str(figure["degrees_of_freedom"]),
+            )
+        )
+    return rows
+
+
+def _cells(cells: list[Mapping[str, Any]]) -> Table:
+    rows: Table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "A", "B", "B AGAINST A", "VERDICT")]
+    for cell in cells:
+        knobs, tps = cell["knobs"], cell["tps"]
+        rows.append(
+            (
+                bits(knobs["kv_bits"]),
+                str(knobs["max_concurrency_override"]),
+                str(knobs["max_context_override"]),
+                number(tps["a"], "", 2),
+                number(tps["b"], "", 2),
+                change(tps),
+                tps["verdict"],
+            )
+        )
+    return rows
+
+
+def _judged(found: Mapping[str, Any]) -> str:
+    smallest = found.get("smallest_difference")
+    starts = (
+        ""
+        if smallest is None
+        else f"; so is a difference in tok/s below {smallest:.1%} (autotunectl noise)"
+    )
+    return (
+        f"medians; a tie where the {found['confidence']:.0%} t interval of the difference covers 0, "
+        f"by the noise pooled over all cells of both runs{starts}"
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(short(str(entry)) for entry in value)
+    return "unknown" if value is None else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}"
+
+
+def _indented(table: Table, width: int = 2) -> list[str]:
+    return [" " * width + line for line in columns(table).splitlines()]

@@ -1,0 +1,212 @@
+"""A run as it happens: a display that is redrawn in place on a terminal, one plain line an event elsewhere.
+
+Any number may follow the same run. Everything shown comes from the agent; nothing here ends a run.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autotunectl.client import Client, ClientError
+from autotunectl.text import formats, result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REFRESH_S = 0.25
+KEPT_LINES = (
+    "run.started",
+    "drain.begun",
+    "trial",
+    "budget.warning",
+    "log",
+    "restore.begun",
+    "restore.done",
+    "applied",
+    "run.finished",
+)
+"""Events whose line stays above the part that is redrawn."""
+BAR = "━", "╌"
+
+
+@dataclass
+class Told:
+    """What a follower has said already, so that following again or presenting the result says it no second time."""
+
+    seq: int = 0
+    warnings: set[str] = field(default_factory=set)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        if event["type"] != "run.finished":  # an end that Ctrl-C cut short is to be seen again
+            self.seq = max(self.seq, event["seq"])
+        if event["type"] == "log":
+            self.warnings.add(event["message"])
+
+
+def follow(again: Callable[[], Client], run_id: str, told: Told | None = None) -> str:
+    """Show a run until it has ended; its exit reason. `again` makes a client of its agent.
+
+    Goes on after what was `told`. Raises ClientError when the agent is gone for good; one that is restarted meanwhile is found again.
+    """
+    told = Told() if told is None else told
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return _live(again, run_id, told)
+    return _plain(again, run_id, told)
+
+
+def _plain(again: Callable[[], Client], run_id: str, told: Told) -> str:
+    shown: dict[str, int] = {}
+    with again() as client:
+        for event in client.events(run_id=run_id, since=told.seq):
+            told.add(event)
+            line = result.event(event)
+            if line is not None and _worth_a_line(event, shown):
+                print(line, file=sys.stderr, flush=True)
+            if event["type"] == "run.finished":
+                return str(event["exit_reason"])
+    raise AssertionError  # events end with an exception only
+
+
+def _worth_a_line(event: Mapping[str, Any], shown: dict[str, int]) -> bool:
+    """Of a download's progress one line each ten percent; `shown` remembers them by model."""
+    if event["type"] != "prewarm.progress":
+        return True
+    tenth: int = 10 * event["bytes"] // max(1, event["total"])
+    new = shown.get(event["model"]) != tenth
+    shown[event["model"]] = tenth
+    return new
+
+
+def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False)
+    arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
+    threading.Thread(target=_collect, args=(again, run_id, told.seq, arrived), daemon=True).start()
+    lately: dict[str, Any] = {}
+    with Live(console=console, refresh_per_second=4, transient=True) as live, again() as client:
+        while True:
+            for event in _waiting(arrived):
+                if isinstance(event, ClientError):
+                    raise event
+                told.add(event)
+                _remember(lately, event)
+                line = result.event(event)
+                if line is not None and event["type"] in KEPT_LINES:
+                    live.console.print(line, markup=False, style=_style(event))
+                if event["type"] == "run.finished":
+                    return str(event["exit_reason"])
+            try:
+                run = client.call("status", run_id=run_id)["run"]
+            except ClientError as error:
+                live.update(f"{error}; trying to reach the agent again")
+                continue
+            live.update(_panel(run, lately, console.width))
+
+
+def _collect(
+    again: Callable[[], Client],
+    run_id: str,
+    since: int,
+    arrived: queue.Queue[dict[str, Any] | ClientError],
+) -> None:
+    try:
+        with again() as client:
+            for event in client.events(run_id=run_id, since=since):
+                arrived.put(event)
+    except ClientError as error:
+        arrived.put(error)
+
+
+def _waiting(
+    arrived: queue.Queue[dict[str, Any] | ClientError],
+) -> Iterator[dict[str, Any] | ClientError]:
+    """What has arrived by now; waits one refresh for the first."""
+    try:
+        yield arrived.get(timeout=REFRESH_S)
+        while True:
+            yield arrived.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _remember(lately: dict[str, Any], event: Mapping[str, Any]) -> None:
+    """Keep what `status` does not tell: the download that goes on, the newest figures of this trial."""
+    match event["type"]:
+        case "prewarm.progress":
+            lately["download"] = event
+        case "replicate":
+            lately["replicate"] = event
+        case "prewarm.done" | "provider.starting" | "trial":
+            lately.clear()
+        case _:
+            pass
+
+
+def _style(event: Mapping[str, Any]) -> str | None:
+    kind = event["type"]
+    if (kind == "trial" and not event["fits"]) or kind in ("budget.warning", "log"):
+        return "yellow"
+    if kind == "trial" and event["kept"]:
+        return "green"
+    return None
+
+
+def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> RenderableType:
+    from rich.text import Text
+
+    progress = run.get("progress") or {}
+    room = max(10, min(40, width - 12))
+    phase = "cancelling" if run.get("cancelling") else run["phase"]
+    left = "budget left" if width >= 48 else "left"
+    lines = [
+        f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
+        *_fitting(f"{phase}: ", result.place(run), ", ", width),
+        _activity(progress, lately, width),
+        f"elapsed {formats.duration(progress.get('elapsed_s'))}  ETA {formats.duration(progress.get('eta_s'))}  "
+        f"{left} {formats.duration(progress.get('budget_left_s'))}",
+    ]
+    best = run.get("best")
+    if best:
+        figure = formats.number(best["tps_median"], " tok/s", 2)
+        lines += _fitting("best ", (figure, formats.knobs(best["knobs"])), " with ", width)
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def _fitting(label: str, parts: tuple[str, str], between: str, width: int) -> list[str]:
+    """Both parts on one line, or the second below the first where that is too long."""
+    whole = f"{label}{parts[0]}{between}{parts[1]}"
+    return [whole] if len(whole) <= width else [f"{label}{parts[0]}", f"  {parts[1]}"]
+
+
+def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> str:
+    """The download in bytes, or a dot for each replicate and the newest formats."""
+    if "download" in lately:
+        download = lately["download"]
+        total = download.get("total") or 0
+        share = download["bytes"] / total if total else 0.0
+        rate = download.get("rate")
+        speed = f", {formats.size(rate)}/s" if rate else ""
+        loaded = f"{formats.size(download['bytes'])} of {formats.size(total)}{speed}"
+        return f"{_bar(share, max(4, min(40, width - len(loaded) - 1)))} {loaded}"
+    replicate = progress.get("replicate") or {}
+    done, total = replicate.get("index", 0), replicate.get("total", 0)
+    if not total:
+        return "starting"
+    dots = f"replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"
+    newest = lately.get("replicate")
+    if newest is None or newest.get("error"):
+        return dots
+    return f"{dots}  {formats.number(newest['tps'], ' tok/s', 2)}, TTFT {formats.number(newest['ttft_ms'], ' ms', 0)}"
+
+
+def _bar(share: float, room: int) -> str:
+    filled = round(room * min(1.0, max(0.0, share)))
+    return BAR[0] * filled + BAR[1] * (room - filled)

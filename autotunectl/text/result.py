@@ -1,0 +1,231 @@
+"""Documents of the agent as text for people: plain strings, no terminal control, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autotunectl.text import noise, provider
+from autotunectl.text.formats import bits, duration, gigabytes, local, number, short, size, transfer
+from autotunectl.text.layout import Table, columns
+
+
+def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
+    """The RECOMMENDATION block (FR-F.1) of a result document that has one; its table fits into `room` columns."""
+    import shlex
+
+    answer = document["recommendation"]
+    chosen, cells = answer["knobs"], document.get("stage2", [])
+    lines = ["RECOMMENDATION"]
+    if answer.get("partial"):
+        lines.append(
+            f"  PARTIAL: {(document.get('error') or {}).get('message', 'not every cell was measured')}"
+        )
+    lines += [
+        f"  model           {answer['model']}",
+        f"  --kv-bits       {bits(chosen['kv_bits'])}",
+        f"  --max-batch     {chosen['max_concurrency_override']}",
+        f"  --max-context   {chosen['max_context_override']}",
+        f"  target context  {answer['target_context']} tokens",
+        f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
+        f"({_count(answer['replicates'], 'replicate')})",
+    ]
+    said = noise.verdict(document.get("noise", {}))
+    if said is not None:
+        lines.append(f"  noise           {said}")
+    if cells:
+        lines += ["", "  cells", *_indented(_cells(cells, chosen), room)]
+    lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
+    if document["alternates"]:
+        again = shlex.join(
+            ["autotunectl", "start", "--candidate-models", document["alternates"][0]]
+        )
+        lines.append(f"  try one         {again} --target-context {answer['target_context']}")
+    lines += [
+        "",
+        f"  serve           {answer['serve_command']}",
+        f"  apply           {_apply(document)}",
+    ]
+    if document["infeasible"]:
+        lines += ["", "  failed candidates"]
+        lines += [
+            f"    {entry['rank']}. {entry['model']}: {entry['reason']}"
+            for entry in document["infeasible"]
+        ]
+    if document.get("recipe_hash"):
+        lines += ["", f"  run {document['run_id']}, recipe {document['recipe_hash']}"]
+    return "\n".join(lines)
+
+
+def failure(document: Mapping[str, Any]) -> list[str]:
+    """Why a run made no recommendation, smallest candidate first; one line each."""
+    error = document.get("error") or {
+        "message": f"ended as {document.get('exit_reason')}",
+        "detail": None,
+    }
+    lines = [f"{document.get('exit_reason')}: {error['message']}"]
+    detail = error.get("detail") or []
+    return lines + [f"  {reason}" for reason in detail[1:]]
+
+
+def staleness(document: Mapping[str, Any]) -> str:
+    """Whether the last good recipe still holds, on one line."""
+    if document["never_tuned"]:
+        return "never tuned: autotunectl start"
+    if document["stale"]:
+        return f"stale: {'; '.join(document['reasons'])}"
+    return f"fresh: nothing has changed since {document['last_run_id']}"
+
+
+def schedule_line(document: Mapping[str, Any]) -> str:
+    """On or off, when a run may begin next, why it has paused itself; one line."""
+    if not document["enabled"]:
+        return "off: autotunectl schedule set --at 03:30"
+    if document["paused"]:
+        return f"{document['paused']}; set it again, or autotunectl schedule run-now"
+    coming = document["next_run_at"]
+    return f"nightly at {document['at']}, next {'-' if coming is None else local(coming)}"
+
+
+def place(run: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a run is: `candidate 1 of 3` or `cell 2 of 6`, and the model."""
+    progress = run.get("progress") or {}
+    candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
+    where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
+    if progress.get("stage") == 2:
+        where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
+    return where, short(candidate.get("model") or "-")
+
+
+def doing(run: Mapping[str, Any]) -> str:
+    """What a run does at this moment, in a few words."""
+    progress = run.get("progress") or {}
+    replicate = progress.get("replicate") or {}
+    where = ", ".join(place(run))
+    moving = transfer(progress.get("prewarm"))
+    if moving is not None:
+        return f"{where}, {moving}"
+    if not replicate.get("total"):
+        return where
+    return f"{where}, replicate {replicate.get('index', 0)} of {replicate['total']}"
+
+
+def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """The table of runs, its heading first."""
+    table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
+    for row in rows:
+        model = short(row["model"]) if row.get("model") else "-"
+        started = local(row["started_at"])
+        ended = row.get("exit_reason") or "running"
+        table.append(
+            (
+                row["run_id"],
+                started,
+                str(row["target_context"]),
+                model,
+                number(row.get("tps_median"), "", 2),
+                ended,
+            )
+        )
+    return table
+
+
+def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
+    """One plain line for an event; None for what is too small to tell."""
+    kind = document["type"]
+    match kind:
+        case "run.started":
+            candidates, cells = len(document["candidates"]), document["cells"]
+            return f"run {document['run_id']}: {_count(candidates, 'candidate')}, {_count(cells, 'cell')}"
+        case "phase":
+            return f"phase: {document['phase']}"
+        case "prewarm.progress":
+            return f"{short(document['model'])}: {transfer(document)}"
+        case "prewarm.done" if document.get("fetched_bytes"):
+            return f"fetched {short(document['model'])}: {size(document['fetched_bytes'])}"
+        case "provider.starting":
+            return f"starting {_tried(document)}"
+        case "provider.ready":
+            return f"ready after {number(document.get('ready_ms'), ' ms', 0)}"
+        case "replicate" if document.get("error"):
+            return f"  request {document['index']} of {document['total']}: {document['error']}"
+        case "replicate":
+            figures = f"TTFT {number(document['ttft_ms'], ' ms', 0)}, {number(document['tps'], ' tok/s', 2)}"
+            return f"  request {document['index']} of {document['total']}: {figures}"
+        case "trial" if not document["fits"]:
+            verdict = "cut off" if document["reason"] == "interrupted" else "rejected"
+            return f"{verdict} {_tried(document)}: {document['reason']}"
+        case "trial":
+            kept = ", best so far" if document["kept"] else ""
+            return (
+                f"feasible {_tried(document)}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
+            )
+        case "budget.warning":
+            return f"budget nearly used up: {duration(document['left_s'])} left"
+        case "drain.begun" | "drain.done" | "restore.begun" | "restore.done":
+            return provider.event(document)
+        case "applied":
+            return f"applied to {document.get('config_path', 'the configuration')}"
+        case "log":
+            return f"{document.get('level', 'note')}: {document.get('message', '')}"
+        case "applied":
+            kept = f", backup at {document['backup_path']}" if document.get("backup_path") else ""
+            return f"applied to {document['config_path']}{kept}"
+        case "run.finished":
+            return f"finished: {document['exit_reason']}"
+        case _:
+            return None
+
+
+def _tried(document: Mapping[str, Any]) -> str:
+    """The candidate of a probe, or the number and knobs of a cell."""
+    if document.get("cell") is None:
+        return short(document.get("model") or "")
+    return f"cell {document['cell']}: {_settings(document.get('knobs') or {})}"
+
+
+def _settings(document: Mapping[str, Any]) -> str:
+    batch = document.get("max_concurrency_override", document.get("max_batch"))
+    context = document.get("max_context_override", document.get("max_context"))
+    return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
+
+
+def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
+    table: Table = [
+        ("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "MEMORY", "")
+    ]
+    for cell in cells:
+        tried = cell["knobs"]
+        table.append(
+            (
+                bits(tried["kv_bits"]),
+                str(tried["max_concurrency_override"]),
+                str(tried["max_context_override"]),
+                number(cell["tps_median"], "", 2),
+                number(cell["ttft_p95_ms"], " ms", 0),
+                number(cell["load_ms"], " ms", 0),
+                gigabytes(cell.get("peak_rss_bytes")),
+                cell["reason"] or ("chosen" if tried == chosen else ""),
+            )
+        )
+    return table
+
+
+def _indented(table: Table, room: int | None) -> list[str]:
+    return [
+        f"    {line}" for line in columns(table, None if room is None else room - 4).splitlines()
+    ]
+
+
+def _apply(document: Mapping[str, Any]) -> str:
+    """How to put the recommendation into the provider's configuration, where it has one."""
+    import shlex
+
+    if document.get("provider") not in (None, "macprovider"):
+        return f"start {document['provider']} as above: it has no configuration file"
+    partial = ["--allow-partial"] if document["recommendation"].get("partial") else []
+    return shlex.join(["autotunectl", "apply", document["run_id"], *partial])
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

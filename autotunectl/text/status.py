@@ -1,0 +1,97 @@
+"""What `status` shows: the agent, the live server, whether the recipe holds, and the run, on one screen. Strings only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotunectl.text import formats, provider, result
+
+ROOM = 24
+BAR = "━", "╌"
+FAILED_SHOWN = 5
+
+
+def status(document: Mapping[str, Any], error: str | None = None) -> str:
+    """The screen. `error`: why the run made no recommendation, where it made none."""
+    agent, run = document["daemon"], document.get("run")
+    lines = [
+        *provider.warning(document),
+        f"agent     version {agent['version']}, pid {agent['pid']}, since {formats.local(agent['started_at'])}",
+        *(provider.live(document) or ["live      no live provider runs"]),
+        *_lease(document),
+    ]
+    if document.get("stale"):
+        lines.append(f"recipe    {result.staleness(document['stale'])}")
+    if document.get("schedule"):
+        lines.append(f"schedule  {result.schedule_line(document['schedule'])}")
+    if run is None:
+        return "\n".join([*lines, "run       none yet", "next      autotunectl start --wait"])
+    return "\n".join([*lines, *_run(run, error)])
+
+
+def _lease(document: Mapping[str, Any]) -> list[str]:
+    lease = document.get("lease")
+    if lease is None or provider.owed(document):
+        return []
+    return [f"lease     run {lease['run_id']} has stopped it and brings it back at its end"]
+
+
+def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
+    asked = f"{_count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
+    if run["state"] == "running":
+        state = "cancelling" if run.get("cancelling") else "running"
+    else:
+        ended = run.get("ended_at")
+        state = f"{run['exit_reason']}{', ' + formats.local(ended) if ended else ''}"
+    lines = [f"run       {run['run_id']}: {state} ({asked})"]
+    if run["state"] == "running":
+        lines += _progress(run)
+    elif error:
+        lines.append(f"why       {error}")
+    best = run.get("best")
+    if best:
+        found = f"{formats.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {formats.number(best['ttft_p95_ms'], ' ms', 0)}"
+        lines += [
+            f"best      {best['model']}: {found}",
+            f"          {formats.knobs(best['knobs'])}",
+        ]
+    failed = run.get("infeasible") or []
+    lines += [
+        f"failed    {formats.short(each['model'])}: {each['reason']}"
+        for each in failed[:FAILED_SHOWN]
+    ]
+    if len(failed) > FAILED_SHOWN:
+        lines.append(f"failed    {len(failed) - FAILED_SHOWN} more: autotunectl show")
+    lines += [f"warning   {warning}" for warning in run.get("warnings", ())]
+    return [*lines, f"next      {_next(run)}"]
+
+
+def _progress(run: Mapping[str, Any]) -> list[str]:
+    lines = [f"phase     {run['phase']}: {result.doing(run)}"]
+    progress = run.get("progress")
+    if progress:
+        filled = round(ROOM * min(1.0, progress["fraction"]))
+        bar = BAR[0] * filled + BAR[1] * (ROOM - filled)
+        lines.append(
+            f"progress  {bar} {progress['fraction']:.0%}, elapsed {formats.duration(progress['elapsed_s'])}, "
+            f"ETA {formats.duration(progress['eta_s'])}, budget left {formats.duration(progress['budget_left_s'])}"
+        )
+    return lines
+
+
+def _next(run: Mapping[str, Any]) -> str:
+    """The commands that one most often wants now."""
+    if run["state"] == "running":
+        return "autotunectl watch, autotunectl cancel"
+    if run["exit_reason"] == "interrupted":
+        return f"autotunectl start --resume {run['run_id']} --wait"
+    if run.get("best") is None:
+        return f"autotunectl show {run['run_id']}, autotunectl doctor"
+    if run.get("applied") or run.get("provider") not in (None, "macprovider"):
+        return "autotunectl show"
+    return "autotunectl show, autotunectl apply"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

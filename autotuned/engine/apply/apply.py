@@ -1,0 +1,283 @@
+"""Whether a recommendation may be written into the provider's configuration, and what is said about it.
+
+The answer is the same for a command, a program and the end of a run. How the file is written is
+the writer's; nothing that comes over the socket names a file here but a backup beside the original.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from autotuned.core.candidates import is_path
+from autotuned.core.config.reader import Scalar
+from autotuned.core.model import ExitReason
+from autotuned.core.pipeline import Finish
+from autotuned.core.result import AppliedDocument, RecommendationDocument, recommend
+from autotuned.engine.apply import writer as writer_module
+from autotuned.engine.apply.writer import Written
+from autotuned.engine.events import Events
+from autotuned.engine.live.restart import Restarter
+from autotuned.engine.measure.trial import uncancelled
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runner import Runner
+from autotuned.engine.settings import Configuration
+from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
+from autotuned.host import operators_file
+from autotuned.host.interface import Machine
+from autotuned.providers.interface import Provider
+from autotuned.providers.naming import expanded
+from autotuned.settings import Settings
+from autotuned.store.runs import RunRow
+
+CONFIGURED_KIND = "macprovider"
+"""The one provider that has a configuration file; the others are told everything on their command line."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What the operator wants, and has agreed to beyond the usual."""
+
+    allow_partial: bool = False
+    force: bool = False
+    restart: bool = False
+    dry_run: bool = False
+
+
+class Applier:
+    """Recommendations into the configuration, and back; one at a time."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        records: Records,
+        events: Events,
+        machine: Machine,
+        choose: Callable[[str], Provider],
+        restarter: Restarter,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._restarter = restarter
+        self._configuration, self._records, self._events = configuration, records, events
+        self._machine, self._choose, self._environ = machine, choose, environ
+        self._turn = asyncio.Lock()
+
+    @property
+    def _settings(self) -> Settings:
+        """Those in use now."""
+        return self._configuration.now
+
+    async def apply(
+        self, run_id: str | None, consent: Consent, active: Callable[[], str | None]
+    ) -> dict[str, Any]:
+        """Write the recommendation of a run, the newest for None; what was done, as 5-rpc has it.
+
+        `active` tells the run in progress. Raises NotFound, or ApplyRefused with the configuration as it
+        was; with a restart also what `Restarter.claim` and `carry_out` raise.
+        """
+        row = await self._records.row(run_id)
+        if row.run_id == active():
+            message = f"run {row.run_id} is still running: wait for it, or cancel it"
+            raise ApplyRefused(message, "running", run_id=row.run_id)
+        answer = _recommended(row, consent)
+        kind = (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
+        _must_have_a_file(kind, row.run_id)
+        if not consent.force:
+            await self._must_be_this_machine(row, kind)
+        wanted = self._wanted(answer)
+        named = {"run_id": row.run_id, "recipe": wanted}
+        if consent.dry_run:
+            written = await self._write(wanted, dry_run=True)
+            return {**_told(written, None, applied=False), **named}
+        return await uncancelled(self._carry_out(row.run_id, wanted, consent, active)) | named
+
+    async def _carry_out(
+        self,
+        run_id: str,
+        wanted: Mapping[str, Scalar],
+        consent: Consent,
+        active: Callable[[], str | None],
+    ) -> dict[str, Any]:
+        """Write and note it, then restart what serves, if that was asked for."""
+        unfit = await self._restarter.claim(run_id, active) if consent.restart else "not asked for"
+        try:
+            written = await self._write(wanted, dry_run=False)
+            hint = await self._restarter.commands() if unfit else None
+            await self._note(run_id, written, hint)
+        except BaseException:
+            if unfit is None:
+                self._restarter.give_up()
+            raise
+        if unfit is None:
+            unfit = await self._restarter.carry_out()
+        told = _told(written, hint, applied=True) | {"restarted": unfit is None}
+        if consent.restart and unfit is not None:
+            told["warnings"].append(f"not restarted: {unfit}")
+        return told
+
+    async def conclude(self, runner: Runner, kind: str, finish: Finish, *, drained: bool) -> None:
+        """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
+
+        Never a partial recommendation, and never raises: the run keeps what it found, and a warning says why not.
+        """
+        answer = recommend(runner.plan, finish, "")
+        if not runner.plan.request.apply or answer is None:
+            return
+        runner.enter("applying")
+        try:
+            written = await self._conclude(runner.run_id, kind, finish, answer, drained=drained)
+        except AutotunedError as error:
+            warnings: tuple[str, ...] = (f"not applied: {error.message}",)
+        except Exception:
+            log.exception("apply failed")
+            warnings = ("not applied: a bug, the agent's log has the details",)
+        else:
+            warnings = written.warnings
+        await self._records.annotate(runner.run_id, warnings=warnings)
+        for warning in warnings:
+            self._events.publish("log", runner.run_id, level="warning", message=warning)
+
+    async def _conclude(
+        self,
+        run_id: str,
+        kind: str,
+        finish: Finish,
+        answer: RecommendationDocument,
+        *,
+        drained: bool,
+    ) -> Written:
+        if answer.partial or finish.exit_reason is not ExitReason.OK:
+            message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
+            raise ApplyRefused(message, "partial", run_id=run_id)
+        _must_have_a_file(kind, run_id)
+        written = await self._write(self._wanted(answer), dry_run=False)
+        await self._note(run_id, written, None if drained else await self._restarter.commands())
+        return written
+
+    async def revert(self, name: str | None) -> dict[str, Any]:
+        """Put the newest backup back, or the one of that name. Raises ApplyRefused, the configuration as it was."""
+        path = self._settings.provider_config
+        async with self._turn:
+            backup = await asyncio.to_thread(_backup, path, name)
+            written = await uncancelled(
+                asyncio.to_thread(writer_module.put_back, path, backup, int(time.time()))
+            )
+        hint = await self._restarter.commands()
+        log.info("reverted", backup=str(backup), kept=str(written.backup))
+        self._publish(None, written, reverted_to=str(backup))
+        return {**_told(written, hint, applied=True), "reverted_to": str(backup)}
+
+    async def _write(self, wanted: Mapping[str, Scalar], *, dry_run: bool) -> Written:
+        path, now = self._settings.provider_config, int(time.time())
+        async with self._turn:
+            return await asyncio.to_thread(writer_module.apply, path, wanted, now, dry_run=dry_run)
+
+    async def _note(self, run_id: str, written: Written, hint: str | None) -> None:
+        """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
+        before = (await self._records.details(run_id)).get("applied")
+        applied = AppliedDocument(
+            config_path=str(written.path),
+            backup_path=None if written.backup is None else str(written.backup),
+            changed={key: dict(both) for key, both in written.changed.items()},
+            hint=hint,
+        )
+        if written.changed or before is None:
+            await self._records.annotate(run_id, applied=applied)
+        log.info(
+            "applied", run_id=run_id, changed=sorted(written.changed), backup=applied.backup_path
+        )
+        self._publish(run_id, written)
+
+    def _publish(self, run_id: str | None, written: Written, **fields: Any) -> None:
+        said = _told(written, None, applied=True)
+        names = ("config_path", "backup_path", "changed", "warnings")
+        self._events.publish("applied", run_id, **{name: said[name] for name in names}, **fields)
+
+    async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
+        facts = self._machine.facts()
+        try:
+            version = (await self._choose(kind).locate()).version
+        except ProviderMissing:
+            version = "not installed"
+        pairs = {
+            "RAM": (f"{row.machine_ram_gb} GB", f"{facts.ram_gb} GB"),
+            "chip": (row.machine_chip, facts.chip),
+            "provider's version": (row.binary_version, version),
+        }
+        other = [f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now]
+        if other:
+            message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
+            raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
+
+    def _wanted(self, answer: RecommendationDocument) -> dict[str, Scalar]:
+        model = expanded(answer.model, self._environ) if is_path(answer.model) else answer.model
+        return {"model": model, **answer.knobs.model_dump()}
+
+
+def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
+    """The recommendation of a run that may be applied. Raises ApplyRefused."""
+    content = json.loads(row.recommendation_json) if row.recommendation_json else None
+    if not content:
+        message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
+    try:
+        answer = RecommendationDocument.model_validate(content)
+    except ValidationError:
+        message = f"run {row.run_id} was written by another version and its recommendation cannot be used: tune again"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id) from None
+    if answer.partial and not consent.allow_partial:
+        message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
+        raise ApplyRefused(message, "partial", run_id=row.run_id)
+    return answer
+
+
+def _must_have_a_file(kind: str, run_id: str) -> None:
+    """Only macprovider reads the file: what another server was measured with must not get into it."""
+    if kind != CONFIGURED_KIND:
+        message = (
+            f"run {run_id} was measured with {kind}, which has no configuration file of its own: "
+            "start it with the `serve` command of autotunectl show"
+        )
+        raise ApplyRefused(message, "other_provider", run_id=run_id, provider=kind)
+
+
+def _backup(path: Path, name: str | None) -> Path:
+    try:
+        found = operators_file.backups(path)
+    except OSError as error:
+        message = f"{path.parent}: cannot be listed: {error.strerror}"
+        raise ApplyRefused(message, "io_error") from error
+    if not found:
+        message = f"{path} has no backup (no file {path.name}.bak-* beside it)"
+        raise ApplyRefused(message, "no_backup")
+    if name is None:
+        return found[0]
+    for backup in found:
+        if backup.name == name:
+            return backup
+    known = ", ".join(backup.name for backup in found[:5])
+    message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
+    raise ApplyRefused(message, "no_backup")
+
+
+def _told(written: Written, hint: str | None, *, applied: bool) -> dict[str, Any]:
+    return {
+        "applied": applied,
+        "changed": {key: dict(both) for key, both in written.changed.items()},
+        "config_path": str(written.path),
+        "backup_path": None if written.backup is None else str(written.backup),
+        "restarted": False,
+        "diff": written.diff,
+        "hint": hint,
+        "warnings": list(written.warnings),
+    }

@@ -1,0 +1,137 @@
+"""The provider's configuration, written: look, back up, replace, and start over when somebody else was quicker.
+
+At every instant, also one at which this process is killed, the file is the old one or the new one,
+whole, and the backup is there before the new one. Quotes nothing of the file but our own keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autotuned.core.config.diff import diff
+from autotuned.core.config.edit import differences, edit, pins
+from autotuned.core.config.reader import Refused, Scalar
+from autotuned.errors import ApplyRefused, UnsafePath
+from autotuned.host import failpoint, operators_file
+from autotuned.host.operators_file import Original
+
+RESTARTS = 3
+"""How often an edit starts over because the file has changed under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written, or would be: `content` None means that nothing is to be done."""
+
+    path: Path
+    content: bytes | None = None
+    changed: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    diff: str = ""
+    backup: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def apply(path: Path, wanted: Mapping[str, Scalar], unix_s: int, *, dry_run: bool) -> Written:
+    """Give the owned keys of the file at `path` the values of `wanted`. Raises ApplyRefused, nothing changed then."""
+
+    def made(original: Original) -> Written:
+        before = _text(original)
+        after = edit(before, wanted)
+        if isinstance(after, Refused):
+            message = f"{path}: {after.reason}; it is left as it is"
+            raise ApplyRefused(message, "unusable_file", config_path=str(path))
+        if not after.changed:
+            return Written(path)
+        pinned = pins(after.text, str(wanted["model"])) if "model" in after.changed else []
+        return Written(
+            path,
+            after.text.encode(),
+            after.changed,
+            diff(before, after.text, path.name),
+            warnings=tuple(
+                f"{path}: {key} still names what belonged to the old model: it is not ours to change"
+                for key in pinned
+            ),
+        )
+
+    return _write(path, made, unix_s, dry_run=dry_run)
+
+
+def put_back(path: Path, backup: Path, unix_s: int) -> Written:
+    """Give the file at `path` the content of a backup. Raises ApplyRefused, nothing changed then."""
+
+    def made(original: Original) -> Written:
+        content = operators_file.look(backup).content
+        if content is None:
+            message = f"{backup}: there is no such backup"
+            raise ApplyRefused(message, "no_backup")
+        if content == original.content:
+            return Written(path)
+        before, after = _shown(original.content or b""), _shown(content)
+        return Written(path, content, differences(before, after), diff(before, after, path.name))
+
+    return _write(path, made, unix_s, dry_run=False)
+
+
+def _write(
+    path: Path, made: Callable[[Original], Written], unix_s: int, *, dry_run: bool
+) -> Written:
+    try:
+        if not dry_run:
+            operators_file.sweep(path)
+        for _ in range(1 + RESTARTS):
+            original = operators_file.look(path)
+            wanted = made(original)
+            if wanted.content is None or dry_run:
+                return wanted
+            backup = operators_file.back_up(original, unix_s)
+            failpoint.reach("apply.backed_up")
+            if _replaced(original, wanted.content, backup):
+                failpoint.reach("apply.replaced")
+                return Written(
+                    path, wanted.content, wanted.changed, wanted.diff, backup, wanted.warnings
+                )
+    except UnsafePath as error:
+        raise ApplyRefused(error.message, "unusable_file", config_path=str(path)) from None
+    except OSError as error:
+        message = (
+            f"{path}: cannot be written: {error.strerror or error}; see to its folder {path.parent}: it must exist, "
+            "be writable for this user and have room"
+        )
+        raise ApplyRefused(message, "io_error", config_path=str(path)) from error
+    message = f"{path}: somebody else keeps writing it ({1 + RESTARTS} attempts); nothing has been changed: try again"
+    raise ApplyRefused(message, "changed_meanwhile", config_path=str(path))
+
+
+def _replaced(original: Original, content: bytes, backup: Path | None) -> bool:
+    """Replace the file; where that comes to nothing, its backup goes too."""
+    try:
+        done = operators_file.replace(original, content)
+    except OSError:
+        if operators_file.untouched(original):  # else the new one stands, and only its sync failed
+            _drop(backup)
+        raise
+    if not done:
+        _drop(backup)
+    return done
+
+
+def _drop(backup: Path | None) -> None:
+    if backup is not None:
+        with contextlib.suppress(OSError):
+            backup.unlink()
+
+
+def _shown(content: bytes) -> str:
+    return content.decode(errors="replace")
+
+
+def _text(original: Original) -> str:
+    try:
+        return (original.content or b"").decode()
+    except UnicodeDecodeError:
+        message = f"{original.path}: is not UTF-8 text; it is left as it is"
+        raise ApplyRefused(message, "unusable_file", config_path=str(original.path)) from None

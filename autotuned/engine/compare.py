@@ -1,0 +1,64 @@
+"""Which two results `compare` sets against each other.
+
+A run that is named counts when it has a recommendation, also a partial one; a run that is looked for
+must have ended `ok`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotuned.core.compare import comparable
+from autotuned.engine.run.records import Records
+from autotuned.errors import NotFound
+from autotuned.store import runs
+
+LOOKED_AT = 50
+"""Good runs that are looked through: those of a prototype have no document and are passed over."""
+
+
+async def pair(
+    records: Records, a: str | None, b: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The documents of `a` and `b`, the earlier first where both are looked for.
+
+    Left out: `b` is the newest good run other than `a`, `a` the good run before `b`. Raises NotFound
+    naming what is missing.
+    """
+    if a is not None and b is not None:
+        return await _named(records, a), await _named(records, b)
+    if a is not None:
+        first = await _named(records, a)
+        return first, await _good(
+            records, None, a, f"no good run other than {a} to compare it with"
+        )
+    if b is not None:
+        second = await _named(records, b)
+        return await _good(records, b, b, f"no good run before {b} to compare it with"), second
+    second = await _good(records, None, None, "no good run yet, and a comparison needs two")
+    only = second["run_id"]
+    first = await _good(
+        records, only, only, f"one good run only, {only}, and a comparison needs two"
+    )
+    return first, second
+
+
+async def _named(records: Records, run_id: str) -> dict[str, Any]:
+    row = await records.row(run_id)
+    document = await records.result(row, running=False)
+    if not comparable(document):
+        how = "has not ended" if row.ended_at_utc is None else f"ended as {row.exit_reason}"
+        message = f"run {run_id} has no recommendation to compare: it {how}"
+        raise NotFound(message, run_id=run_id)
+    return document
+
+
+async def _good(
+    records: Records, before: str | None, other_than: str | None, missing: str
+) -> dict[str, Any]:
+    for row in await records.database.ask(runs.good, LOOKED_AT, before):
+        document = await records.result(row, running=False)
+        if row.run_id != other_than and comparable(document):
+            return document
+    message = f"there is {missing}: autotunectl start --wait makes one"
+    raise NotFound(message, run_id=other_than)

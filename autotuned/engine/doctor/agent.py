@@ -1,0 +1,136 @@
+"""Checks of what is the agent's own: settings, socket, store, logs, lease, schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import tempfile
+from pathlib import Path
+
+from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
+from autotuned.errors import SettingsError
+
+MB = 10**6
+
+
+async def settings(scene: Scene) -> Finding:
+    """The settings file as it is now can be used, and is the one in use."""
+    path = scene.settings.home / "autotuned.toml"
+    try:
+        now = await asyncio.to_thread(scene.reread)
+    except SettingsError as error:
+        return broken(error.message, "correct it; until then the agent would not start again")
+    if now != scene.settings:
+        return doubt(f"{path} has been changed since it was read", "autotunectl daemon reload")
+    return fine(f"{path} is in use" if path.exists() else f"defaults: there is no {path}")
+
+
+async def socket(scene: Scene) -> Finding:
+    """The socket is this user's alone."""
+    path = scene.settings.socket
+    return await asyncio.to_thread(_private, path)
+
+
+def _private(path: Path) -> Finding:
+    folder = path.parent
+    try:
+        around, itself = folder.lstat(), path.lstat()
+    except OSError as error:
+        return broken(f"{error.filename}: {error.strerror}", "autotunectl daemon restart")
+    for name, found, wanted in ((folder, around, 0o700), (path, itself, 0o600)):
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid != os.geteuid():
+            return broken(
+                f"{name} belongs to uid {found.st_uid}", f"sudo chown {os.geteuid()} '{name}'"
+            )
+        if mode & 0o077:
+            return broken(
+                f"{name} has mode {mode:04o}: others may enter", f"chmod {wanted:o} '{name}'"
+            )
+    if not stat.S_ISSOCK(itself.st_mode) or not stat.S_ISDIR(around.st_mode):
+        return broken(f"{path} is no socket in a folder of its own", "autotunectl daemon restart")
+    return fine(f"{path}, for this user alone")
+
+
+async def store(scene: Scene) -> Finding:
+    """The database is sound."""
+    database = scene.records.database
+    found, version = await database.ask(_quick_check)
+    size = await asyncio.to_thread(_size, database.path)
+    told = f"{database.path}, schema {version}, {size / MB:.1f} MB"
+    if found != "ok":
+        return broken(
+            f"{told}: {found}",
+            "autotunectl daemon restart: a damaged database is set aside, and a new one begun",
+        )
+    return fine(told)
+
+
+def _quick_check(db: sqlite3.Connection) -> tuple[str, int]:
+    found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return found, int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _size(path: Path) -> int:
+    parts = (path, path.with_name(f"{path.name}-wal"))
+    return sum(part.stat().st_size for part in parts if part.exists())
+
+
+async def logs(scene: Scene) -> Finding:
+    """Logs can be written, and read by this user alone."""
+    return await asyncio.to_thread(_log_folder, scene.settings.logs)
+
+
+def _log_folder(folder: Path) -> Finding:
+    try:
+        found = folder.stat()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return broken(
+            f"{folder}: {error.strerror}",
+            f"make it a folder that this user can write: ls -ld '{folder}'",
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return doubt(f"{folder} can be entered by others", f"chmod 700 '{folder}'")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return fine(f"{folder}, {size / MB:.1f} MB")
+
+
+async def lease(scene: Scene) -> Finding:
+    """No live provider is owed its restore."""
+    owed = scene.lease
+    if owed is None:
+        return fine("no live provider is owed a restore")
+    if scene.active_run is not None:
+        return fine(
+            f"the live provider is stopped for run {scene.active_run}, and comes back with its end"
+        )
+    reason = owed.get("reason") or "no reason is known"
+    return broken(
+        f"the live provider was stopped at {owed.get('since')} and is not back: {reason}",
+        "autotunectl provider restore",
+    )
+
+
+async def schedule(scene: Scene) -> Finding:
+    """The nightly re-tune, where one is set, has not paused itself."""
+    told = scene.schedule
+    if not told or not told["enabled"]:
+        return fine("off")
+    paused = told["paused"]
+    if paused:
+        return doubt(f"paused: {paused}", "autotunectl schedule show; schedule set resumes it")
+    return fine(f"next at {told['next_run_at'] or 'no time'}")
+
+
+CHECKS: dict[str, Check] = {
+    "settings": settings,
+    "socket": socket,
+    "store": store,
+    "logs": logs,
+    "lease": lease,
+    "schedule": schedule,
+}

@@ -1,0 +1,66 @@
+"""What a check may look at, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from autotuned.engine.run.records import Records
+from autotuned.host.interface import Machine, Ports
+from autotuned.providers.interface import Provider
+from autotuned.settings import Settings
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about what was found, and what to do about it."""
+
+    level: Level
+    detail: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The agent's pieces, for looking only."""
+
+    settings: Settings
+    reread: Callable[[], Settings]
+    """The settings file as it is now. Raises SettingsError."""
+    environ: Mapping[str, str]
+    choose: Callable[[str], Provider]
+    ports: Ports
+    machine: Machine
+    records: Records
+    active_run: str | None
+    lease: Mapping[str, Any] | None
+    """As `status` shows it; None where nothing is owed."""
+    schedule: Mapping[str, Any] | None
+
+
+Check = Callable[[Scene], Awaitable[Finding]]
+
+
+def fine(detail: str, remedy: str | None = None) -> Finding:
+    """As it should be."""
+    return Finding(Level.INFO, detail, remedy)
+
+
+def doubt(detail: str, remedy: str) -> Finding:
+    """It works, but not as well as it could."""
+    return Finding(Level.WARNING, detail, remedy)
+
+
+def broken(detail: str, remedy: str) -> Finding:
+    """A run, or the agent, would fail."""
+    return Finding(Level.ERROR, detail, remedy)

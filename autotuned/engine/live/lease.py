@@ -1,0 +1,102 @@
+"""The lease as it is first written: all that it takes to bring back what is about to be stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+import psutil
+
+from autotuned.core.lease import Foreground, Job, Lease, State
+from autotuned.core.request import TuneRequest
+from autotuned.engine.live.preflight import Found, Managed, Process
+from autotuned.errors import ProviderConflict
+from autotuned.host.clock import utc_now
+from autotuned.host.identity import boot_id, started
+from autotuned.host.managers.launchd import Launchd
+
+USUAL_UMASK = 0o022
+
+
+def contract(
+    run_id: str, found: Found, request: TuneRequest, launchd: Launchd, logs: Path
+) -> Lease:
+    """A lease on the live provider that was found, in the state `intent`.
+
+    Raises ProviderConflict where it could not be brought back as it was.
+    """
+    live = found.live
+    assert live is not None  # noqa: S101 - a drain is asked for what was found
+    now = utc_now()
+    return Lease(
+        lease_id=f"{run_id}-{secrets.token_hex(3)}",
+        run_id=run_id,
+        state=State.INTENT,
+        target=_job(live) if isinstance(live, Managed) else _foreground(live, request, logs),
+        holder_pid=os.getpid(),
+        boot_id=boot_id(launchd.environ),
+        taken_at=now,
+        updated_at=now,
+        port=live.port,
+        candidate_port=request.port,
+        launchctl=launchd.program,
+    )
+
+
+def _job(live: Managed) -> Job:
+    job, plist = live.job, live.plist
+    assert plist is not None  # noqa: S101 - without one a drain is refused
+    try:
+        digest = hashlib.sha256(plist.read_bytes()).hexdigest()
+    except OSError as error:
+        message = (
+            f"{plist}: cannot be read, so {live.name} could not be brought back: {error.strerror}"
+        )
+        raise ProviderConflict(message, [live.name]) from error
+    return Job(
+        label=job.label,
+        domain=job.domain,
+        plist=str(plist),
+        plist_sha256=digest,
+        program=job.program,
+        pid=job.pid,
+        started=None if job.pid is None else started(job.pid),
+        was_running=job.running or job.coming or job.dying,
+        exit_timeout_s=job.exit_timeout_s,
+    )
+
+
+def _foreground(live: Process, request: TuneRequest, logs: Path) -> Foreground:
+    restart = request.restart_foreground
+    environ: dict[str, str] | None = None
+    cwd: str | None = None
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(live.pid)
+        environ, cwd = process.environ(), process.cwd()
+    if restart and environ is None:
+        message = f"{live.name}: its environment cannot be read, so it could not be started again as it was"
+        raise ProviderConflict(message, [live.name])
+    if restart:
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Foreground(
+        pid=live.pid,
+        started=started(live.pid),
+        argv=live.argv,
+        cwd=cwd,
+        environ=environ if restart else None,
+        umask=_umask(live.pid),
+        restart=restart,
+        log=str(logs / "live-provider.log") if restart else None,
+    )
+
+
+def _umask(pid: int) -> int:
+    """The process's own, where the system tells; else the usual one."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return USUAL_UMASK

@@ -1,0 +1,80 @@
+"""What the trials of a run are made with, and which trial is asked for. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autotuned.core.model import Failure, Knobs
+from autotuned.engine.measure.prompt import Calibration
+from autotuned.engine.measure.watchdog import Vigil
+from autotuned.host.interface import Machine, Ports, Processes
+from autotuned.providers.interface import Binary, Provider
+from autotuned.settings import ProviderSettings
+from autotuned.weights.cache import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all trials of one run share."""
+
+    provider: Provider
+    binary: Binary
+    settings: ProviderSettings
+    processes: Processes
+    ports: Ports
+    machine: Machine
+    vigil: Vigil
+    prewarm: Callable[[str, Callable[..., Any]], Awaitable[Weights | Failure]]
+    """Model and a listener for progress; a Failure also where the weights exceed the memory."""
+    publish: Callable[..., Any]
+    environ: Mapping[str, str]
+    logs: Path
+    folder: Path
+    port: int
+    target_context: int
+    gate_ttft_ms: int
+    thermal_gate: bool = False
+    logs_before: int = 0
+    """Provider logs that a run that goes on has already written."""
+    mask: Callable[[str], str] = str
+    """What a candidate has said is quoted without any secret in it: a server may print what it was given."""
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def calibration(self, model: str) -> Calibration:
+        """What is known of a model's characters per token; one for all its trials."""
+        target = self.target_context - self.settings.max_tokens
+        return self.calibrations.setdefault(model, Calibration(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which trial is asked for. `cell` is the cell's index from 1 in stage 2."""
+
+    stage: int
+    model: str
+    rank: int
+    knobs: Knobs | None
+    replicates: int
+    cell: int | None = None
+    pause_s: float = 0.0
+    """How long the machine rests before the cell."""
+    settled: Callable[[Sequence[float]], bool] | None = None
+    """With adaptive replicates: whether these tokens per second are enough; `replicates` is then the usual number."""
+
+    def named(self) -> dict[str, Any]:
+        """The fields by which events name this trial."""
+        knobs = self.knobs and {
+            "kv_bits": self.knobs.kv_bits,
+            "max_batch": self.knobs.max_batch,
+            "max_context": self.knobs.max_context,
+        }
+        return {
+            "stage": self.stage,
+            "model": self.model,
+            "rank": self.rank,
+            "cell": self.cell,
+            "knobs": knobs,
+        }

@@ -1,0 +1,251 @@
+"""One run: ask the core for the next step, act, record, ask again.
+
+The store is the only memory of the search: each step is decided from the trials that it holds. The
+runner owns the budget, the cancel and the phases; it must not know flags, SQL or sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from functools import partial
+from typing import Any
+
+import structlog
+
+from autotuned.core import adaptive
+from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
+from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
+from autotuned.core.request import Plan
+from autotuned.engine.events import Events
+from autotuned.engine.measure.context import Asked, Bench
+from autotuned.engine.measure.trial import TrialRun
+from autotuned.engine.measure.watchdog import MAX_RETURNS, Cause, Void, unstopped_s
+from autotuned.engine.run.progress import Progress
+from autotuned.store import runs
+from autotuned.store.database import Database
+
+BUDGET_WARNING = 0.9
+HEARTBEAT_S = 5.0
+"""Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
+PREWARM_FIELDS = ("activity", "bytes", "total", "rate")
+CUT = {
+    Halt.CANCELLED: (FailureKind.INTERRUPTED, "interrupted"),
+    Halt.BUDGET: (FailureKind.BUDGET, "budget exhausted"),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """One run from its first probe to its outcome."""
+
+    def __init__(
+        self, run_id: str, plan: Plan, bench: Bench, store: Database, events: Events, began: float
+    ) -> None:
+        self.run_id, self.plan = run_id, plan
+        self.progress = Progress(plan, began, lambda: unstopped_s(bench.vigil.sleep))
+        self.warnings: list[str] = []
+        """What the operator should know of this run, in the order in which it happened."""
+        self.conflict: str | None = None
+        """Why the live provider could not be kept away, where that ended the run."""
+        self._bench, self._store, self._events = bench, store, events
+        self._halt: Halt | None = None
+        self._halted = asyncio.Event()
+        self._numbers = bench.logs_before
+        self._returns = 0
+
+    def cancel(self) -> bool:
+        """Ask the run to end now; False when it was asked already. The end itself comes later."""
+        return self._stop_for(Halt.CANCELLED)
+
+    @property
+    def halted(self) -> bool:
+        """True once the run is to end, whatever the reason."""
+        return self._halt is not None
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody has asked for the end."""
+        return self._halt is Halt.CANCELLED
+
+    async def search(self) -> tuple[Finish, tuple[Trial, ...]]:
+        """Walk the candidates, climb the cells; how it ended, and all trials, oldest first.
+
+        Never raises for anything that a candidate does. A bug in our own code ends the run as
+        `internal_error` with the traceback in a trial's notes and in the log.
+        """
+        budget = asyncio.create_task(self._mind_the_budget(), name="budget")
+        try:
+            while True:
+                if self.progress.budget_left_s <= 0:  # timers may not know yet: the machine slept
+                    self._stop_for(Halt.BUDGET)
+                history = await self._store.ask(runs.history, self.run_id)
+                step = next_step(self.plan, history, self._halt)
+                if isinstance(step, Finish):
+                    return step, history
+                await self._take(step, history)
+        finally:
+            budget.cancel()
+            await asyncio.gather(budget, return_exceptions=True)
+
+    async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
+        asked = self._ask(step, history)
+        began = time.monotonic()
+        evaluated = await self._evaluate(asked)
+        if isinstance(evaluated, Void):
+            await self._undo(asked, evaluated)
+            return
+        trial = with_kept(self.plan, history, evaluated)
+        target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
+        await self._store.ask(runs.append_trial, self.run_id, trial, target, answer)
+        if asked.stage == STAGE_CLIMB:
+            self.progress.cells_seconds.append(time.monotonic() - began)
+        reason = trial.failure.reason if trial.failure else None
+        self._publish(
+            "trial",
+            **asked.named(),
+            fits=trial.fits,
+            kept=trial.kept,
+            tps_median=trial.tps_median,
+            ttft_p95_ms=trial.ttft_p95_ms,
+            replicates=len(trial.replicates),
+            load_ms=trial.load_ms,
+            reason=reason,
+        )
+        log.info(
+            "trial",
+            stage=asked.stage,
+            model=asked.model,
+            knobs=asked.named()["knobs"],
+            reason=reason,
+        )
+        if trial.kept:
+            named = asked.named()
+            self._publish(
+                "best",
+                model=asked.model,
+                knobs=named["knobs"],
+                tps_median=trial.tps_median,
+                ttft_p95_ms=trial.ttft_p95_ms,
+            )
+
+    async def _undo(self, asked: Asked, void: Void) -> None:
+        """Make ready for the same step once more: a void trial leaves no row, only a warning."""
+        reason, again = void.reason, "it is repeated"
+        if void.cause is Cause.LIVE_BACK:
+            self._returns += 1
+            failed: str | None = f"for the {MAX_RETURNS}rd time"
+            if self._returns < MAX_RETURNS:
+                failed = await self._bench.vigil.drain_again()
+            if failed is not None and self._stop_for(Halt.CONFLICT):
+                self.conflict = f"{reason}: {failed}"
+            if self.halted:
+                again = "the run ends"
+        self.warn(f"trial of {asked.model} void: {reason} meanwhile; {again}")
+
+    def warn(self, message: str) -> None:
+        """Tell the operator, now and in the run's document."""
+        self.warnings.append(message)
+        self._publish("log", level="warning", message=message)
+        log.warning(message)
+
+    async def _evaluate(self, asked: Asked) -> Trial | Void:
+        """The trial, whole or cut short by a cancel or the budget; its candidate is gone in any case."""
+        self._numbers += 1
+        trial = TrialRun(self._bench, asked, self._numbers)
+        work = asyncio.create_task(trial.run())
+        halted = asyncio.create_task(self._halted.wait())
+        try:
+            await asyncio.wait({work, halted}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+            return await work
+        except asyncio.CancelledError:
+            if self._halt is None:  # somebody cancelled the run's task itself
+                raise
+            return trial.record(Failure(*CUT[self._halt]))
+        except Exception:  # a bug of ours must still put the live provider back and leave a row
+            log.exception("trial failed", model=asked.model)
+            self._stop_for(Halt.INTERNAL)
+            return trial.record(Failure(FailureKind.INTERNAL, traceback.format_exc()[-470:]))
+        finally:
+            halted.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    def _ask(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> Asked:
+        request, progress, candidate = self.plan.request, self.progress, step.candidate
+        if isinstance(step, Probe):
+            asked = Asked(
+                STAGE_SELECTION, candidate.model, candidate.rank, None, request.stage1_replicates
+            )
+            self.enter("selecting")
+        else:
+            cell, count = step.index + 1, request.stage2_replicates
+            settled = None
+            if request.replicates == "auto":
+                settled = partial(
+                    adaptive.enough, history, usual=count, epsilon=request.tps_tie_epsilon
+                )
+            rests = step.index % self.plan.together == 0
+            asked = Asked(
+                STAGE_CLIMB,
+                candidate.model,
+                candidate.rank,
+                step.knobs,
+                count,
+                cell,
+                request.cooldown_s if rests else 0.0,
+                settled,
+            )
+            progress.cell, progress.knobs = cell, step.knobs
+            self.enter("climbing")
+        progress.candidate, progress.stage, progress.model = (
+            candidate.rank,
+            asked.stage,
+            asked.model,
+        )
+        progress.replicate, progress.replicates = 0, asked.replicates
+        return asked
+
+    def enter(self, phase: str) -> None:
+        """Move to a phase (5-rpc) and say so, once."""
+        if phase != self.progress.phase:
+            self.progress.phase, self.progress.prewarm = phase, None
+            self._publish("phase", phase=phase)
+
+    def observe(self, kind: str, **fields: Any) -> None:
+        """Publish what a trial reports, and keep the count of replicates and of bytes."""
+        if kind == "replicate":
+            self.progress.replicate = fields["index"]
+        elif kind == "prewarm.progress":
+            self.enter("prewarming")
+            self.progress.prewarm = {name: fields[name] for name in PREWARM_FIELDS}
+        elif kind == "prewarm.done":
+            self.enter("selecting" if fields["stage"] == STAGE_SELECTION else "climbing")
+        self._publish(kind, **fields)
+
+    def _publish(self, kind: str, **fields: Any) -> None:
+        self._events.publish(kind, self.run_id, **fields)
+
+    async def _mind_the_budget(self) -> None:
+        """Warn shortly before its end, and end the run with it."""
+        last_part = self.plan.request.max_duration * (1 - BUDGET_WARNING)
+        await self._until_left(last_part)
+        self._publish("budget.warning", left_s=round(self.progress.budget_left_s, 1))
+        await self._until_left(0)
+        self._stop_for(Halt.BUDGET)
+
+    async def _until_left(self, seconds: float) -> None:
+        while (more := self.progress.budget_left_s - seconds) > 0:  # noqa: ASYNC110 - no event tells of time asleep
+            await asyncio.sleep(min(HEARTBEAT_S, more))
+
+    def _stop_for(self, halt: Halt) -> bool:
+        if self._halt is not None:
+            return False
+        self._halt = halt
+        self._halted.set()
+        return True

@@ -1,0 +1,314 @@
+"""What the agent can be asked about runs: start, cancel, wait, status, result.
+
+One run at a time. A request is refused here at once (config error, conflict, busy), or it becomes a
+run whose every end is written down and published. Must not know the wire, nor flags of servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
+from autotuned.engine.apply.apply import Applier
+from autotuned.engine.events import Events
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.live.preflight import conflict, undrainable
+from autotuned.engine.measure.context import Bench
+from autotuned.engine.measure.watchdog import unstopped_s
+from autotuned.engine.noise import Again, planned_again, repetition
+from autotuned.engine.run.lifecycle import Lifecycle
+from autotuned.engine.run.preview import weights_ahead
+from autotuned.engine.run.records import Records, run_document, summary
+from autotuned.engine.run.resume import take_up
+from autotuned.engine.run.runner import Runner
+from autotuned.engine.run.setup import Host, bench
+from autotuned.engine.settings import Configuration
+from autotuned.engine.weights import Pulls
+from autotuned.errors import (
+    AutotunedError,
+    Busy,
+    NotFound,
+    RestoreOutstanding,
+    ShuttingDown,
+)
+from autotuned.providers.interface import Binary, Provider
+from autotuned.settings import Settings
+from autotuned.store.runs import RunRow
+from autotuned.weights.prewarm import Prewarmer
+from autotuned.weights.verified import Ledger
+
+FINISHING_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Active:
+    """The run in progress. `ended` is set once its end is in the store."""
+
+    run_id: str
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    runner: Runner | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Agent:
+    """The runs of this agent, past and present."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        records: Records,
+        events: Events,
+        host: Host,
+        live: LiveProvider,
+        applier: Applier,
+    ) -> None:
+        self._configuration, self._records = configuration, records
+        self._events, self._host, self._live = events, host, live
+        self._lifecycle = Lifecycle(
+            lambda: configuration.now, records, events, live, applier, host.awake
+        )
+        ledger = Ledger(configuration.now.run_folder / "weights.json")
+        self._prewarmer = Prewarmer(host.environ, ledger)
+        self._active: Active | None = None
+        self._stopping = False
+        self.pulls = Pulls(
+            self._prewarmer, events, host.machine, self._provider, active_run=self.active_run
+        )
+
+    @property
+    def _settings(self) -> Settings:
+        """Those in use now; a run keeps what its bench was made of."""
+        return self._configuration.now
+
+    # --- starting --------------------------------------------------------------------------------
+
+    async def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
+
+        Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
+        the error's data), Busy, RestoreOutstanding or ShuttingDown.
+        """
+        return await self._admit(params, None)
+
+    async def measure_noise(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
+        params, again = await repetition(self._records, wishes)
+        return await self._admit(params, again)
+
+    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
+        self._refuse_while_stopping()
+        self.pulls.refuse_while_active()
+        if self._active is not None:
+            message = f"run {self._active.run_id} is active: wait for it, or cancel it"
+            raise Busy(message, run_id=self._active.run_id)
+        self._refuse_while_owed()
+        active = self._active = Active(_new_run_id())
+        try:
+            return await self._begin(active, params, again, unstopped_s(self._host.sleep))
+        except BaseException:
+            self._live.unclaim()
+            self._release(active)
+            raise
+
+    def pull(self, model: str, **wishes: Any) -> dict[str, Any]:
+        """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
+        self._refuse_while_stopping()
+        return self.pulls.start(model, **wishes)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            message = "the agent is shutting down"
+            raise ShuttingDown(message)
+
+    def _refuse_while_owed(self) -> None:
+        owed = self._live.public()
+        if owed is not None:
+            message = (
+                f"a live provider that run {owed['run_id']} drained is not back yet "
+                f"({owed['reason'] or owed['state']}): autotunectl provider restore"
+            )
+            raise RestoreOutstanding(message, lease=owed)
+
+    def _provider(self, kind: str | None) -> Provider:
+        return self._host.choose(kind or self._settings.provider.kind)
+
+    async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
+        request = parse(params)
+        provider, binary, planned = await self.prepare(request)
+        memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
+        weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
+        return {
+            "provider": provider.kind,
+            "binary": list(binary.command),
+            "binary_version": binary.version,
+            **weights,
+            "cells": [
+                {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
+                for c in planned.cells
+            ],
+            "conflicts": (await self._live.find(provider, request.port)).names,
+            "estimate_s": await self._records.estimate_s(planned),
+            "max_duration_s": request.max_duration,
+            "warnings": list(planned.warnings),
+        }
+
+    async def _begin(
+        self, active: Active, params: Mapping[str, Any], again: Again | None, began: float
+    ) -> dict[str, Any]:
+        await asyncio.to_thread(self._host.machine.refresh)
+        resumed = None
+        try:
+            resumed = await take_up(self._records, params)
+            request = parse(params) if resumed is None else resumed.request
+            provider, binary, planned = await self.prepare(request)
+            planned = planned_again(planned, again)
+            if resumed is not None:
+                facts, answer = self._host.machine.facts(), self._settings.provider.max_tokens
+                resumed.check(facts, binary.version, planned, answer)
+                active.run_id = resumed.row.run_id
+            found = await self._live.find(provider, request.port)
+            if found and (not request.drain or undrainable(found)):
+                raise conflict(found, request.port, drain=request.drain)
+            if found:
+                self._live.claim(active.run_id, found, request)
+        except AutotunedError as error:
+            if resumed is not None and active.run_id == resumed.row.run_id:
+                active.run_id = _new_run_id()  # the run itself stays as it is
+            await self._records.refuse(active.run_id, usable(params), error)
+            error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
+            raise
+
+        def publish(kind: str, **fields: Any) -> None:
+            if active.runner is not None:
+                active.runner.observe(kind, **fields)
+
+        made = bench(
+            self._host,
+            self._settings,
+            self._prewarmer,
+            active.run_id,
+            request,
+            provider,
+            binary,
+            publish,
+        )
+        if resumed is None:
+            answer = self._settings.provider.max_tokens
+            await self._records.begin(active.run_id, planned, provider.kind, binary.version, answer)
+        else:
+            await self._records.reopen(active.run_id)
+        active.runner = Runner(
+            active.run_id, planned, made, self._records.database, self._events, began
+        )
+        work = self._carry_through(active, active.runner, made)
+        active.task = asyncio.create_task(work, name=f"run {active.run_id}")
+        return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
+
+    async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
+        """What would serve a request's candidates, and in which order they are tried; changes nothing.
+
+        Raises ConfigError or ProviderMissing.
+        """
+        provider = self._provider(request.provider)
+        binary = await provider.locate()
+        catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
+        answer = self._settings.provider.max_tokens
+        planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
+        if request.apply and provider.kind != "macprovider":
+            doubt = f"nothing will be applied: {provider.kind} has no configuration that is ours to write"
+            planned = replace(planned, warnings=(*planned.warnings, doubt))
+        return provider, binary, planned
+
+    async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:
+        try:
+            await self._lifecycle.carry_through(runner, made)
+        finally:
+            self._release(active)
+
+    def _release(self, active: Active) -> None:
+        active.ended.set()
+        if self._active is active:
+            self._active = None
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str | None) -> dict[str, Any]:
+        """Ask the active run to end; idempotent, and no error for one that has ended."""
+        active = self._active
+        if active is None or active.runner is None or run_id not in (None, active.run_id):
+            return {"run_id": run_id, "state": "finished", "cancelled": False}
+        active.runner.cancel()
+        return {"run_id": active.run_id, "state": "running", "cancelled": True}
+
+    async def wait(self, run_id: str | None, timeout_s: float | None) -> dict[str, Any]:
+        """The summary of a run once it has ended, or `{timed_out: true}`. Raises NotFound."""
+        active = self._active
+        if active is not None and run_id in (None, active.run_id):
+            run_id = active.run_id
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await active.ended.wait()
+            except TimeoutError:
+                return {"timed_out": True}
+        return summary(await self._records.row(run_id), running=False)
+
+    async def status(self, run_id: str | None) -> dict[str, Any] | None:
+        """The run document of 5-rpc: of the active run, else the latest; None where there is none. Raises NotFound."""
+        row = await self._shown(run_id)
+        if row is None:
+            return None
+        active = self._active
+        runner = active.runner if active is not None and active.run_id == row.run_id else None
+        history = await self._records.history(row.run_id)
+        return run_document(row, await self._records.details(row.run_id), history, runner)
+
+    async def _shown(self, run_id: str | None) -> RunRow | None:
+        """The run that was asked for, else the active one as soon as it has a row, else the newest."""
+        if run_id is not None:
+            return await self._records.row(run_id)
+        if self._active is not None:
+            with contextlib.suppress(NotFound):
+                return await self._records.row(self._active.run_id)
+        return next(iter(await self._records.recent(1, None)), None)
+
+    def active_run(self) -> str | None:
+        """The id of the run in progress."""
+        return self._active.run_id if self._active is not None else None
+
+    def begun_run(self) -> str | None:
+        """The same, once its preflight has passed: before that nobody has been told of it."""
+        active = self._active
+        return active.run_id if active is not None and active.runner is not None else None
+
+    async def result(self, run_id: str | None) -> dict[str, Any]:
+        """The public document (FR-F.2) of a run, finished or not. Raises NotFound."""
+        row = await self._records.row(run_id)
+        return await self._records.result(row, running=row.run_id == self.active_run())
+
+    async def close(self) -> None:
+        """Cancel the active run and see it through to its end; take no new one."""
+        self._stopping = True
+        await self.pulls.close()
+        active = self._active
+        if active is None:
+            return
+        self.cancel(active.run_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISHING_S):
+                await active.ended.wait()
+
+
+def _new_run_id() -> str:
+    """Sorts by time, and is never the same twice."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

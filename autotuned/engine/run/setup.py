@@ -1,0 +1,75 @@
+"""What a run is made with: the concrete pieces of this machine, and the bench that is built from them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autotuned.core.request import TuneRequest
+from autotuned.engine.measure.context import Bench
+from autotuned.engine.measure.watchdog import Vigil
+from autotuned.host.files import private_folder
+from autotuned.host.interface import Machine, Ports, Processes, Sleep
+from autotuned.providers.interface import Binary, Provider
+from autotuned.settings import Settings
+from autotuned.shared.redaction import known_secrets, masker
+from autotuned.weights.prewarm import Prewarmer
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The concrete pieces that the composition root hands over."""
+
+    processes: Callable[[], Processes]
+    ports: Ports
+    machine: Machine
+    sleep: Sleep
+    awake: Callable[[], contextlib.AbstractAsyncContextManager[None]]
+    """Keeps the machine from falling asleep inside the block."""
+    choose: Callable[[str], Provider]
+    """Kind (or `auto`) to adapter; raises ProviderMissing."""
+    marker: str
+    environ: Mapping[str, str]
+
+
+def bench(
+    host: Host,
+    settings: Settings,
+    prewarmer: Prewarmer,
+    run_id: str,
+    request: TuneRequest,
+    provider: Provider,
+    binary: Binary,
+    publish: Callable[..., Any],
+) -> Bench:
+    """The bench of one run, with its private folders made. `publish(kind, **fields)` gets what trials report.
+
+    Raises UnsafePath for a folder that others may enter.
+    """
+    logs, folder = settings.run_logs(run_id), settings.run_folder / run_id
+    private_folder(settings.run_folder)
+    private_folder(folder)
+    private_folder(logs)
+    memory = host.machine.facts().ram_bytes if request.static_fit_check else None
+    return Bench(
+        provider=provider,
+        binary=binary,
+        settings=settings.provider,
+        processes=host.processes(),
+        ports=host.ports,
+        machine=host.machine,
+        vigil=Vigil(host.sleep),
+        prewarm=prewarmer.for_run(provider.weights, memory, verify=request.verify),
+        publish=publish,
+        environ=host.environ,
+        logs=logs,
+        folder=folder,
+        port=request.port,
+        target_context=request.target_context,
+        gate_ttft_ms=request.gate_ttft_ms,
+        thermal_gate=request.thermal_gate,
+        logs_before=sum(1 for _ in logs.iterdir()),
+        mask=masker(known_secrets(host.environ, [str(settings.provider_config)])),
+    )

@@ -1,0 +1,305 @@
+"""The scheduled re-tune: asks the rule of `core.nightly` at the right moments, acts on it, writes it down.
+
+The schedule and every decision live in the store; what is decided twice is decided the same. A night
+is marked as begun before its run begins, so that no crash makes it come twice. Must not judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from autotuned.core import nightly, planned
+from autotuned.core.nightly import Action, Book, Decision
+from autotuned.engine.events import Events
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runs import Agent
+from autotuned.engine.schedule.alarm import Alarm
+from autotuned.engine.schedule.staleness import Staleness
+from autotuned.errors import AutotunedError, Busy, NotFound, RestoreOutstanding, ShuttingDown
+from autotuned.host.clock import LocalZone
+from autotuned.store import schedule as store
+
+AGAIN = timedelta(seconds=60)
+"""What stands in the way is looked at again after this, while the window is open."""
+
+log = structlog.get_logger(__name__)
+
+
+class Nightly:
+    """The schedule of this agent."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        records: Records,
+        events: Events,
+        staleness: Staleness,
+        owed: Callable[[], bool],
+        on_ac: Callable[[], bool | None],
+        now: Callable[[], datetime],
+        zone: LocalZone,
+    ) -> None:
+        """`owed`: a restore is outstanding. `on_ac` may block: it is asked on a thread."""
+        self._owed, self._events = owed, events
+        self._agent, self._records, self._staleness = agent, records, staleness
+        self._on_ac, self._now, self._zone = on_ac, now, zone
+        self._book = Book(planned.Schedule())
+        self._again: datetime | None = None
+        self._firing: int | None = None
+        self._closed = False
+        self._turn = asyncio.Lock()
+        self._thinking: asyncio.Task[None] | None = None
+        self._alarm = Alarm(self._think_soon, self._due)
+
+    async def open(self) -> None:
+        """Read the schedule; nothing happens before `begin`."""
+        database = self._records.database
+        decisions = await database.ask(store.decisions)
+        try:
+            schedule, since = await database.ask(store.load)
+        except ValueError:
+            log.exception("the stored schedule cannot be read, so it is off: set it again")
+            schedule, since = planned.Schedule(), None
+        self._book = Book(schedule, since, tuple(decisions))
+        self._staleness.own = schedule.request if schedule.enabled else {}
+
+    def begin(self) -> None:
+        """Catch up on what was slept through, and arm the timer."""
+        if self._book.schedule.enabled:
+            self._think_soon()
+
+    async def close(self) -> None:
+        """Begin nothing any more; what is just being begun is written down first. Idempotent."""
+        self._closed = True
+        self._alarm.close()
+        if self._thinking is not None:
+            if self._firing is None:
+                self._thinking.cancel()
+            await asyncio.gather(self._thinking, return_exceptions=True)
+
+    # --- asking and setting ------------------------------------------------------------------------
+
+    async def get(self, history: int) -> dict[str, Any]:
+        """The schedule, when it comes next, and the newest decisions, newest first."""
+        await self._settle()
+        document = {**self._book.schedule.model_dump(mode="json"), **self._brief()}
+        newest = self._book.decisions[::-1][:history]
+        return {
+            **document,
+            "set_at": None if self._book.since is None else _utc(self._book.since),
+            "history": [_document(decision) for decision in newest],
+        }
+
+    async def brief(self) -> dict[str, Any]:
+        """What `status` shows: whether it is on, when it comes next, why it has paused itself."""
+        await self._settle()
+        return {
+            "enabled": self._book.schedule.enabled,
+            "at": self._book.schedule.at,
+            **self._brief(),
+        }
+
+    async def set(self, params: Mapping[str, Any]) -> None:
+        """Set the schedule anew, or switch it off or on. Raises ConfigError."""
+        schedule = planned.parse(params, self._book.schedule)
+        async with self._turn:
+            now = self._now()
+            await self._records.database.ask(store.save, schedule, now)
+            self._book = dataclasses.replace(self._book, schedule=schedule, since=now)
+            self._staleness.own = schedule.request if schedule.enabled else {}
+            self._again = None
+            self._arm()
+        log.info("schedule set", enabled=schedule.enabled, at=schedule.at)
+
+    async def run_now(self) -> str:
+        """Begin the scheduled run by hand, whatever the hour; its id. Raises as `Agent.start` does."""
+        async with self._turn:
+            await self._settle()
+            now = self._now()
+            window = nightly.open_night(self._book, now, self._zone)
+            verdict = await self._staleness.look()
+            reason = f"by hand; {nightly.judge(self._book.schedule, verdict)[1]}"
+            night = None if window is None else window.night
+            decision = Decision(now, night, Action.FIRED, reason)
+            run_id = await self._fire(decision, os_changed=verdict.os_changed)
+            self._arm()
+            return run_id
+
+    def _brief(self) -> dict[str, Any]:
+        now = self._now()
+        coming = nightly.next_due(self._book, now, self._zone)
+        return {
+            "next_run_at": None if coming is None else _utc(coming),
+            "paused": nightly.paused(self._book, now) if self._book.schedule.enabled else None,
+        }
+
+    # --- deciding ------------------------------------------------------------------------------------
+
+    def _due(self) -> datetime | None:
+        """When to think next."""
+        self._zone.reread()
+        return self._again or nightly.next_look(self._book, self._now(), self._zone)
+
+    def _arm(self) -> None:
+        if not self._closed:
+            self._alarm.set(self._due())
+
+    def _think_soon(self) -> None:
+        if self._thinking is None or self._thinking.done():
+            self._thinking = asyncio.create_task(self._think(), name="schedule")
+
+    async def _think(self) -> None:
+        """Decide what is to be decided now, and arm the timer for the next time. Never raises."""
+        async with self._turn:
+            self._again = None
+            try:
+                await self._decide()
+            except Exception:
+                log.exception("the schedule cannot decide")
+                self._again = self._now() + AGAIN
+            self._arm()
+
+    async def _decide(self) -> None:
+        await self._settle()
+        now = self._now()
+        closed = nightly.gone_by(self._book, now, self._zone)
+        if closed is not None:
+            await self._record(closed)
+        window = nightly.open_night(self._book, now, self._zone)
+        if window is None:
+            return
+        pausing = nightly.paused(self._book, now)
+        if pausing is not None:
+            await self._record(Decision(now, window.night, Action.SKIPPED, pausing))
+            return
+        obstacle = await self._obstacle()
+        if obstacle is not None:
+            await self._wait(Decision(now, window.night, Action.WAITING, obstacle))
+            return
+        verdict = await self._staleness.look()
+        action, reason = nightly.judge(self._book.schedule, verdict)
+        decision = Decision(self._now(), window.night, action, reason)
+        if action is Action.SKIPPED:
+            await self._record(decision)
+            return
+        try:
+            await self._fire(decision, os_changed=verdict.os_changed)
+        except AutotunedError as error:
+            log.warning("the scheduled run was refused", reason=error.message)
+
+    async def _obstacle(self) -> str | None:
+        schedule = self._book.schedule
+        return nightly.obstacle(
+            schedule,
+            active_run=self._agent.active_run(),
+            restore_outstanding=self._owed(),
+            on_ac=await asyncio.to_thread(self._on_ac) if schedule.only_on_ac else None,
+        )
+
+    async def _wait(self, decision: Decision) -> None:
+        """Look again soon; the same reason is written down once a night."""
+        self._again = self._now() + AGAIN
+        if decision.night is None:
+            return
+        if nightly.waiting_for(self._book, decision.night) != decision.reason:
+            await self._record(decision)
+
+    async def _fire(self, decision: Decision, *, os_changed: bool) -> str:
+        """Write down that the night has begun, then begin the run; its id. Raises as `Agent.start` does.
+
+        Refused because of what may go away, the night has not begun after all.
+        """
+        schedule = self._book.schedule
+        consents = {"drain": schedule.drain, "apply": schedule.apply}
+        decision = await self._record(decision)
+        self._firing = decision.id
+        try:
+            request = await self._staleness.request(schedule.request)
+            trigger = "os_update" if os_changed else "schedule"
+            begun = await self._agent.start({**request, **consents, "trigger": trigger})
+            decision = await self._record(
+                dataclasses.replace(decision, run_id=str(begun["run_id"]))
+            )
+        except (Busy, RestoreOutstanding, ShuttingDown) as error:
+            await self._not_after_all(decision, error.message)
+            raise
+        except AutotunedError as error:
+            refused = error.data.get("run_id")
+            await self._record(dataclasses.replace(decision, run_id=refused, outcome=error.kind))
+            # Nobody waits for this answer, so that it is told as the end of any run is.
+            self._events.publish("run.finished", refused, exit_reason=error.kind)
+            raise
+        finally:
+            self._firing = None
+        log.info("scheduled run begun", run_id=decision.run_id, reason=decision.reason)
+        return str(decision.run_id)
+
+    async def _not_after_all(self, decision: Decision, reason: str) -> None:
+        action = Action.SKIPPED
+        if decision.night is not None:
+            action, self._again = Action.WAITING, self._now() + AGAIN
+        await self._record(dataclasses.replace(decision, action=action, reason=reason))
+
+    async def _settle(self) -> None:
+        """Note how the runs that were begun have ended, and when the last good one began."""
+        row = await self._records.last_good()
+        good = None if row is None else _moment(row.started_at_utc)
+        self._book = dataclasses.replace(self._book, last_good=good)
+        for decision in self._book.decisions:
+            if decision.action is Action.FIRED and decision.outcome is None:
+                if decision.id == self._firing:
+                    continue
+                outcome = await self._outcome(decision.run_id)
+                if outcome is not None:
+                    await self._record(dataclasses.replace(decision, outcome=outcome))
+
+    async def _outcome(self, run_id: str | None) -> str | None:
+        """How a run has ended; `crashed` where nothing was written down; None while it goes on."""
+        if run_id is None:
+            return "crashed"
+        if run_id == self._agent.active_run():
+            return None
+        try:
+            row = await self._records.row(run_id)
+        except NotFound:
+            return "unknown"
+        return row.exit_reason if row.ended_at_utc is not None else "crashed"
+
+    async def _record(self, decision: Decision) -> Decision:
+        """Write a new decision, or one of ours again as it is now."""
+        number = await self._records.database.ask(store.record, decision)
+        written = dataclasses.replace(decision, id=number)
+        others = [each for each in self._book.decisions if each.id != number]
+        ordered = sorted([*others, written], key=lambda each: each.id)[-store.KEPT :]
+        self._book = dataclasses.replace(self._book, decisions=tuple(ordered))
+        return written
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _moment(text: str) -> datetime | None:
+    """A time as a run's row has it; None for what a prototype may have written."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _document(decision: Decision) -> dict[str, Any]:
+    return {
+        "at": _utc(decision.at),
+        "night": None if decision.night is None else decision.night.isoformat(),
+        "decision": decision.action.value,
+        "reason": decision.reason,
+        "run_id": decision.run_id,
+        "outcome": decision.outcome,
+    }

@@ -1,0 +1,1 @@
+"""Processes that the agent starts, and the supervisor that outlives it to end them."""

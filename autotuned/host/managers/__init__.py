@@ -1,0 +1,1 @@
+"""Who manages a live server: one file a service manager."""

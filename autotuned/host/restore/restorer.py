@@ -1,0 +1,279 @@
+"""Bringing a live provider back: one algorithm for the agent, its guardian and an operator in trouble.
+
+It reads the journal, looks what is there, and does what is missing until the job is loaded with a
+live process (or the foreground process runs again); any step may have been done before. Whoever calls
+it holds the lock. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autotuned.core.lease import Event, Foreground, Job, Lease, State, advance
+from autotuned.host import failpoint
+from autotuned.host.clock import utc_now
+from autotuned.host.identity import alive, boot_id, started
+from autotuned.host.managers.launchd import (
+    ALREADY,
+    DISABLED,
+    EXISTS,
+    OK,
+    SWITCHED_OFF,
+    Answer,
+    Launchd,
+    LoadedJob,
+    Presence,
+)
+from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.relaunch import restart
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient a restore is, in seconds."""
+
+    tries: int = 5
+    first_s: float = 0.5
+    longest_s: float = 8.0
+    poll_s: float = 0.1
+    verify_s: float = 12.0
+    """A job that is loaded may take this long to get its process: launchd throttles restarts by 10 s."""
+    dying_s: float = 40.0
+    """The old process may take this long to end, beyond the job's own exit time-out."""
+    ending_s: float = 10.0
+    """A foreground process that has been sent SIGTERM gets this long before it counts as one that stays."""
+    steady_s: float = 1.0
+    """Beyond the job's exit time-out: after that, a process that still runs has not been asked to end."""
+    reboot_s: float = 3.0
+    """After a reboot launchd loads the job itself; it gets this long before we help."""
+    total_s: float = 150.0
+    """All of it together."""
+
+
+PACE = Pace()
+
+
+class Restorer:
+    """Restores what the journal's lease owes."""
+
+    def __init__(self, journal: Journal, launchd: Launchd, pace: Pace = PACE) -> None:
+        self._journal, self._launchd, self._pace = journal, launchd, pace
+        self._boot_id = boot_id(launchd.environ)
+        self._deadline = 0.0
+
+    def restore(self, lease: Lease) -> Lease:
+        """Carry `lease` on to `restored`, `released` or `failed`, with every step in the journal.
+
+        A journal that cannot be written (a full disk) stops no restore: the next look finds what is true.
+        """
+        if not lease.open or lease.state is State.RESTORED:
+            return lease
+        before = lease.state
+        lease = self._step(lease, Event.RESTORE, attempts=lease.attempts + 1)
+        failpoint.reach("restore.begun")
+        self._deadline = time.monotonic() + self._pace.total_s
+        if isinstance(lease.target, Job):
+            reason = self._job(lease, lease.target, before)
+        else:
+            lease, reason = self._foreground(lease, lease.target, before)
+            if lease.state is State.RELEASED:
+                return lease
+        if reason is not None:
+            return self._step(lease, Event.REFUSED, reason=reason)
+        failpoint.reach("restore.verified")
+        lease = self._step(lease, Event.VERIFIED, reason=None)
+        failpoint.reach("restore.restored")
+        return lease
+
+    def release(self, lease: Lease) -> Lease:
+        """Write down that nothing is owed any more."""
+        if lease.state is State.RESTORED:
+            lease = self._step(lease, Event.RELEASE)
+            failpoint.reach("restore.released")
+        return lease
+
+    def _step(self, lease: Lease, event: Event, **changes: Any) -> Lease:
+        try:
+            return self._journal.advance(lease, event, **changes)
+        except OSError:
+            return advance(lease, event, utc_now(), **changes)
+
+    # --- a job of launchd --------------------------------------------------------------------------
+
+    def _job(self, lease: Lease, job: Job, before: State) -> str | None:
+        """None once it is loaded with a live process; else why it is not."""
+        unsure = before is not State.INTENT  # a bootout may have been asked for
+        rebooted = lease.boot_id != self._boot_id
+        delay, tries, reason = self._pace.first_s, 0, "it was not tried"
+        if rebooted:
+            self._wait_while(job, lambda now: not _back(job, now), self._pace.reboot_s)
+        while True:
+            now = self._look(job)
+            if _back(job, now):
+                if not unsure or rebooted or self._steady(job, now):
+                    return None
+                unsure = False
+                continue
+            if now.dying:
+                waited = self._wait_while(
+                    job, lambda now: now.dying, job.exit_timeout_s + self._pace.dying_s
+                )
+                if not waited:
+                    return "the old process does not end"
+                continue
+            if tries >= self._pace.tries or time.monotonic() >= self._deadline:
+                return reason
+            tries += 1
+            reason = self._once(job, now, rebooted=rebooted)
+            if reason == "":
+                return None
+            if tries < self._pace.tries:
+                self._sleep(delay)
+                delay = min(2 * delay, self._pace.longest_s)
+
+    def _once(self, job: Job, now: LoadedJob, *, rebooted: bool) -> str:
+        """One try; empty when it runs, else what stood in the way."""
+        # Where `print` is of no use, a bootstrap of what is loaded already does no harm.
+        blind = now.presence is Presence.UNKNOWN and not rebooted
+        if now.presence is Presence.MISSING or blind:
+            if not Path(job.plist).is_file():
+                return f"its plist {job.plist} is gone"
+            answer = self._launchd.bootstrap(job.domain, job.plist)
+            failpoint.reach("restore.asked")
+            if answer.code not in (OK, EXISTS, ALREADY):
+                return f"launchctl bootstrap {job.domain} {job.plist}: {_told(job, answer)}"
+        elif now.presence is Presence.LOADED and not now.coming:
+            answer = self._launchd.kickstart(job.domain, job.label)
+            failpoint.reach("restore.asked")
+            if answer.code not in (OK, ALREADY):
+                return f"launchctl kickstart {job.name}: {_told(job, answer)}"
+        elif now.presence is not Presence.LOADED:
+            return f"launchctl print {job.name}: {now.reason}"
+        if self._wait_while(job, lambda now: not _back(job, now), self._pace.verify_s, settle=True):
+            return ""
+        last = self._look(job)
+        if last.presence is Presence.UNKNOWN:
+            return f"launchctl print {job.name}: {last.reason}"
+        if last.presence is Presence.MISSING:
+            return f"launchctl took {job.name}, but it is not loaded"
+        return f"{job.name} is loaded, but has no live process (state: {last.state or 'unknown'})"
+
+    def _steady(self, job: Job, seen: LoadedJob) -> bool:
+        """What runs goes on running: no bootout is still on its way to it.
+
+        A process that was not there before the drain proves it at once. The old one does by outliving its
+        exit time-out: its end may be under way without being seen.
+        """
+        if seen.pid is not None and (seen.pid, started(seen.pid)) != (job.pid, job.started):
+            return True
+        if not job.was_running and seen.state is not None:
+            return True
+        seconds = job.exit_timeout_s + self._pace.steady_s
+        return not self._wait_while(job, lambda now: _back(job, now), seconds)
+
+    def _wait_while(
+        self,
+        job: Job,
+        condition: Callable[[LoadedJob], bool],
+        seconds: float,
+        *,
+        settle: bool = False,
+    ) -> bool:
+        """True as soon as `condition` no longer holds, False when it still does after `seconds`.
+
+        With `settle` a job that is missing, or that is loaded and idle, is not waited for to the end.
+        """
+        deadline = min(time.monotonic() + seconds, max(self._deadline, time.monotonic()))
+        idle_since: float | None = None
+        while True:
+            now = self._look(job)
+            if not condition(now):
+                return True
+            idle = now.presence is not Presence.LOADED or not (now.coming or now.dying)
+            idle_since = (idle_since or time.monotonic()) if idle else None
+            if settle and idle_since is not None and time.monotonic() - idle_since >= 2.0:
+                return False
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(self._pace.poll_s)
+
+    def _look(self, job: Job) -> LoadedJob:
+        return self._launchd.look(job.domain, job.label)
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(max(0.0, min(seconds, self._deadline - time.monotonic())))
+
+    # --- a foreground process ----------------------------------------------------------------------
+
+    def _foreground(
+        self, lease: Lease, process: Foreground, before: State
+    ) -> tuple[Lease, str | None]:
+        """The lease, and None once the process runs again, or need not; else why it does not."""
+        if lease.boot_id != self._boot_id:
+            waived = "the machine was restarted, and with it what had been started by hand"
+            return self._step(lease, Event.WAIVED, reason=waived), None
+        if before is State.DRAINING:  # SIGTERM may just have been sent
+            self._gone(process)
+        if alive(process.pid, process.started):
+            return self._step(lease, Event.WAIVED, reason="it has never ended"), None
+        if not process.restart:
+            waived = "it was not asked to be started again (--restart-foreground)"
+            return self._step(lease, Event.WAIVED, reason=waived), None
+        if process.new_pid is not None and alive(process.new_pid, process.new_started):
+            return lease, None
+        if process.environ is None:
+            return lease, "its environment is not known any more: start it yourself"
+        held = lease
+
+        def remember(pid: int, since: str | None) -> None:
+            nonlocal held
+            target = replace(process, new_pid=pid, new_started=since)
+            held = replace(lease, target=target)
+            with contextlib.suppress(OSError):
+                self._journal.write(held)
+
+        try:
+            restart(process, remember)
+        except OSError as error:
+            return held, f"it cannot be started again: {error}"
+        failpoint.reach("restore.asked")
+        if not self._stays(held):
+            return held, f"started again, it ended at once: see {process.log}"
+        return held, None
+
+    def _gone(self, process: Foreground) -> None:
+        deadline = time.monotonic() + self._pace.ending_s
+        while alive(process.pid, process.started) and time.monotonic() < deadline:
+            time.sleep(self._pace.poll_s)
+
+    def _stays(self, lease: Lease) -> bool:
+        """It has outlived its first moments."""
+        target = lease.target
+        deadline = time.monotonic() + self._pace.first_s
+        while isinstance(target, Foreground) and target.new_pid is not None:
+            if not alive(target.new_pid, target.new_started):
+                return False
+            if time.monotonic() >= deadline:
+                return True
+            time.sleep(self._pace.poll_s)
+        return False
+
+
+def _back(job: Job, now: LoadedJob) -> bool:
+    """It is as it was: loaded with a live process, or loaded and idle where it was idle before."""
+    idle = now.presence is Presence.LOADED and not now.dying
+    return now.running or (idle and not job.was_running)
+
+
+def _told(job: Job, answer: Answer) -> str:
+    """Why a command was refused, with the remedy where the operator alone can give it."""
+    if answer.code == DISABLED:
+        return f"{answer.reason} {job.name}"
+    if answer.code == SWITCHED_OFF:
+        return f"{answer.reason}; switch it on again"
+    return answer.reason

@@ -1,0 +1,73 @@
+"""`apply` and `revert`: a recommendation into the provider's configuration, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from autotuned.engine.apply.apply import Consent
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method, Params
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
+
+
+class ApplyParams(RunParams):
+    """Whose recommendation, and what is agreed to beyond the usual."""
+
+    allow_partial: bool = False
+    force: bool = False
+    restart: bool = False
+    dry_run: bool = False
+
+
+class RevertParams(Params):
+    """A backup by its name within the configuration's folder; the newest where it is left out."""
+
+    backup: str | None = None
+
+
+class ConfigurationResult(BaseModel):
+    """What became of the configuration. `changed` maps an owned key to its values `before` and `after`.
+
+    `hint` holds the commands that make it live, one a line; `diff` our keys' lines and nothing else.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    applied: bool
+    changed: dict[str, Any]
+    config_path: str
+    backup_path: str | None
+    restarted: bool
+    diff: str
+    hint: str | None
+    warnings: list[str]
+    run_id: str | None = None
+    recipe: dict[str, str | int | None] | None = None
+    reverted_to: str | None = None
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """Writing the configuration."""
+    applier = pieces.applier
+
+    async def apply(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        consent = Consent(**{name: value for name, value in params.items() if name != "run_id"})
+        return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
+
+    async def revert(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await applier.revert(params["backup"])
+
+    refused = (wire.APPLY_REFUSED,)
+    also = (wire.NOT_FOUND, wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING)
+    write = "write a run's recommendation into the provider's configuration"
+    back = "put a backup of the configuration back"
+    return [
+        Method(
+            "apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also), acts=True
+        ),
+        Method("revert", back, revert, RevertParams, ConfigurationResult, refused, acts=True),
+    ]

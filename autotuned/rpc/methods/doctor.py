@@ -1,0 +1,64 @@
+"""`doctor` and `reload`: looking after the agent itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from autotuned.engine import doctor as checks
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method
+from autotuned.rpc.methods.context import Pieces
+from autotuned.shared import wire
+
+
+class CheckDocument(BaseModel):
+    """One check; `ok` is false for the level `error` alone."""
+
+    name: str
+    ok: bool
+    level: Literal["info", "warning", "error"]
+    detail: str
+    remedy: str | None
+
+
+class DoctorDocument(BaseModel):
+    """`ok`: nothing is broken."""
+
+    ok: bool
+    checks: list[CheckDocument]
+
+
+class ReloadDocument(BaseModel):
+    """Settings that have changed: in use from now on, or after a restart."""
+
+    changed: list[str]
+    applied: list[str]
+    restart: list[str]
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """Two questions; neither names a file or a program."""
+
+    one_at_a_time = asyncio.Lock()
+
+    async def doctor(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        async with one_at_a_time:  # each looks at everything with threads and programs of its own
+            return await checks.examine(await pieces.scene())
+
+    async def reload(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return await pieces.configuration.reload()
+
+    looks, reads = (
+        "everything that a run needs, each with its remedy",
+        "read the settings file again",
+    )
+    return [
+        Method("doctor", looks, doctor, result=DoctorDocument),
+        Method(
+            "reload", reads, reload, result=ReloadDocument, errors=(wire.INVALID_PARAMS,), acts=True
+        ),
+    ]

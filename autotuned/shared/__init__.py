@@ -1,0 +1,1 @@
+"""What both programs may know: standard library only."""

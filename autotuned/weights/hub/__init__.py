@@ -1,0 +1,1 @@
+"""The model hub: one session, and the helper process that downloads."""
