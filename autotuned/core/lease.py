@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 VERSION = 1
 
@@ -108,6 +108,25 @@ class Foreground:
     def name(self) -> str:
         """How it is called in a sentence."""
         return f"foreground-PID-{self.pid}"
+
+
+class Lines(TypedDict):
+    """What an apply made of one key: its whole lines as written and as they were, null for none."""
+
+    key: str
+    new: str | None
+    old: str | None
+
+
+class Rollback(TypedDict):
+    """How to take an apply back: the whole backup while the file is as written, else line by line."""
+
+    path: str
+    backup: str | None
+    """Null where there was no file."""
+    sha256: str
+    """Of what was written."""
+    lines: list[Lines]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,35 @@
 """A file that belongs to the operator: looked at whole, backed up, and replaced only if it is still the same.
 
 Names are followed through symlinks, so that a link stays a link. Must not know what the file says,
-nor quote it: it may hold secrets.
+nor quote it: it may hold secrets. Standard library only: whoever rolls a change back uses it too.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import itertools
 import os
 import re
 import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuned.errors import UnsafePath
+from autotuned.errors import ApplyRefused, UnsafePath
+from autotuned.host import tools
 from autotuned.host.files import write_atomic
 
 MAX_BYTES = 1024 * 1024
 MAX_BACKUPS = 65_536
 """Backups that one second can have: numbered from 0 to 65,535."""
 NEW_MODE = 0o600
+LOCK = ".config.yaml.lock"
+LOCK_S, LOCK_POLL_S = 5.0, 0.05
+"""The provider's lock beside its file, how long another writer is waited for, how often it is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,68 @@ class Original:
     """Device, inode, modification time in nanoseconds, size."""
     mode: int = NEW_MODE
     owner: tuple[int, int] | None = None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that the provider's own writers take, from reading to renaming.
+
+    It lies beside the file that `path` leads to, and stays there. Raises ApplyRefused (`locked`) when
+    somebody else has it for 5 s, UnsafePath where it is no plain file, OSError where it cannot be made.
+    """
+    lock = Path(os.path.realpath(path)).with_name(LOCK)
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, NEW_MODE)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            message = f"{lock}: must be a plain file, the lock of {path}: remove it"
+            raise UnsafePath(message, path=str(lock)) from None
+        raise
+    try:
+        deadline = time.monotonic() + LOCK_S
+        while not _flocked(descriptor):
+            if time.monotonic() >= deadline:
+                message = (
+                    f"{path}: {_holders(lock)} holds its lock {lock} "
+                    f"for more than {LOCK_S:g} s; nothing has been changed: try again"
+                )
+                raise ApplyRefused(message, "locked", config_path=str(path))
+            time.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flocked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holders(lock: Path) -> str:
+    """`name (pid n)` of the other processes that have a lock's file open, as far as they can be seen."""
+    found: list[tuple[str, str]] = []
+    if sys.platform == "darwin":
+        fields = tools.ask("lsof", "-Fpc", "--", str(lock)).splitlines()
+        found = [
+            (pid[1:], name[1:])
+            for pid, name in itertools.pairwise(fields)
+            if pid.startswith("p") and name.startswith("c")
+        ]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            if any(_leads_to(opened, lock) for opened in (entry / "fd").iterdir()):
+                found.append((entry.name, (entry / "comm").read_text(errors="replace").strip()))
+    others = [f"{name} (pid {pid})" for pid, name in found if pid != str(os.getpid())]
+    return ", ".join(others) or "another program"
+
+
+def _leads_to(link: Path, file: Path) -> bool:
+    with suppress(OSError):
+        return link.readlink() == file
+    return False
 
 
 def look(path: Path) -> Original:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import resource
 import stat
@@ -45,8 +47,9 @@ def new(text: str = OLD, model: str = "acme/new-7B") -> str:
 
 
 def left(path: Path) -> list[str]:
-    """The names in the folder."""
-    return sorted(beside.name for beside in path.parent.iterdir())
+    """The names in the folder, but that of the lock: it stays."""
+    names = {beside.name for beside in path.parent.iterdir()}
+    return sorted(names - {operators_file.LOCK})
 
 
 def refused(path: Path, reason: str) -> ApplyRefused:
@@ -362,3 +365,120 @@ def test_a_backup_is_put_back_whole_and_what_it_replaces_is_kept(config: Path) -
     assert "s3cret" not in back.diff
     assert back.changed["model"] == {"before": "acme/new-7B", "after": "acme/old-3B"}
     assert writer_module.put_back(config, first, NOW) == Written(config)
+
+
+# --- the lock of the provider's own writers, and the record by which a change is taken back ------------
+
+
+def test_another_program_that_holds_the_lock_is_waited_for_and_then_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators_file, "LOCK_S", 0.2)
+    descriptor = lock(config)
+    with subprocess.Popen(["sleep", "60"], pass_fds=(descriptor,)) as holder:
+        os.close(descriptor)  # the other program has it now
+        try:
+            error = refused(config, "locked")
+        finally:
+            holder.kill()
+    assert f"sleep (pid {holder.pid})" in error.message
+    assert config.read_text(encoding="utf-8") == OLD
+    assert left(config) == ["config.yaml"]
+    apply(config)
+    assert config.read_text(encoding="utf-8") == new()
+
+
+def lock(config: Path) -> int:
+    """A descriptor that holds the lock."""
+    path = config.parent / ".config.yaml.lock"
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_a_change_made_under_the_lock_is_never_lost(config: Path) -> None:
+    """Writers that hold the lock from reading to writing: what each has added is there at the end."""
+
+    def add(number: int) -> None:
+        for turn in range(5):
+            with operators_file.locked(config):
+                text = config.read_text(encoding="utf-8")
+                config.write_text(f"{text}k{number}{turn}: 1\n", encoding="utf-8")
+
+    writers = [threading.Thread(target=add, args=(number,)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    for number in range(10):
+        apply(config, f"acme/{number}-7B")
+    for writer in writers:
+        writer.join()
+    text = config.read_text(encoding="utf-8")
+    assert all(f"k{number}{turn}: 1\n" in text for number in range(3) for turn in range(5))
+    assert "model: acme/9-7B" in text
+
+
+def test_the_lock_lies_beside_the_file_that_a_link_leads_to_and_is_private(
+    config: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(config)
+    apply(link)
+    made = config.parent / ".config.yaml.lock"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert not (tmp_path / ".config.yaml.lock").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+def test_a_lock_that_is_no_plain_file_is_named_and_nothing_is_written(
+    config: Path, make: Callable[[Path], Any]
+) -> None:
+    path = config.parent / ".config.yaml.lock"
+    make(path)
+    assert str(path) in refused(config, "unusable_file").message
+    assert config.read_text(encoding="utf-8") == OLD
+
+
+def test_a_dry_run_takes_no_lock(config: Path) -> None:
+    apply(config, dry_run=True)
+    assert [beside.name for beside in config.parent.iterdir()] == ["config.yaml"]
+
+
+def test_the_record_of_a_change_is_kept_before_it_is_made_and_tells_how_to_take_it_back(
+    config: Path,
+) -> None:
+    seen: list[tuple[Any, str]] = []
+
+    def remember(rollback: Any) -> None:
+        seen.append((rollback, config.read_text(encoding="utf-8")))
+
+    written = writer_module.apply(config, wanted(), NOW, dry_run=False, remember=remember)
+    assert seen == [(written.rollback, OLD)]
+    assert written.rollback == {
+        "path": str(config),
+        "backup": str(written.backup),
+        "sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
+        "lines": [
+            {
+                "key": "model",
+                "new": "model: acme/new-7B  # mine\n",
+                "old": "model: acme/old-3B  # mine\n",
+            },
+            {"key": "kv_bits", "new": "kv_bits: 8\n", "old": None},
+            {
+                "key": "max_concurrency_override",
+                "new": "max_concurrency_override: 2\n",
+                "old": None,
+            },
+            {"key": "max_context_override", "new": "max_context_override: 4000\n", "old": None},
+        ],
+    }
+
+
+def test_a_record_that_cannot_be_kept_stops_the_change(config: Path) -> None:
+    def full(_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ApplyRefused, match="No space left"):
+        writer_module.apply(config, wanted(), NOW, dry_run=False, remember=full)
+    assert config.read_text(encoding="utf-8") == OLD
+    assert left(config) == ["config.yaml"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autotuned.core.config.reader import BOM, OWNED, ConfigFile, Refused, read
+from autotuned.core.lease import Lines
 
 
 def diff(before: str, after: str, name: str) -> str:
@@ -32,6 +33,15 @@ def diff(before: str, after: str, name: str) -> str:
         lines += hunk.lines(shift)
         shift += len(hunk.come) - len(hunk.gone)
     return "\n".join(lines) + "\n"
+
+
+def lines(before: str, after: str) -> list[Lines]:
+    """For each key that an edit changed, its whole lines as they are and as they were."""
+    old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
+    if isinstance(old, Refused) or isinstance(new, Refused):
+        return []
+    both = [Lines(key=key, new=_lines(new, key), old=_lines(old, key)) for key in OWNED]
+    return [change for change in both if change["new"] != change["old"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,14 @@ def _joined(added: list[_Hunk]) -> list[_Hunk]:
             hunk = replace(above, come=[*above.come, *hunk.come])  # noqa: PLW2901 - it has grown
         joined.append(hunk)
     return joined
+
+
+def _lines(file: ConfigFile, key: str) -> str | None:
+    entry = file.named(key)
+    if entry is None:
+        return None
+    start, end = file.block(entry)
+    return file.text[start:end]
 
 
 def _block(file: ConfigFile, key: str) -> tuple[list[str], int]:

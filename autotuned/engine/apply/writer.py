@@ -7,13 +7,15 @@ whole, and the backup is there before the new one. Quotes nothing of the file bu
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autotuned.core.config.diff import diff
+from autotuned.core.config.diff import diff, lines
 from autotuned.core.config.edit import differences, edit, pins
 from autotuned.core.config.reader import Refused, Scalar
+from autotuned.core.lease import Rollback
 from autotuned.errors import ApplyRefused, UnsafePath
 from autotuned.host import failpoint, operators_file
 from autotuned.host.operators_file import Original
@@ -32,9 +34,22 @@ class Written:
     diff: str = ""
     backup: Path | None = None
     warnings: tuple[str, ...] = ()
+    rollback: Rollback | None = None
+    """How to take it back; None where nothing was written."""
 
 
-def apply(path: Path, wanted: Mapping[str, Scalar], unix_s: int, *, dry_run: bool) -> Written:
+Remember = Callable[[Rollback], object]
+"""Keeps the record of a change before it is made: what dies after that can still be taken back."""
+
+
+def apply(
+    path: Path,
+    wanted: Mapping[str, Scalar],
+    unix_s: int,
+    *,
+    dry_run: bool,
+    remember: Remember = lambda _: None,
+) -> Written:
     """Give the owned keys of the file at `path` the values of `wanted`. Raises ApplyRefused, nothing changed then."""
 
     def made(original: Original) -> Written:
@@ -57,7 +72,7 @@ def apply(path: Path, wanted: Mapping[str, Scalar], unix_s: int, *, dry_run: boo
             ),
         )
 
-    return _write(path, made, unix_s, dry_run=dry_run)
+    return _write(path, made, unix_s, dry_run=dry_run, remember=remember)
 
 
 def put_back(path: Path, backup: Path, unix_s: int) -> Written:
@@ -73,27 +88,33 @@ def put_back(path: Path, backup: Path, unix_s: int) -> Written:
         before, after = _shown(original.content or b""), _shown(content)
         return Written(path, content, differences(before, after), diff(before, after, path.name))
 
-    return _write(path, made, unix_s, dry_run=False)
+    return _write(path, made, unix_s)
 
 
 def _write(
-    path: Path, made: Callable[[Original], Written], unix_s: int, *, dry_run: bool
+    path: Path,
+    made: Callable[[Original], Written],
+    unix_s: int,
+    *,
+    dry_run: bool = False,
+    remember: Remember = lambda _: None,
 ) -> Written:
     try:
-        if not dry_run:
+        if dry_run:
+            return made(operators_file.look(path))
+        with operators_file.locked(path):
             operators_file.sweep(path)
-        for _ in range(1 + RESTARTS):
-            original = operators_file.look(path)
-            wanted = made(original)
-            if wanted.content is None or dry_run:
-                return wanted
-            backup = operators_file.back_up(original, unix_s)
-            failpoint.reach("apply.backed_up")
-            if _replaced(original, wanted.content, backup):
-                failpoint.reach("apply.replaced")
-                return Written(
-                    path, wanted.content, wanted.changed, wanted.diff, backup, wanted.warnings
-                )
+            for _ in range(1 + RESTARTS):
+                original = operators_file.look(path)
+                wanted = made(original)
+                if wanted.content is None:
+                    return wanted
+                backup = operators_file.back_up(original, unix_s)
+                failpoint.reach("apply.backed_up")
+                rollback = _rollback(original, wanted.content, backup)
+                if _replaced(original, wanted.content, rollback, remember):
+                    failpoint.reach("apply.replaced")
+                    return replace(wanted, backup=backup, rollback=rollback)
     except UnsafePath as error:
         raise ApplyRefused(error.message, "unusable_file", config_path=str(path)) from None
     except OSError as error:
@@ -106,23 +127,33 @@ def _write(
     raise ApplyRefused(message, "changed_meanwhile", config_path=str(path))
 
 
-def _replaced(original: Original, content: bytes, backup: Path | None) -> bool:
+def _rollback(original: Original, content: bytes, backup: Path | None) -> Rollback:
+    return Rollback(
+        path=str(original.path),
+        backup=None if backup is None else str(backup),
+        sha256=hashlib.sha256(content).hexdigest(),
+        lines=lines(_shown(original.content or b""), _shown(content)),
+    )
+
+
+def _replaced(original: Original, content: bytes, rollback: Rollback, remember: Remember) -> bool:
     """Replace the file; where that comes to nothing, its backup goes too."""
     try:
+        remember(rollback)
         done = operators_file.replace(original, content)
     except OSError:
         if operators_file.untouched(original):  # else the new one stands, and only its sync failed
-            _drop(backup)
+            _drop(rollback)
         raise
     if not done:
-        _drop(backup)
+        _drop(rollback)
     return done
 
 
-def _drop(backup: Path | None) -> None:
-    if backup is not None:
+def _drop(rollback: Rollback) -> None:
+    if rollback["backup"] is not None:
         with contextlib.suppress(OSError):
-            backup.unlink()
+            Path(rollback["backup"]).unlink()
 
 
 def _shown(content: bytes) -> str:
