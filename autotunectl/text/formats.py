@@ -6,20 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from autotuned.shared.text import bits, count, gigabytes, number, rate, short
 
-def bits(value: Any) -> str:
-    """`kv_bits` on screen: its number, or `unset`."""
-    return "unset" if value is None else str(value)
-
-
-def number(value: Any, unit: str = "", digits: int = 1) -> str:
-    """A figure with its unit; a dash where there is none."""
-    return "-" if value is None else f"{value:,.{digits}f}{unit}"
-
-
-def gigabytes(size: Any) -> str:
-    """Bytes as GB with two digits; a dash where unknown."""
-    return "-" if size is None else f"{size / 2**30:,.2f} GB"
+__all__ = [
+    "bar", "bits", "count", "duration", "gigabytes", "knobs", "local", "number", "rate", "settings", "short", "size",
+    "transfer",
+]  # fmt: skip
+BAR = "━", "╌"
 
 
 def duration(seconds: Any) -> str:
@@ -45,11 +38,24 @@ def transfer(document: Mapping[str, Any] | None) -> str | None:
     """`fetching 1.2 GB of 4.0 GB (30%), 54.0 MB/s, 0:53 left`; None where nothing is known yet."""
     if not document:
         return None
-    done, total, rate = document["bytes"], document["total"], document["rate"]
+    done, total, speed = document["bytes"], document["total"], document["rate"]
     doing = "fetching" if document["activity"] == "fetch" else "checking"
     share = f" ({done / total:.0%})" if total else ""
-    left = f", {duration((total - done) / rate)} left" if rate else ""
-    return f"{doing} {size(done)} of {size(total)}{share}, {size(rate)}/s{left}"
+    left = f", {duration((total - done) / speed)} left" if speed else ""
+    return f"{doing} {size(done)} of {size(total)}{share}, {size(speed)}/s{left}"
+
+
+def bar(share: float, room: int) -> str:
+    """A part of one as a bar of `room` columns."""
+    filled = round(room * min(1.0, max(0.0, share)))
+    return BAR[0] * filled + BAR[1] * (room - filled)
+
+
+def settings(document: Mapping[str, Any]) -> str:
+    """Knobs under either of their names, as words."""
+    batch = document.get("max_concurrency_override", document.get("max_batch"))
+    context = document.get("max_context_override", document.get("max_context"))
+    return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
 
 
 def knobs(document: Mapping[str, Any]) -> str:
@@ -57,11 +63,6 @@ def knobs(document: Mapping[str, Any]) -> str:
     batch = document.get("max_concurrency_override", document.get("max_batch"))
     context = document.get("max_context_override", document.get("max_context"))
     return f"--kv-bits {bits(document.get('kv_bits'))} --max-batch {batch} --max-context {context}"
-
-
-def short(model: str) -> str:
-    """The last component of an id or path."""
-    return model.rstrip("/").rsplit("/", 1)[-1]
 
 
 def local(moment: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import bits, number
+from autotunectl.text.formats import bits, count, number
 from autotunectl.text.layout import Table, columns
 
 WORDS = {
@@ -22,7 +22,7 @@ def verdict(noise: Mapping[str, Any]) -> str | None:
     lead = (measured or noise).get("lead")
     if lead is None:
         return None
-    basis = "within this run" if measured is None else f"by {_count(measured['pairs'], 'pair')}"
+    basis = "within this run" if measured is None else f"by {count(measured['pairs'], 'pair')}"
     return f"{WORDS[lead['verdict']]} ({_interval(lead)}, {basis})"
 
 
@@ -37,7 +37,7 @@ def measured(document: Mapping[str, Any]) -> str:
         table.append((name, bits(knobs["kv_bits"]), str(batch), str(context), number(tps, "", 2)))
     smallest = document["smallest_difference"]
     lines = [
-        f"NOISE of this machine, by {_count(document['pairs'], 'pair')} "
+        f"NOISE of this machine, by {count(document['pairs'], 'pair')} "
         f"of {document['of_run']}, {document['replicates']} requests a start",
         *(f"  {line}" for line in columns(table).splitlines()),
         "",
@@ -58,7 +58,7 @@ def measured(document: Mapping[str, Any]) -> str:
     lines += [
         f"  one-shot probes   {_rate(probes, 'false_fit', 'false fits')}, "
         f"{_rate(probes, 'false_reject', 'false rejects')} of {probes['count']}",
-        f"  order             {order['mismatching']} of {_count(order['pairs'], 'pair')} with another winner in reverse: "
+        f"  order             {order['mismatching']} of {count(order['pairs'], 'pair')} with another winner in reverse: "
         + ("THE ORDER DECIDES" if order["biased"] else "no bias"),
     ]
     if order["later"] is not None:
@@ -82,7 +82,3 @@ def _rate(probes: Mapping[str, Any], name: str, words: str) -> str:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2%}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

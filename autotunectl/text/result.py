@@ -6,8 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autotunectl.text import noise, provider
-from autotunectl.text.formats import bits, duration, gigabytes, local, number, short, size, transfer
+from autotunectl.text.formats import (
+    bits,
+    count,
+    duration,
+    local,
+    number,
+    rate,
+    settings,
+    short,
+    size,
+    transfer,
+)
 from autotunectl.text.layout import Table, columns
+from autotuned.shared.text import span
 
 
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
@@ -28,13 +40,15 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         f"  --max-context   {chosen['max_context_override']}",
         f"  target context  {answer['target_context']} tokens",
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
-        f"({_count(answer['replicates'], 'replicate')})",
+        f"({count(answer['replicates'], 'replicate')})",
+        "  tok/s           end to end, prompt included: tokens over the whole request",
+        *_rates(cells, chosen),
     ]
     said = noise.verdict(document.get("noise", {}))
     if said is not None:
         lines.append(f"  noise           {said}")
     if cells:
-        lines += ["", "  cells", *_indented(_cells(cells, chosen), room)]
+        lines += ["", "  cells (medians; TTFT is p95)", *_indented(_cells(cells, chosen), room)]
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
     if document["alternates"]:
         again = shlex.join(
@@ -136,7 +150,7 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
     match kind:
         case "run.started":
             candidates, cells = len(document["candidates"]), document["cells"]
-            return f"run {document['run_id']}: {_count(candidates, 'candidate')}, {_count(cells, 'cell')}"
+            return f"run {document['run_id']}: {count(candidates, 'candidate')}, {count(cells, 'cell')}"
         case "phase":
             return f"phase: {document['phase']}"
         case "prewarm.progress":
@@ -164,8 +178,6 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return f"budget nearly used up: {duration(document['left_s'])} left"
         case "drain.begun" | "drain.done" | "restore.begun" | "restore.done":
             return provider.event(document)
-        case "applied":
-            return f"applied to {document.get('config_path', 'the configuration')}"
         case "log":
             return f"{document.get('level', 'note')}: {document.get('message', '')}"
         case "applied":
@@ -181,30 +193,36 @@ def _tried(document: Mapping[str, Any]) -> str:
     """The candidate of a probe, or the number and knobs of a cell."""
     if document.get("cell") is None:
         return short(document.get("model") or "")
-    return f"cell {document['cell']}: {_settings(document.get('knobs') or {})}"
+    return f"cell {document['cell']}: {settings(document.get('knobs') or {})}"
 
 
-def _settings(document: Mapping[str, Any]) -> str:
-    batch = document.get("max_concurrency_override", document.get("max_batch"))
-    context = document.get("max_context_override", document.get("max_context"))
-    return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
+def _rates(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
+    """The two parts of a request, each with its own rate, of the cell that is recommended."""
+    cell = next((each for each in cells if each["fits"] and each["knobs"] == chosen), None)
+    if cell is None or cell["decode_tps"] is None or cell["prefill_tps"] is None:
+        return []
+    return [
+        f"  decode          {rate(cell['decode_tps'])} tok/s, after the first token",
+        f"  prefill         {rate(cell['prefill_tps'])} tok/s, the prompt up to the first token",
+    ]
 
 
 def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
-    table: Table = [
-        ("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S", "TTFT P95", "LOAD", "MEMORY", "")
-    ]
+    heading = ("KV", "BATCH", "CONTEXT", "TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEM GB")
+    table: Table = [(*heading, "")]
     for cell in cells:
-        tried = cell["knobs"]
+        tried, memory = cell["knobs"], cell.get("peak_rss_bytes")
         table.append(
             (
                 bits(tried["kv_bits"]),
                 str(tried["max_concurrency_override"]),
                 str(tried["max_context_override"]),
-                number(cell["tps_median"], "", 2),
-                number(cell["ttft_p95_ms"], " ms", 0),
-                number(cell["load_ms"], " ms", 0),
-                gigabytes(cell.get("peak_rss_bytes")),
+                rate(cell["tps_median"]),
+                rate(cell["decode_tps"]),
+                rate(cell["prefill_tps"]),
+                span(cell["ttft_p95_ms"]),
+                span(cell["load_ms"]),
+                number(memory and memory / 2**30, "", 2),
                 cell["reason"] or ("chosen" if tried == chosen else ""),
             )
         )
@@ -212,9 +230,7 @@ def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Tab
 
 
 def _indented(table: Table, room: int | None) -> list[str]:
-    return [
-        f"    {line}" for line in columns(table, None if room is None else room - 4).splitlines()
-    ]
+    return [f"  {line}" for line in columns(table, None if room is None else room - 2).splitlines()]
 
 
 def _apply(document: Mapping[str, Any]) -> str:
@@ -225,7 +241,3 @@ def _apply(document: Mapping[str, Any]) -> str:
         return f"start {document['provider']} as above: it has no configuration file"
     partial = ["--allow-partial"] if document["recommendation"].get("partial") else []
     return shlex.join(["autotunectl", "apply", document["run_id"], *partial])
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

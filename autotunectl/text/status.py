@@ -8,7 +8,6 @@ from typing import Any
 from autotunectl.text import formats, provider, result
 
 ROOM = 24
-BAR = "━", "╌"
 FAILED_SHOWN = 5
 
 
@@ -38,7 +37,7 @@ def _lease(document: Mapping[str, Any]) -> list[str]:
 
 
 def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
-    asked = f"{_count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
+    asked = f"{formats.count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
     if run["state"] == "running":
         state = "cancelling" if run.get("cancelling") else "running"
     else:
@@ -71,10 +70,8 @@ def _progress(run: Mapping[str, Any]) -> list[str]:
     lines = [f"phase     {run['phase']}: {result.doing(run)}"]
     progress = run.get("progress")
     if progress:
-        filled = round(ROOM * min(1.0, progress["fraction"]))
-        bar = BAR[0] * filled + BAR[1] * (ROOM - filled)
         lines.append(
-            f"progress  {bar} {progress['fraction']:.0%}, elapsed {formats.duration(progress['elapsed_s'])}, "
+            f"progress  {formats.bar(progress['fraction'], ROOM)} {progress['fraction']:.0%}, elapsed {formats.duration(progress['elapsed_s'])}, "
             f"ETA {formats.duration(progress['eta_s'])}, budget left {formats.duration(progress['budget_left_s'])}"
         )
     return lines
@@ -91,7 +88,3 @@ def _next(run: Mapping[str, Any]) -> str:
     if run.get("applied") or run.get("provider") not in (None, "macprovider"):
         return "autotunectl show"
     return "autotunectl show, autotunectl apply"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -56,6 +56,28 @@ def test_a_recommendation_stays_readable_and_its_commands_whole(room: int) -> No
     ), wide
 
 
+def test_a_recommendation_tells_the_rates_apart_and_fits_eighty_columns() -> None:
+    document = stored("v1-ok")
+    for cell in document["stage2"]:
+        cell |= {"peak_rss_bytes": 117 * 2**30, "load_ms": 48_000.0, "ttft_p95_ms": 12_345.6}
+    text = layout.fold(result.recommendation(document, 80), 80)
+    lines = text.split("\n")
+    assert "  tok/s           end to end, prompt included: tokens over the whole request" in lines
+    assert "  decode          220.5 tok/s, after the first token" in lines
+    assert "  prefill         78,475 tok/s, the prompt up to the first token" in lines
+    [chosen] = [line for line in lines if line.endswith("  chosen")]
+    assert {"199.8", "220.5", "78,475", "12.3", "48", "117.00"} <= set(chosen.split())
+    assert "    1. acme/big-32B: HTTP 500: no such luck" in lines
+    wide = [line for line in lines if len(line) > 80]
+    assert all(document["recommendation"]["serve_command"] in line for line in wide)
+
+
+def test_what_was_applied_is_told_with_the_backup_that_undoes_it() -> None:
+    applied = {"type": "applied", "config_path": "/c.yaml", "backup_path": "/c.yaml.bak-1-0"}
+    assert result.event(applied) == "applied to /c.yaml, backup at /c.yaml.bak-1-0"
+    assert result.event({**applied, "backup_path": None}) == "applied to /c.yaml"
+
+
 def screen(**changed: Any) -> str:
     run = {
         "run_id": "R", "state": "finished", "exit_reason": "ok", "ended_at": "2026-01-31T03:30:00.000Z",

@@ -1,0 +1,75 @@
+"""Numbers, sizes and names as people read them, on the terminal and in the report; a dash where there is none."""
+
+from __future__ import annotations
+
+import unicodedata
+
+DASH = "-"
+LOST = "\N{REPLACEMENT CHARACTER}"
+
+
+def printable(value: object) -> str:
+    """Any value as text. What could hide or reorder its neighbours (controls, bidi marks) shows as a mark of loss."""
+    return "".join(LOST if _hides(letter) else letter for letter in str(value))
+
+
+def _hides(letter: str) -> bool:
+    return letter not in "\n\t\u200d" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def short(model: str) -> str:
+    """The last component of an id or path."""
+    return model.rstrip("/").rsplit("/", 1)[-1] or model
+
+
+def bits(value: object) -> str:
+    """A knob's value; null is `unset`."""
+    return "unset" if value is None else str(value)
+
+
+def number(value: float | None, unit: str = "", digits: int = 1) -> str:
+    """With thousands set apart, and its unit."""
+    return DASH if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def rate(value: float | None) -> str:
+    """Tokens per second: three figures or more, never two digits too many."""
+    digits = 2 if value is None or value < 100 else 1 if value < 1000 else 0
+    return number(value, "", digits)
+
+
+def gigabytes(size: int | None) -> str:
+    """Bytes as GB (2^30), as a machine's memory is given."""
+    return DASH if size is None else f"{size / 2**30:,.2f} GB"
+
+
+def span(ms: float | None) -> str:
+    """Milliseconds as ms, s or minutes, whichever is read best."""
+    if ms is None:
+        return DASH
+    if ms < 999.5:
+        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
+    if ms < 99_950:
+        seconds = f"{ms / 1000:.{2 if ms < 9_995 else 1}f}"
+        return f"{seconds.removesuffix('.00').removesuffix('.0')} s"
+    minutes, rest = divmod(round(ms / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
+    return f"{minutes} min {rest:02} s" if rest else f"{minutes} min"
+
+
+def share(value: float) -> str:
+    """A part of one, in percent."""
+    return f"{value * 100:.1f}\N{NO-BREAK SPACE}%"
+
+
+def signed_share(value: float) -> str:
+    """A relative difference in percent, with its sign."""
+    sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
+    return sign + share(abs(value))
