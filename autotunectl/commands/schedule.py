@@ -28,7 +28,9 @@ def _duration(_: click.Context, option: click.Parameter, value: str | None) -> i
 
 
 def _days(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [day.strip().lower() for day in value.split(",")]
+    if value is None:
+        return None
+    return [day.strip().lower() for day in value.split(",") if day.strip()]
 
 
 @click.group()

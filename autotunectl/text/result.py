@@ -92,9 +92,11 @@ def staleness(document: Mapping[str, Any]) -> str:
 
 
 def schedule_line(document: Mapping[str, Any]) -> str:
-    """On or off, when a run may begin next, why it has paused itself; one line."""
+    """On or off, when a run may begin next, why it cannot or has paused itself; one line."""
     if not document["enabled"]:
         return "off: autotunectl schedule set --at 03:30"
+    if document.get("fault"):
+        return f"set for {document['at']}, but CANNOT FIRE: {document['fault']}"
     if document["paused"]:
         return f"{document['paused']}; set it again, or autotunectl schedule run-now"
     coming = document["next_run_at"]

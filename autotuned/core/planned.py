@@ -66,6 +66,8 @@ def parse(params: Mapping[str, Any], before: Schedule) -> Schedule:
         return _checked({**before.model_dump(), **params})
     if "at" not in params:
         raise ConfigError("at", None, "must be given: the local time of day, such as 03:30")
+    if params.get("days") in ([], ()):
+        raise ConfigError("days", [], "must name a day; leave it out for every night")
     for name in params:
         if name not in Schedule.model_fields:
             raise ConfigError(name, params[name], "is not a parameter of schedule.set")

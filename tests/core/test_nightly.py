@@ -368,6 +368,7 @@ def test_windows_never_overlap_and_the_next_moment_is_never_past(
         ({"at": "03:30", "window_s": 90_000}, "window_s", "less than or equal to 86400"),
         ({"at": "03:30", "when": "never"}, "when", "'stale' or 'always'"),
         ({"at": "03:30", "days": ["monday"]}, "days", "'mon'"),
+        ({"at": "03:30", "days": []}, "days", "must name a day"),
         ({"at": "03:30", "hour": 3}, "hour", "is not a parameter of schedule.set"),
         ({"at": "03:30", "request": {"drain": True}}, "drain", "is not a field of the schedule"),
         ({"at": "03:30", "request": {"resume": "r1"}}, "resume", "is not a field of the schedule"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from autotuned.engine.schedule import alarm
 from autotuned.engine.schedule.alarm import Alarm
 from autotuned.engine.schedule.schedule import Nightly
 from autotuned.engine.schedule.staleness import Staleness
-from autotuned.errors import AutotunedError, Busy, ProviderConflict, RestoreOutstanding
+from autotuned.errors import AutotunedError, Busy, ConfigError, ProviderConflict, RestoreOutstanding
 from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.machine import ThisMachine
 from autotuned.store.database import Database
@@ -39,6 +40,7 @@ class World:
         self.refusals: list[BaseException] = []
         self.started: list[Mapping[str, Any]] = []
         self.owed = False
+        self.on_ac: bool | None = True
         self.own: Mapping[str, Any] = {}
 
     def active_run(self) -> None:
@@ -67,7 +69,7 @@ async def nightly(folder: Path, world: World) -> AsyncIterator[Nightly]:
         events,
         cast(Staleness, world),
         owed=lambda: world.owed,
-        on_ac=lambda: True,
+        on_ac=lambda: world.on_ac,
         now=lambda: world.now,
         zone=LocalZone(),
     )
@@ -245,3 +247,98 @@ async def test_after_a_gap_the_sleeping_timer_is_woken(monkeypatch: pytest.Monke
     async with asyncio.timeout(10):
         await woken.wait()
     made.close()
+
+
+ZONES = {
+    "UTC0": "03:30",
+    "EST5EDT,M3.2.0,M11.1.0": "07:30",
+    ":Europe/Rome": "01:30",
+    "<-03>3": "06:30",
+    "Europe/Rome": "01:30",
+    "": "03:30",
+}
+"""Spellings of a zone, and when 03:30 of a day in May is there, in UTC."""
+
+
+@pytest.fixture
+def zone() -> Iterator[Callable[[str], None]]:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def use(name: str) -> None:
+            patch.setenv("TZ", name)
+            time.tzset()
+
+        yield use
+    time.tzset()
+
+
+@pytest.mark.parametrize("name", ZONES)
+async def test_a_schedule_fires_at_the_local_time_of_every_zone_that_the_machine_knows(
+    tmp_path: Path, name: str, zone: Callable[[str], None]
+) -> None:
+    zone(name)
+    world = World()
+    world.now = datetime(2036, 5, 3, 12, tzinfo=UTC)
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30"})
+        document = await made.get(0)
+        assert (document["next_run_at"], document["fault"]) == (
+            f"2036-05-04T{ZONES[name]}:00Z",
+            None,
+        )
+        assert made._alarm._at == datetime.fromisoformat(document["next_run_at"])
+        world.now = made._alarm._at
+        made._think_soon()
+        (fired,) = await decided(made, 1)
+        assert (fired["decision"], fired["night"]) == ("fired", "2036-05-04")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['"Europe/Rome"', "Europe/Rom", "EST5EDT,M13.2.0,M11.1.0", "UTC0 ", "/dev/null", "UT0"],
+)
+async def test_a_zone_that_nobody_knows_refuses_a_schedule_and_nothing_is_stored(
+    tmp_path: Path, name: str, zone: Callable[[str], None]
+) -> None:
+    async with nightly(tmp_path, World()) as made:
+        await made.set({"at": "03:30"})
+    zone(name)
+    async with nightly(tmp_path, World()) as made:
+        with pytest.raises(ConfigError, match="TZ is"):
+            await made.set({"at": "04:00"})
+        document = await made.get(0)
+        assert (document["at"], document["next_run_at"]) == ("03:30", None)
+        assert repr(name) in document["fault"]
+        made._think_soon()
+        assert await decided(made, 0) == []
+
+
+async def test_a_timer_that_cannot_be_set_refuses_the_schedule_and_the_former_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nightly(tmp_path, World()) as made:
+        await made.set({"at": "03:30"})
+        before = await made.get(0)
+
+        def broken(_: datetime) -> None:
+            message = "no timers today"
+            raise RuntimeError(message)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(alarm, "_at", broken)
+            with pytest.raises(ConfigError, match="no timers today"):
+                await made.set({"at": "04:00"})
+        assert (await made.get(0))["at"] == before["at"]
+    async with nightly(tmp_path, World()) as again:
+        assert await again.get(0) == before
+
+
+async def test_a_schedule_for_mains_power_alone_is_refused_where_the_machine_cannot_tell(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    world.on_ac = None
+    async with nightly(tmp_path, world) as made:
+        with pytest.raises(ConfigError, match="on battery"):
+            await made.set({"at": "03:30", "only_on_ac": True})
+        assert not (await made.get(0))["enabled"]

@@ -116,10 +116,14 @@ async def lease(scene: Scene) -> Finding:
 
 
 async def schedule(scene: Scene) -> Finding:
-    """The nightly re-tune, where one is set, has not paused itself."""
+    """The nightly re-tune, where one is set, can fire and has not paused itself."""
     told = scene.schedule
     if not told or not told["enabled"]:
         return fine("off")
+    if told["fault"]:
+        return broken(
+            f"set, but it cannot fire: {told['fault']}", "correct that; autotunectl daemon restart"
+        )
     paused = told["paused"]
     if paused:
         return doubt(f"paused: {paused}", "autotunectl schedule show; schedule set resumes it")

@@ -90,4 +90,4 @@ def _started() -> Any:
 def _at(moment: datetime) -> Any:
     from apscheduler.triggers.date import DateTrigger  # noqa: PLC0415 - as above
 
-    return DateTrigger(moment)
+    return DateTrigger(moment, UTC)  # without a zone it asks for the machine's, and fails on some

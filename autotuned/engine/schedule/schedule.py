@@ -21,7 +21,14 @@ from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
 from autotuned.engine.schedule.alarm import Alarm
 from autotuned.engine.schedule.staleness import Staleness
-from autotuned.errors import AutotunedError, Busy, NotFound, RestoreOutstanding, ShuttingDown
+from autotuned.errors import (
+    AutotunedError,
+    Busy,
+    ConfigError,
+    NotFound,
+    RestoreOutstanding,
+    ShuttingDown,
+)
 from autotuned.host.clock import LocalZone
 from autotuned.store import schedule as store
 
@@ -52,6 +59,7 @@ class Nightly:
         self._book = Book(planned.Schedule())
         self._again: datetime | None = None
         self._firing: int | None = None
+        self._unarmed: str | None = None
         self._closed = False
         self._turn = asyncio.Lock()
         self._thinking: asyncio.Task[None] | None = None
@@ -106,16 +114,33 @@ class Nightly:
         }
 
     async def set(self, params: Mapping[str, Any]) -> None:
-        """Set the schedule anew, or switch it off or on. Raises ConfigError."""
+        """Set the schedule anew, or switch it off or on. Raises ConfigError for one that cannot fire.
+
+        It is armed first and stored then, so that what is stored is what happens.
+        """
         schedule = planned.parse(params, self._book.schedule)
+        careful = schedule.enabled and schedule.only_on_ac
+        if careful and await asyncio.to_thread(self._on_ac) is None:
+            field, rule = "only_on_ac", "cannot be kept: whether it is on battery is unknown here"
+            raise ConfigError(field, careful, rule)
         async with self._turn:
-            now = self._now()
-            await self._records.database.ask(store.save, schedule, now)
-            self._book = dataclasses.replace(self._book, schedule=schedule, since=now)
-            self._staleness.own = schedule.request if schedule.enabled else {}
-            self._again = None
-            self._arm()
+            before, now = self._book, self._now()
+            self._adopt(dataclasses.replace(before, schedule=schedule, since=now))
+            try:
+                if (fault := self._fault()) is not None:
+                    field, rule = "at", f"would never come: {fault}"
+                    raise ConfigError(field, schedule.at, rule)
+                await self._records.database.ask(store.save, schedule, now)
+            except AutotunedError:
+                self._adopt(before)
+                raise
         log.info("schedule set", enabled=schedule.enabled, at=schedule.at)
+
+    def _adopt(self, book: Book) -> None:
+        """Go by this schedule from now on."""
+        self._book, self._again = book, None
+        self._staleness.own = book.schedule.request if book.schedule.enabled else {}
+        self._arm()
 
     async def run_now(self) -> str:
         """Begin the scheduled run by hand, whatever the hour; its id. Raises as `Agent.start` does."""
@@ -132,23 +157,37 @@ class Nightly:
             return run_id
 
     def _brief(self) -> dict[str, Any]:
-        now = self._now()
-        coming = nightly.next_due(self._book, now, self._zone)
+        now, fault = self._now(), self._fault()
+        coming = None if fault else nightly.next_due(self._book, now, self._zone)
+        paused = nightly.paused(self._book, now) if self._book.schedule.enabled else None
         return {
             "next_run_at": None if coming is None else _utc(coming),
-            "paused": nightly.paused(self._book, now) if self._book.schedule.enabled else None,
+            "paused": paused,
+            "fault": fault,
         }
+
+    def _fault(self) -> str | None:
+        """Why a schedule that is on cannot fire at its time."""
+        return (self._zone.fault() or self._unarmed) if self._book.schedule.enabled else None
 
     # --- deciding ------------------------------------------------------------------------------------
 
     def _due(self) -> datetime | None:
         """When to think next."""
         self._zone.reread()
+        if self._book.schedule.enabled and self._zone.fault() is not None:
+            return None
         return self._again or nightly.next_look(self._book, self._now(), self._zone)
 
     def _arm(self) -> None:
-        if not self._closed:
-            self._alarm.set(self._due())
+        """Set the timer. Never raises: what keeps it from ringing is told as the schedule's fault."""
+        self._unarmed = None
+        try:
+            if not self._closed:
+                self._alarm.set(self._due())
+        except Exception as error:
+            log.exception("the schedule's timer cannot be set")
+            self._unarmed = f"its timer cannot be set: {error}"
 
     def _think_soon(self) -> None:
         if self._thinking is None or self._thinking.done():
@@ -167,6 +206,8 @@ class Nightly:
 
     async def _decide(self) -> None:
         await self._settle()
+        if self._zone.fault() is not None:
+            return
         now = self._now()
         closed = nightly.gone_by(self._book, now, self._zone)
         if closed is not None:

@@ -35,10 +35,14 @@ class DecisionDocument(BaseModel):
 
 
 class ScheduleDocument(Schedule):
-    """The schedule, when a run may begin next, why it has paused itself, and the newest decisions first."""
+    """The schedule, when a run may begin next, why it has paused itself, and the newest decisions first.
+
+    `fault`: why it cannot fire although it is on.
+    """
 
     next_run_at: str | None
     paused: str | None
+    fault: str | None = None
     set_at: str | None
     history: list[DecisionDocument]
 
