@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from autotuned.core.command_line import Commands
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers.interface import Provider
 from autotuned.providers.llama_server import LlamaServer
@@ -38,6 +39,12 @@ def choose(kind: str, settings: ProviderSettings, environ: Mapping[str, str]) ->
     return _made(kind, settings, environ)
 
 
+def commands(settings: ProviderSettings) -> Commands:
+    """Command words of the live server before any run has said which kind it tunes."""
+    kind = _owner(settings)
+    return FACTORIES["macprovider" if kind == "auto" else kind](settings.binary, (), {}).commands
+
+
 def _installed(settings: ProviderSettings, environ: Mapping[str, str]) -> Provider:
     if settings.binary is not None:
         return _made(_owner(settings), settings, environ)
@@ -65,7 +72,5 @@ def _owner(settings: ProviderSettings) -> str:
     if settings.kind != "auto" or settings.binary is None:
         return settings.kind
     name = settings.binary.name
-    known = (
-        kind for kind, made in FACTORIES.items() if made(None, (), {}).process_names[0] == name
-    )
+    known = (kind for kind, made in FACTORIES.items() if made(None, (), {}).commands[0][0] == name)
     return next(known, "macprovider")

@@ -71,6 +71,11 @@ def named(binary: Path, key: str = "[provider] binary") -> Path:
     return path
 
 
+def names(binary: Path | None, *usual: str) -> tuple[str, ...]:
+    """Names of the server's program: the usual ones, and that of the settings' binary."""
+    return (*usual, *((binary.name,) if binary else ()))
+
+
 def on_path(name: str, environ: Mapping[str, str]) -> Path | None:
     """The first executable `name` on the PATH of `environ`, absolute."""
     found = shutil.which(name, path=environ.get("PATH", os.defpath))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from autotuned.core.command_line import Commands
 from autotuned.core.model import Knobs, WeightsFormat
 
 
@@ -66,8 +67,8 @@ class Provider(Protocol):
 
     kind: str
     """`macprovider`, `mlx-lm` or `llama-server`."""
-    process_names: tuple[str, ...]
-    """Basenames by which a foreground process of it is recognised."""
+    commands: Commands
+    """Command words by which a process that serves is recognised."""
     weights: WeightsFormat
     catalogue: Sequence[CatalogueEntry]
     """The default candidates, largest first; empty where there is no default list."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.command_line import Commands
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
@@ -41,7 +42,6 @@ class LlamaServer:
     """The adapter of `llama-server`."""
 
     kind = "llama-server"
-    process_names: tuple[str, ...]
     weights: WeightsFormat = "gguf"
     catalogue: Sequence[CatalogueEntry] = ()
     readiness: tuple[str, ...] = ("/v1/models", "/health")
@@ -51,7 +51,8 @@ class LlamaServer:
     ) -> None:
         """`named`: the binary of the settings, if any; `environ`: the agent's environment."""
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
-        self.process_names = (NAME, LAUNCHER.name, *((named.name,) if named else ()))
+        names = programs.names(named, NAME, LAUNCHER.name)
+        self.commands: Commands = [*((name,) for name in names), ("llama", "serve")]
 
     def find(self) -> tuple[str, ...] | None:
         """The command: the settings' binary, one of the PATH, or our launcher around the wheel."""

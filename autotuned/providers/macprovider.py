@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.command_line import Commands
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
@@ -56,7 +57,7 @@ class MacProvider:
     ) -> None:
         """`named`: the binary of the settings, if any; `environ`: the agent's environment."""
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
-        self.process_names: tuple[str, ...] = (NAME, *((named.name,) if named else ()))
+        self.commands: Commands = [(name, "serve") for name in programs.names(named, NAME)]
 
     def find(self) -> Path | None:
         """The binary: of the settings, of the PATH, or where its installer puts it."""

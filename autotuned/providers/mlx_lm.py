@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotuned.core.command_line import Commands
 from autotuned.core.model import WeightsFormat
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
@@ -53,7 +54,8 @@ class MlxLm:
     ) -> None:
         """`named`: the server of the settings, if any; `environ`: the agent's environment."""
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
-        self.process_names: tuple[str, ...] = (NAME, *((named.name,) if named else ()))
+        names = programs.names(named, NAME, "mlx_lm/server.py")
+        self.commands: Commands = [*((name,) for name in names), ("mlx_lm", "server")]
 
     def find(self) -> Path | None:
         """The server: of the settings, beside our own interpreter, or of the PATH."""

@@ -14,7 +14,6 @@ from autotuned.engine.live.preflight import (
     Found,
     Process,
     conflict,
-    is_server,
     port_of,
     undrainable,
 )
@@ -23,31 +22,7 @@ from autotuned.host.interface import Listener
 from autotuned.host.managers.launchd import Launchd, LoadedJob, Presence
 from autotuned.host.ports import LoopbackPorts
 
-NAMES = ("macprovider-cli",)
 LABEL = "live.malibu.provider"
-
-
-@pytest.mark.parametrize(
-    ("argv", "found"),
-    [
-        (["/x/macprovider-cli", "serve", "--port", "1"], True),
-        (["python", "-u", "/x/macprovider-cli", "serve"], True),
-        (["/x/macprovider-cli", "autotune", "serve"], False),
-        (["/x/macprovider-cli"], False),
-        (["/x/macprovider-cli", "serve", "--help"], False),
-        (["vim", "a", "b", "macprovider-cli", "serve"], False),
-        (["grep", "serve", "macprovider-cli"], False),
-        ([], False),
-    ],
-)
-def test_only_a_leading_argument_followed_by_serve_is_the_server(
-    argv: list[str], found: bool
-) -> None:
-    assert is_server(argv, NAMES, serves=True) is found
-
-
-def test_other_servers_have_no_word_serve() -> None:
-    assert is_server(["/x/llama-server", "-m", "f"], ("llama-server",), serves=False)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +35,7 @@ def test_other_servers_have_no_word_serve() -> None:
         ([], "idle_prewarm:\n  port: 84\n", 8080),
         ([], None, 8080),
         (["--port", "many"], None, 8080),
+        (["--port", "99999"], "port: 99999\n", 8080),
     ],
 )
 def test_the_port_is_in_the_arguments_else_in_the_configuration_else_8080(
@@ -89,7 +65,7 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
     finder = Finder(
         Scripted({}), LoopbackPorts(), Configuration(chosen, lambda: chosen), "AUTOTUNED_TEST"
     )
-    return finder.look(("no-such-program",), True, 0)
+    return finder.look([("no-such-program", "serve")], 0)
 
 
 PLIST = {"Label": LABEL, "ProgramArguments": ["/x/macprovider-cli", "serve", "--port", "81"]}
@@ -122,6 +98,27 @@ def test_a_job_that_could_not_be_brought_back_or_is_something_else_is_left_alone
     assert refusal is not None
     assert why in refusal
     assert why in conflict(found, 18080, drain=True).message
+
+
+def test_a_plist_that_strict_xml_refuses_is_the_jobs_and_one_that_nobody_reads_is_a_sentence(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "elsewhere.plist"
+    job = LoadedJob("gui/501", LABEL, path=str(elsewhere))
+    odd = plistlib.dumps(PLIST).replace(b"<dict>", b"<!-- add --max-batch 2 & more --><dict>")
+    elsewhere.write_bytes(odd)
+    found = managed(tmp_path, job)
+    assert undrainable(found) is None
+    assert found.live is not None
+    assert found.live.port == 81
+    for content in (odd[:-30], b"\xff\xfe\0"):
+        elsewhere.write_bytes(content)
+        refusal = undrainable(managed(tmp_path, job))
+        assert refusal is not None
+        assert f"{elsewhere} is no property list" in refusal
+    for key in ("ProgramArguments", "Program", "Label"):
+        elsewhere.write_bytes(plistlib.dumps({**PLIST, key: 7}))
+        assert managed(tmp_path, job).managed is not None
 
 
 def test_the_plist_that_launchd_reports_comes_before_the_usual_one(tmp_path: Path) -> None:

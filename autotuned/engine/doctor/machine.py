@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import plistlib
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.providers import binary as programs
+from autotuned.shared import plist
 
 LABEL = "live.streamvc.autotuned"
 ASK_S = 10.0
@@ -142,21 +141,24 @@ async def job(scene: Scene) -> Finding:
 
 
 def _launchd_job(path: Path) -> Finding:
+    content = plist.read(path)
+    if isinstance(content, plist.Unreadable):
+        return broken(f"{path} {content.reason}", REINSTALL)
+    program, *_ = (*plist.strings(content, "ProgramArguments"), "no program")
     try:
-        content: dict[str, Any] = plistlib.loads(path.read_bytes())
-        words = [str(word) for word in content["ProgramArguments"]]
         mode = path.lstat().st_mode
-    except Exception as error:  # noqa: BLE001 - whatever makes it unreadable, launchd could not read it either
-        return broken(f"{path} cannot be read: {type(error).__name__}", REINSTALL)
+    except OSError as error:
+        return broken(f"{path}: {error.strerror}", REINSTALL)
     if path.is_symlink() or mode & 0o022:
         return broken(f"{path} is a link, or others may write it: launchd refuses it", REINSTALL)
-    if not _runs(words[0]):
-        return broken(f"{path} starts {words[0]}, which is not there any more", REINSTALL)
-    if content.get("ProcessType") == "Background" or int(content.get("Nice", 0)) > 0:
+    if not _runs(program):
+        return broken(f"{path} starts {program}, which is not there any more", REINSTALL)
+    nice = content.get("Nice")
+    if content.get("ProcessType") == "Background" or (isinstance(nice, int) and nice > 0):
         return broken(
             f"{path} makes the job a background one: candidates would be throttled", REINSTALL
         )
-    return fine(f"{path} starts {words[0]}")
+    return fine(f"{path} starts {program}")
 
 
 def _systemd_unit(path: Path) -> Finding:

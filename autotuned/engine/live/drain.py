@@ -15,12 +15,13 @@ from typing import Any
 
 import structlog
 
+from autotuned import providers
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Job, Lease, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
 from autotuned.engine.live.lease import contract
-from autotuned.engine.live.preflight import NAMES, Finder, Found
+from autotuned.engine.live.preflight import Finder, Found
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.status import Sighting
@@ -71,26 +72,22 @@ class LiveProvider:
         self._trying = asyncio.Lock()
         self._first: asyncio.Task[bool] | None = None
         """A restore that a run did not wait for; the next one waits for its end."""
-        program = settings.provider.binary
-        self._names = (*NAMES, *((program.name,) if program else ()))
-        self._serves = settings.provider.kind in ("auto", "macprovider")
-        self.sighting = Sighting(lambda: finder.look(self._names, self._serves, 0), ports)
+        self._commands = providers.commands(settings.provider)
+        self.sighting = Sighting(lambda: finder.look(self._commands, 0), ports)
 
     # --- what is there -----------------------------------------------------------------------------
 
     async def find(self, provider: Provider, port: int) -> Found:
         """Who is in the way of candidates on `port` now."""
-        self._names, self._serves = provider.process_names, provider.kind == "macprovider"
-        return await self._finder.find(self._names, self._serves, port)
+        self._commands = provider.commands
+        return await self._finder.find(self._commands, port)
 
     async def came_back(self) -> Returned | None:
         """Who runs now though it was drained; None when nobody does, or nothing is drained."""
         lease = self._lease
         if lease is None or lease.state is not State.DRAINED:
             return None
-        return await asyncio.to_thread(
-            returned, lease, self._finder, self._names, serves=self._serves
-        )
+        return await asyncio.to_thread(returned, lease, self._finder, self._commands)
 
     @property
     def lease(self) -> Lease | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import plistlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from typing import Any
 
 import psutil
 
+from autotuned.core.command_line import Commands, is_server, names_program, option
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ProviderConflict
 from autotuned.host.interface import Listener, Ports
 from autotuned.host.managers.launchd import Launchd, LoadedJob, Presence
 from autotuned.settings import Settings
+from autotuned.shared import plist as plists
 
-LEADING_ARGUMENTS = 3
-"""An interpreter and its option may stand before the binary: `python -u macprovider-cli serve`."""
 DEFAULT_PORT = 8080
 NAMES = ("macprovider-cli",)
 """The program behind the labels that we know, whichever provider is tuned."""
@@ -111,21 +110,20 @@ class Finder:
         """Those in use now."""
         return self.configuration.now
 
-    async def find(self, names: Sequence[str], serves: bool, port: int) -> Found:
+    async def find(self, commands: Commands, port: int) -> Found:
         """What is in the way of candidates on `port`.
 
-        `names` are the basenames of the provider's program, `serves` tells that its next argument is
-        `serve`. Port 0: nobody but the live provider is looked for.
+        `commands` are the provider's. Port 0: nobody but the live provider is looked for.
         """
-        return await asyncio.to_thread(self.look, names, serves, port)
+        return await asyncio.to_thread(self.look, commands, port)
 
-    def look(self, names: Sequence[str], serves: bool, port: int) -> Found:
+    def look(self, commands: Commands, port: int) -> Found:
         """`find`, in this thread."""
         job = self.launchd.find(self.settings.live.known_labels)
-        processes = list(self._serving(names, serves))
+        processes = list(self._serving(commands))
         managed = None
         if job is not None:
-            managed = self._managed(job, names)
+            managed = self._managed(job, commands)
             family = _family(job.pid) if job.pid is not None else set()
             processes = [
                 process
@@ -140,20 +138,21 @@ class Finder:
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 
-    def processes(self, names: Sequence[str], serves: bool) -> list[Process]:
+    def processes(self, commands: Commands) -> list[Process]:
         """Foreground processes of the provider alone; a job's own is among them. Blocks."""
-        return _without_children(list(self._serving(names, serves)))
+        return _without_children(list(self._serving(commands)))
 
-    def _managed(self, job: LoadedJob, names: Sequence[str]) -> Managed:
+    def _managed(self, job: LoadedJob, commands: Commands) -> Managed:
         plist = self._plist(job)
-        content = _read_plist(plist)
-        argv = list(job.arguments) or [str(word) for word in content.get("ProgramArguments", ())]
+        content = plists.read(plist) if plist else {}
+        planned = {} if isinstance(content, plists.Unreadable) else content
+        argv = job.arguments or plists.strings(planned, "ProgramArguments")
         return Managed(
             job,
             plist,
             port_of(argv, self.settings.provider_config),
-            self._refusal(job, plist, content, names),
-            tuple(argv),
+            self._refusal(job, plist, content, commands),
+            argv,
         )
 
     def _plist(self, job: LoadedJob) -> Path | None:
@@ -170,8 +169,8 @@ class Finder:
         self,
         job: LoadedJob,
         plist: Path | None,
-        content: Mapping[str, Any],
-        names: Sequence[str],
+        content: Mapping[str, Any] | plists.Unreadable,
+        commands: Commands,
     ) -> str | None:
         if job.presence is Presence.UNKNOWN:
             return f"launchctl cannot be asked about {job.target}: {job.reason}"
@@ -181,39 +180,32 @@ class Finder:
             return f"{job.target} is disabled, so it could not be loaded again: launchctl enable {job.target}"
         if plist is None or not os.access(plist, os.R_OK):
             return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
+        if isinstance(content, plists.Unreadable):
+            return f"{plist} {content.reason}, so {job.label} could not be brought back"
         if content.get("Label", job.label) != job.label:
             return f"{plist} is the plist of {content['Label']}, not of {job.label}"
-        said = [*([job.program] if job.program else []), *job.arguments[:LEADING_ARGUMENTS]]
-        planned = content.get("ProgramArguments")
-        expected = (
-            {*names, *NAMES}
-            | {
-                os.path.basename(str(word))  # noqa: PTH119 - a word, which may be no path
-                for word in (
-                    content.get("Program"),
-                    *(planned[:1] if isinstance(planned, list) else ()),
-                )
-                if word
-            }
-        )
-        if said and not any(os.path.basename(word) in expected for word in said):  # noqa: PTH119
-            return f"{job.target} runs {said[0]}, which is not the provider: it is left alone"
+        words = [*([job.program] if job.program else []), *job.arguments[:3]]
+        own = (content.get("Program"), *plists.strings(content, "ProgramArguments")[:1])
+        names = {*NAMES, *(words[0] for words in commands)}
+        names |= {word.rpartition("/")[2] for word in own if isinstance(word, str) and word}
+        if words and not names_program(words, names):
+            return f"{job.target} runs {words[0]}, which is not the provider: it is left alone"
         return None
 
-    def _serving(self, names: Sequence[str], serves: bool) -> Iterator[Process]:
+    def _serving(self, commands: Commands) -> Iterator[Process]:
         for process in psutil.process_iter():
             try:
                 if process.pid == os.getpid() or process.uids().real != os.getuid():
                     continue
                 argv = process.cmdline()
-                if not is_server(argv, names, serves=serves) or self._is_candidate(process):
+                if not is_server(argv, commands) or self._is_candidate(process):
                     continue
                 if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
                     continue
                 yield Process(
                     process.pid, tuple(argv), port_of(argv, self.settings.provider_config)
                 )
-            except (psutil.Error, OSError):
+            except (psutil.Error, OSError, ValueError):
                 continue  # gone, or not ours to read
 
     def _is_candidate(self, process: psutil.Process) -> bool:
@@ -224,28 +216,22 @@ class Finder:
             return False
 
 
-def is_server(argv: Sequence[str], names: Sequence[str], *, serves: bool) -> bool:
-    """A command line of the provider's server: one of its leading arguments is the program."""
-    if "--help" in argv:  # somebody asks the program a question: it serves nobody
-        return False
-    for index, argument in enumerate(argv[:LEADING_ARGUMENTS]):
-        if Path(argument).name in names:
-            return not serves or list(argv[index + 1 : index + 2]) == ["serve"]
-    return False
-
-
 def port_of(argv: Sequence[str], config: Path) -> int:
     """Where a server with this command line listens: `--port`, else `port` of its configuration, else 8080."""
-    given = _option(argv, "--port")
-    if given and given.isdecimal():
-        return int(given)
-    path = _option(argv, "--config")
+    port = _port(option(argv, "--port"))
+    if port is not None:
+        return port
+    path = option(argv, "--config")
     try:
         text = (Path(path).expanduser() if path else config).read_text("utf-8", errors="replace")
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # a folder, a name with a zero byte, a `~nobody`
         return DEFAULT_PORT
     named = re.search(r"""^port\s*:\s*["']?(\d{1,5})\b""", text, re.MULTILINE)
-    return int(named[1]) if named else DEFAULT_PORT
+    return _port(named and named[1]) or DEFAULT_PORT
+
+
+def _port(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"\d{1,5}", text) and 0 < int(text) < 65536 else None
 
 
 def conflict(found: Found, port: int, *, drain: bool) -> ProviderConflict:
@@ -270,26 +256,6 @@ def undrainable(found: Found) -> str | None:
     if len(found.processes) + (found.managed is not None) > 1:
         return "more than one live provider runs: stop all but one yourself"
     return None
-
-
-def _option(argv: Sequence[str], name: str) -> str | None:
-    for index, word in enumerate(argv):
-        if word == name and index + 1 < len(argv):
-            return argv[index + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _read_plist(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with path.open("rb") as file:
-            found = plistlib.load(file)
-    except (OSError, ValueError, plistlib.InvalidFileException, OverflowError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _family(pid: int) -> set[int]:

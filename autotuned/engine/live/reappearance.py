@@ -5,9 +5,9 @@ Cheap enough to be asked before and after each replicate: one look at the job, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from autotuned.core.command_line import Commands
 from autotuned.core.lease import Foreground, Job, Lease
 from autotuned.engine.live.preflight import Finder
 from autotuned.host.identity import started
@@ -22,15 +22,13 @@ class Returned:
     target: Job | Foreground | None
 
 
-def returned(
-    lease: Lease, finder: Finder, names: Sequence[str], *, serves: bool
-) -> Returned | None:
+def returned(lease: Lease, finder: Finder, commands: Commands) -> Returned | None:
     """Who runs now though `lease` says that it is drained; None when nobody does. Blocks."""
     target = lease.target
     back = _loaded_again(target, finder)
     if back is not None:
         return back
-    for process in finder.processes(names, serves):
+    for process in finder.processes(commands):
         ours = isinstance(target, Foreground) and process.argv == target.argv
         if isinstance(target, Foreground) and ours:
             again = replace(target, pid=process.pid, started=started(process.pid))
