@@ -7,8 +7,12 @@ values in the history, never one of these. Knows nothing of sockets, SQL or proc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class AutotunedError(Exception):
@@ -28,8 +32,74 @@ class ConfigError(AutotunedError):
     kind = "config_error"
 
     def __init__(self, field: str, value: Any, rule: str) -> None:
-        super().__init__(f"{field}: {value!r} {rule}", field=field, value=value, rule=rule)
+        given = "" if value is None and rule.startswith(REQUIRED) else f"{shown(value)} "
+        super().__init__(f"{field}: {given}{rule}", field=field, value=value, rule=rule)
         self.field, self.value, self.rule = field, value, rule
+
+
+REQUIRED: Final = "must be given"
+RULES: Final[Mapping[str, str]] = {
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "dict_type": "should be a table of names and values",
+    "extra_forbidden": "is not known",
+    "finite_number": "should be a finite number",
+    "float_parsing": "should be a valid number",
+    "float_type": "should be a valid number",
+    "greater_than": "should be greater than {gt:g}",
+    "greater_than_equal": "should be greater than or equal to {ge}",
+    "int_from_float": "should be a valid integer",
+    "int_parsing": "should be a valid integer",
+    "int_parsing_size": "should be a valid integer",
+    "int_type": "should be a valid integer",
+    "less_than": "should be less than {lt:g}",
+    "less_than_equal": "should be less than or equal to {le}",
+    "literal_error": "should be {expected}",
+    "missing": REQUIRED,
+    "model_type": "should be a table of names and values",
+    "path_type": "should be a path",
+    "string_too_short": "should not be empty",
+    "string_type": "should be text",
+    "tuple_type": "should be a list",
+    "value_error": "{error}",
+}
+"""What a value has to be, by the type of error that pydantic finds: all that a model here produces."""
+SIZE_TYPES: Final = ("str", "float")
+"""What pydantic adds to the place of a size, the one value that may be of two types."""
+
+
+def invalid(error: ValidationError, known: Iterable[str] = ()) -> ConfigError:
+    """The first problem that pydantic has found, in the user's words. `known`: the names that there are."""
+    first = error.errors(include_url=False)[0]
+    kind, found, context = first["type"], first["input"], first.get("ctx", {})
+    names = [part for part in first["loc"] if isinstance(part, str) and part not in SIZE_TYPES]
+    if kind == "extra_forbidden":
+        return unknown(".".join(names), found, RULES[kind], known)
+    rule = RULES[kind].format_map(context)
+    if first["loc"][-1:] in (SIZE_TYPES[:1], SIZE_TYPES[1:]):
+        rule = "should be a size such as 16B, or a number"
+    if kind == "literal_error" and isinstance(found, str):
+        rule += _nearest(found, context["expected"].replace(" or ", ", ").split(", "))
+    return ConfigError(".".join(names) or "params", None if kind == "missing" else found, rule)
+
+
+def unknown(name: str, value: Any, rule: str, known: Iterable[str]) -> ConfigError:
+    """A name that does not exist, with the nearest one that does."""
+    return ConfigError(name, value, rule + _nearest(name, known))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:80], [each.strip("'") for each in known], 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as JSON and TOML spell it, a text in single quotes."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return repr(value)
 
 
 class SettingsError(AutotunedError):

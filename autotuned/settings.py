@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autotuned.errors import SettingsError
+from autotuned.errors import SettingsError, invalid
 from autotuned.shared import wire
 
 
@@ -120,10 +120,10 @@ def load(
     try:
         sections = _File.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = f"{path}: {key}: {first['msg']} (found {first['input']!r})"
-        raise SettingsError(message, file=str(path), key=key, rule=first["msg"]) from None
+        problem = invalid(error, _names(error))
+        key, rule = problem.field, problem.rule
+        message = f"{path}: {problem.message}"
+        raise SettingsError(message, file=str(path), key=key, rule=rule) from None
     override = environ.get("AUTOTUNED_DB_PATH")
     return Settings(
         home=home,
@@ -132,6 +132,15 @@ def load(
         logs=Path(wire.log_folder(environ)),
         **{name: getattr(sections, name) for name in _File.model_fields},
     )
+
+
+def _names(error: ValidationError) -> list[str]:
+    """The keys that there are where the first problem is, each with its section."""
+    section = error.errors(include_url=False)[0]["loc"][0]
+    chosen = getattr(_File(), str(section), None)
+    if not isinstance(chosen, BaseModel):
+        return list(_File.model_fields)
+    return [f"{section}.{key}" for key in type(chosen).model_fields]
 
 
 def _read(path: Path) -> dict[str, Any]:

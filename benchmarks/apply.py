@@ -1,4 +1,4 @@
-"""AC-9 at length: a reader re-reads the configuration while 500 recipes are applied, each with its backup.
+"""At length: a reader re-reads the configuration while 500 recipes are applied, each with its backup.
 
 Prints how many reads were torn (it must be none), and how fast both sides went. Run it with
 `python benchmarks/apply.py [applies] [reads]`; the files are in a temporary folder.

@@ -1,4 +1,4 @@
-"""R-2: the agent killed with -9 at random moments of a run with a drained live provider; what was lost.
+"""The agent killed with -9 at random moments of a run with a drained live provider; what was lost.
 
     python benchmarks/kills.py [200] [--seed 7] [--together 0.25]
 

@@ -12,7 +12,7 @@ from autotunectl.text import layout, result
 
 @click.command()
 @run_argument()
-@json_option("The whole document (FR-F.2).")
+@json_option("The whole result document.")
 @click.option(
     "--report",
     "file",

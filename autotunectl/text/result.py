@@ -23,7 +23,7 @@ from autotuned.shared.text import span
 
 
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
-    """The RECOMMENDATION block (FR-F.1) of a result document that has one; its table fits into `room` columns."""
+    """The RECOMMENDATION block of a result document that has one; its table fits into `room` columns."""
     import shlex
 
     answer = document["recommendation"]

@@ -1,4 +1,4 @@
-"""The keep-best rule of the hill climb (FR-B.2): throughput first, TTFT breaks ties.
+"""The keep-best rule of the hill climb: throughput first, TTFT breaks ties.
 
 Depends on the order of the cells by contract: each cell is compared with the best so far only.
 """

@@ -18,7 +18,7 @@ STAGE_CLIMB = 2
 
 
 class ExitReason(StrEnum):
-    """The closed list of ways in which a run can end (4-surface)."""
+    """The closed list of ways in which a run can end."""
 
     OK = "ok"
     NO_FEASIBLE = "no_feasible"

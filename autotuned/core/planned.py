@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from autotuned.core import request as requests
-from autotuned.errors import ConfigError
+from autotuned.errors import ConfigError, invalid, unknown
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OWN = ("drain", "apply", "trigger", "resume")
@@ -68,9 +68,10 @@ def parse(params: Mapping[str, Any], before: Schedule) -> Schedule:
         raise ConfigError("at", None, "must be given: the local time of day, such as 03:30")
     if params.get("days") in ([], ()):
         raise ConfigError("days", [], "must name a day; leave it out for every night")
-    for name in params:
+    for name, value in params.items():
         if name not in Schedule.model_fields:
-            raise ConfigError(name, params[name], "is not a parameter of schedule.set")
+            rule = "is not a parameter of schedule.set"
+            raise unknown(name, value, rule, Schedule.model_fields)
     return _checked({"enabled": True, **params})
 
 
@@ -78,10 +79,7 @@ def _checked(params: Mapping[str, Any]) -> Schedule:
     try:
         schedule = Schedule.model_validate(dict(params))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        rule = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        name = str(first["loc"][0])
-        raise ConfigError(name, params[name], rule) from None
+        raise invalid(error) from None
     for name in OWN:
         if name in schedule.request:
             rule = "is not a field of the schedule's request"

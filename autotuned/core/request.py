@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autotuned.core import candidates
 from autotuned.core.model import Candidate, Knobs
-from autotuned.errors import ConfigError
+from autotuned.errors import ConfigError, invalid, unknown
 
 KV_BITS = (None, 4, 8)
 PROMPT_MIN_TOKENS = 64
@@ -111,18 +111,18 @@ class Plan:
 
 def parse(params: Mapping[str, Any]) -> TuneRequest:
     """The request, or ConfigError for its first problem."""
-    for name in params:
+    for name, value in params.items():
         if name not in TuneRequest.model_fields:
-            raise ConfigError(name, params[name], "is not a parameter of start")
+            rule = "is not a parameter of start"
+            raise unknown(name, value, rule, TuneRequest.model_fields)
     try:
         request = TuneRequest.model_validate(dict(params))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0])
-        rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        if field == "max_context_axis":
-            rule += _floor(usable(params))
-        raise ConfigError(field, first["input"], rule) from None
+        problem = invalid(error)
+        if problem.field == "max_context_axis":
+            rule = problem.rule + _floor(usable(params))
+            raise ConfigError(problem.field, problem.value, rule) from None
+        raise problem from None
     _check_axes(request)
     return request
 

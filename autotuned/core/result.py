@@ -1,4 +1,4 @@
-"""What comes out of a run: the public document (FR-F.2), the reasons in words, the recipe hash.
+"""What comes out of a run: the public document, the reasons in words, the recipe hash.
 
 The document is frozen: fields are added, never changed or removed. Pure.
 """

@@ -59,7 +59,7 @@ class Verdict:
         return not self.never_tuned and not self.reasons
 
     def document(self) -> dict[str, Any]:
-        """The answer of `stale` (5-rpc)."""
+        """The answer of `stale`."""
         return {
             "stale": bool(self.reasons),
             "never_tuned": self.never_tuned,

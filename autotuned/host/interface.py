@@ -118,7 +118,7 @@ class Machine(Protocol):
     """Facts and strain of this machine."""
 
     def facts(self) -> MachineFacts:
-        """RAM, chip and OS as the recipe names them (4-surface), as they were when last asked for."""
+        """RAM, chip and OS as the recipe names them, as they were when last asked for."""
 
     def refresh(self) -> MachineFacts:
         """The same, asked again. Blocks."""

@@ -36,9 +36,9 @@ def render(
     trials: Sequence[Mapping[str, Any]],
     phases: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page of a result document (FR-F.2), finished or not, and the trials of its run, oldest first.
+    """The page of a result document, finished or not, and the trials of its run, oldest first.
 
-    `phases` are the phases (5-rpc) that the run entered and when, as far as they are known.
+    `phases` are the phases that the run entered and when, as far as they are known.
     """
     varying = cells.varying_knobs(document["stage2"])
     title = f"{_headline(document)} \N{MIDDLE DOT} autotuned"

@@ -27,6 +27,8 @@ from autotuned.errors import (
     RestoreOutstanding,
     SettingsError,
     ShuttingDown,
+    invalid,
+    unknown,
 )
 from autotuned.rpc import framing
 from autotuned.rpc.connection import Connection
@@ -97,8 +99,8 @@ class Dispatcher:
 
     async def _reply(self, connection: Connection, call: framing.Call) -> dict[str, Any]:
         if call.method not in self._methods:
-            unknown = f"there is no method {call.method[:60]!r}"
-            return framing.refusal(call.id, wire.METHOD_NOT_FOUND, unknown)
+            message = f"there is no method {call.method[:60]!r}"
+            return framing.refusal(call.id, wire.METHOD_NOT_FOUND, message)
         if isinstance(call.params, list):
             return framing.refusal(call.id, wire.INVALID_PARAMS, "params are given by name")
         request = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
@@ -162,12 +164,11 @@ def _incident(method: str, error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 def _validated(method: Method, params: dict[str, Any]) -> dict[str, Any]:
-    unknown = next((name for name in params if name not in method.params.model_fields), None)
-    if unknown is not None:  # told before each one of thousands is examined
-        raise ConfigError(unknown, params[unknown], f"is not a parameter of {method.name}")
+    for name, value in params.items():  # before each one of thousands is examined
+        if name not in method.params.model_fields:
+            rule = f"is not a parameter of {method.name}"
+            raise unknown(name, value, rule, method.params.model_fields)
     try:
         return method.params.model_validate(params).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "params"
-        raise ConfigError(field, params.get(field), first["msg"].removeprefix("Input ")) from None
+        raise invalid(error) from None

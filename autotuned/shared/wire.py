@@ -41,7 +41,7 @@ def log_folder(environ: Mapping[str, str] = os.environ) -> str:
 
 LOG_NAME: Final = "autotuned.log"
 
-# --- limits of the socket (3-safety, "The socket is a door") -------------------------------------
+# --- limits of the socket -----------------------------------------------------------------------
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 8192

@@ -1,4 +1,4 @@
-"""AC-11: the published schema of the result document, against what we write now and have ever written."""
+"""The published schema of the result document, against what we write now and have ever written."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_field_of_a_later_version_is_no_error(schema: jsonschema.Draft202012Va
     schema.validate({**stored("v1-ok"), "invented": 1})
 
 
-def test_ac_11_real_results_of_most_endings_validate(
+def test_real_results_of_most_endings_validate(
     home: Home, schema: jsonschema.Draft202012Validator
 ) -> None:
     def refused(**fields: Any) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_ac_11_real_results_of_most_endings_validate(
 
 
 @pytest.mark.slow
-def test_ac_11_json_of_the_client_is_one_valid_document_and_nothing_else(
+def test_json_of_the_client_is_one_valid_document_and_nothing_else(
     home: Home, schema: jsonschema.Draft202012Validator
 ) -> None:
     home.provider({Y: {"cells": {"8/1/2000": {"load_s": 60}}}})

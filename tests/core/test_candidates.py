@@ -1,4 +1,4 @@
-"""Where candidates come from, how large they are, which are alternates (FR-A.1, FR-C, AC-14, AC-15, AC-19)."""
+"""Where candidates come from, how large they are, which are alternates."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_no_limit_is_none() -> None:
     assert candidates.parse_limit("max_model_size", None) is None
 
 
-def test_ac_14_the_default_list_is_kept_in_its_order() -> None:
+def test_the_default_list_is_kept_in_its_order() -> None:
     found = candidates.defaults(CATALOGUE, None, None)
     assert [(c.model, c.rank) for c in found] == [
         ("org/Big-32B", 1),
@@ -104,7 +104,7 @@ def test_ac_14_the_default_list_is_kept_in_its_order() -> None:
         (32, 1, "371"),
     ],
 )
-def test_ac_19_trimming_is_inclusive_on_both_sides(
+def test_trimming_is_inclusive_on_both_sides(
     largest: float | None, smallest: float | None, kept: str
 ) -> None:
     found = candidates.defaults(CATALOGUE, largest, smallest)
@@ -165,9 +165,9 @@ def ranked(*sizes: float | None) -> list[Candidate]:
 @pytest.mark.parametrize(
     ("sizes", "chosen", "probed", "names"),
     [
-        ((32, 7, 1), 2, [1, 2], ["m3"]),  # AC-1
-        ((32, 7, 1), 3, [1, 2, 3], []),  # AC-2
-        ((1, 32), 1, [1], []),  # AC-17: what is larger is no alternate
+        ((32, 7, 1), 2, [1, 2], ["m3"]),  # the last one fits
+        ((32, 7, 1), 3, [1, 2, 3], []),  # none fits
+        ((1, 32), 1, [1], []),  # what is larger is no alternate
         ((None, None, None), 2, [1, 2], ["m3"]),  # unknown: later counts as smaller
         ((7, None, 14, 1), 1, [1], ["m2", "m4"]),
         ((None, 70, 1), 1, [1], ["m2", "m3"]),

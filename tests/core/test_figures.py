@@ -1,4 +1,4 @@
-"""The gate, the statistics and the keep-best rule (FR-A.3, FR-B.2, AC-4, AC-5)."""
+"""The gate, the statistics and the keep-best rule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ figures = st.floats(min_value=1e-3, max_value=1e6)
         ([replace(BAD, alive_after=False)], "HTTP 500: planned"),  # the request's own reason leads
     ],
 )
-def test_ac_4_one_bad_replicate_makes_a_trial_infeasible(
+def test_one_bad_replicate_makes_a_trial_infeasible(
     replicates: list[Replicate], reason: str
 ) -> None:
     failure = gate.judge(replicates, 60_000)
@@ -106,7 +106,7 @@ def test_the_spread_is_pooled_over_groups() -> None:
 @pytest.mark.parametrize(
     ("new", "best", "won"),
     [
-        ((10.05, 3000), (10.0, 4000), True),  # AC-5: a tie goes to the lower TTFT
+        ((10.05, 3000), (10.0, 4000), True),  # a tie goes to the lower TTFT
         ((10.05, 4500), (10.0, 4000), False),
         ((10.0, 4000), (10.0, 4000), False),  # equal TTFT keeps the old
         ((10.3, 9000), (10.0, 1), True),
@@ -116,7 +116,7 @@ def test_the_spread_is_pooled_over_groups() -> None:
         ((10.0, 4000), (10.0, None), True),
     ],
 )
-def test_ac_5_throughput_wins_and_ttft_breaks_ties(
+def test_throughput_wins_and_ttft_breaks_ties(
     new: tuple[float, float | None], best: tuple[float, float | None], won: bool
 ) -> None:
     assert wins(measured(*new), measured(*best), 0.02) is won

@@ -363,7 +363,7 @@ def test_windows_never_overlap_and_the_next_moment_is_never_past(
         ({}, "at", "must be given"),
         ({"at": "3:30"}, "at", "is not a time of day such as 03:30"),
         ({"at": "25:00"}, "at", "is not a time of day"),
-        ({"at": 330}, "at", "valid string"),
+        ({"at": 330}, "at", "should be text"),
         ({"at": "03:30", "window_s": 10}, "window_s", "greater than or equal to 60"),
         ({"at": "03:30", "window_s": 90_000}, "window_s", "less than or equal to 86400"),
         ({"at": "03:30", "when": "never"}, "when", "'stale' or 'always'"),
@@ -373,7 +373,7 @@ def test_windows_never_overlap_and_the_next_moment_is_never_past(
         ({"at": "03:30", "request": {"drain": True}}, "drain", "is not a field of the schedule"),
         ({"at": "03:30", "request": {"resume": "r1"}}, "resume", "is not a field of the schedule"),
         ({"at": "03:30", "request": {"port": 0}}, "port", "greater than or equal to 1"),
-        ({"enabled": "no"}, "enabled", "valid boolean"),
+        ({"enabled": "no"}, "enabled", "should be true or false"),
     ],
 )
 def test_a_bad_schedule_names_field_value_and_rule(

@@ -1,4 +1,4 @@
-"""The search as a fold over what has been tried: AC-1 to AC-3, AC-13, AC-16, AC-17 without a process."""
+"""The search as a fold over what has been tried, without a process."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_first_feasible_candidate_wins_and_ac_16_every_probe_and_cell_is_a_r
 
 
 @given(worlds(), st.integers(0, 10), st.sampled_from(Halt))
-def test_ac_13_a_halted_run_ends_with_what_there_is(
+def test_a_halted_run_ends_with_what_there_is(
     drawn: tuple[Plan, list[bool], list[tuple[bool, float, float]]], after: int, halt: Halt
 ) -> None:
     plan, feasible, cells = drawn
@@ -161,7 +161,7 @@ def test_any_other_failure_leads_to_the_next_candidate(kind: FailureKind) -> Non
     assert next_step(plan, [probe(plan, 1, Failure(kind, "x"))]) == Probe(plan.candidates[1])
 
 
-def test_ac_17_a_feasible_small_candidate_that_stands_first_is_chosen() -> None:
+def test_a_feasible_small_candidate_that_stands_first_is_chosen() -> None:
     plan = planned("x-1B", "x-32B", kv_bits_axis=[None], max_batch_axis=[1])
     step = next_step(plan, [probe(plan, 1)])
     assert step == Evaluate(plan.candidates[0], 0, plan.cells[0])

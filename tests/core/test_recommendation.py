@@ -1,4 +1,4 @@
-"""The public document's parts: hash, recommendation, alternates, reasons in words (AC-3, AC-12, FR-A.4)."""
+"""The public document's parts: hash, recommendation, alternates, reasons in words."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def hashed(recipe: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
-def test_ac_12_the_recipe_hash_is_that_of_the_vectors(vector: dict[str, Any]) -> None:
+def test_the_recipe_hash_is_that_of_the_vectors(vector: dict[str, Any]) -> None:
     digest = hashed(vector["input"])
     assert digest == vector["hash"]
     assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
 
 
-def test_ac_12_every_part_of_the_recipe_changes_its_hash() -> None:
+def test_every_part_of_the_recipe_changes_its_hash() -> None:
     recipe = VECTORS[0]["input"]
     others = [
         {**recipe, "binary_version": "9"},
@@ -95,7 +95,7 @@ def test_without_a_kept_cell_there_is_no_recommendation_and_no_alternate() -> No
     assert public.doubts(FACTS, finish) == []
 
 
-def test_ac_1_alternates_are_smaller_candidates_that_were_not_probed() -> None:
+def test_alternates_are_smaller_candidates_that_were_not_probed() -> None:
     plan = planned("x-32B", "y-7B", "z-1B")
     finish = Finish(ExitReason.OK, plan.candidates[1], cell(plan, 2, 0))
     history = [probe(plan, 1, MISSED), probe(plan, 2), cell(plan, 2, 0)]
@@ -116,7 +116,7 @@ def said(plan: Any, history: Any, finish: Finish) -> str:
     return found.message
 
 
-def test_ac_3_the_smallest_candidates_reason_leads_and_the_larger_follow() -> None:
+def test_the_smallest_candidates_reason_leads_and_the_larger_follow() -> None:
     plan = planned("a-32B", "b-1B", "c", "d-7B", target_context=3000)
     history = [
         probe(plan, rank, Failure(FailureKind.GATE, f"reason {rank}")) for rank in (1, 2, 3, 4)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuned.core.model import Knobs
 from autotuned.core.request import KV_BITS, TuneRequest, parse, plan, usable
-from autotuned.errors import ConfigError
+from autotuned.errors import ConfigError, shown
 from tests.core.worlds import planned
 
 CATALOGUE = (("org/Big-32B", 32.0), ("org/Small-1B", 1.0))
@@ -45,7 +45,7 @@ def test_whatever_is_asked_is_a_plan_or_a_config_error(params: dict[str, Any]) -
     except ConfigError as error:
         refused = error
     if refused is not None:
-        assert refused.message == f"{refused.field}: {refused.value!r} {refused.rule}"
+        assert refused.message == f"{refused.field}: {shown(refused.value)} {refused.rule}"
         json.dumps(dict(refused.data), allow_nan=False)
 
 
@@ -93,7 +93,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"target_context": 2000.5}, "target_context", 2000.5, "valid integer"),
     ({"target_context": True}, "target_context", True, "valid integer"),
     ({"target_context": 10**9}, "target_context", 10**9, "less than or equal to"),
-    ({"candidate_models": "a"}, "candidate_models", "a", "valid tuple"),
+    ({"candidate_models": "a"}, "candidate_models", "a", "should be a list"),
     ({"candidate_models": []}, "candidate_models", [], "is empty"),
     ({"candidate_models": ["a", "A"]}, "candidate_models", "A", "is given twice"),
     ({"kv_bits_axis": []}, "kv_bits_axis", [], "is empty"),
@@ -116,6 +116,10 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"port": 70_000}, "port", 70_000, "less than or equal to 65535"),
     ({"retain_runs": 0}, "retain_runs", 0, "greater than or equal to 1"),
     ({"provider": "ollama"}, "provider", "ollama", "should be 'auto'"),
+    ({"max_contex_axis": [1]}, "max_contex_axis", [1], "did you mean max_context_axis?"),
+    ({"provider": "lama-server"}, "provider", "lama-server", "did you mean llama-server?"),
+    ({"drain": None}, "drain", None, "should be true or false"),
+    ({"max_model_size": True}, "max_model_size", True, "should be a size such as 16B"),
     ({"max_model_size": "7 TB"}, "max_model_size", "7 TB", "is not a size"),
     ({"min_model_size": "64B"}, "min_model_size", "64B", "leaves no candidate"),
     ({"target_context": 100}, "target_context", 100, "48 tokens of answer and a prompt of 64"),
@@ -132,7 +136,7 @@ def test_a_refusal_names_field_value_and_rule(
     error = refused.value
     assert (error.field, error.value) == (field, value)
     assert rule in error.rule
-    assert error.message == f"{field}: {value!r} {error.rule}"
+    assert error.message == f"{field}: {shown(value)} {error.rule}"
 
 
 def test_cells_are_the_product_in_the_order_of_the_axes_contexts_ascending() -> None:
@@ -163,7 +167,7 @@ def test_other_orders_of_the_cells_are_asked_for_and_their_seed_is_kept() -> Non
     assert planned("m", cell_order="random").seed == 1  # the one that the caller drew
 
 
-def test_ac_15_a_list_beside_a_size_wins_with_one_warning() -> None:
+def test_a_list_beside_a_size_wins_with_one_warning() -> None:
     made = planned("a-70B", max_model_size="8B")
     assert [candidate.model for candidate in made.candidates] == ["a-70B"]
     assert len(made.warnings) == 1
@@ -171,6 +175,6 @@ def test_ac_15_a_list_beside_a_size_wins_with_one_warning() -> None:
     assert planned("a-70B").warnings == ()
 
 
-def test_ac_19_sizes_trim_the_default_list() -> None:
+def test_sizes_trim_the_default_list() -> None:
     made = plan(parse({"max_model_size": "8B"}), CATALOGUE, max_tokens=48, seed=0)
     assert [candidate.model for candidate in made.candidates] == ["org/Small-1B"]

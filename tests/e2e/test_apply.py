@@ -1,4 +1,4 @@
-"""Apply and revert from outside: AC-9, the refusals, what is printed, and what never leaves the file."""
+"""Apply and revert from outside: the file, the refusals, what is printed, and what never leaves the file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(home: Home, method: str = "apply", **params: Any) -> RpcError:
     return error.value
 
 
-def test_ac_9_only_owned_keys_change_and_the_backup_is_byte_identical(home: Home) -> None:
+def test_only_owned_keys_change_and_the_backup_is_byte_identical(home: Home) -> None:
     path = config(home)
     path.chmod(0o640)
     home.provider({Y: {}})
@@ -74,7 +74,7 @@ def test_ac_9_only_owned_keys_change_and_the_backup_is_byte_identical(home: Home
     assert document["applied"]["changed"]["model"] == {"before": "acme/old-3B", "after": Y}
 
 
-def test_ac_9_the_second_apply_of_the_same_recipe_changes_nothing(home: Home) -> None:
+def test_the_second_apply_of_the_same_recipe_changes_nothing(home: Home) -> None:
     path = config(home)
     home.provider({Y: {}})
     home.tune(Y, **SMALL)
@@ -222,7 +222,7 @@ def test_pins_to_the_old_model_are_warned_about(home: Home) -> None:
         assert f": {key} " in done.stderr
 
 
-def test_r_7_a_file_that_cannot_be_edited_is_refused_unchanged_and_not_quoted(home: Home) -> None:
+def test_a_file_that_cannot_be_edited_is_refused_unchanged_and_not_quoted(home: Home) -> None:
     path = config(home)
     home.provider({Y: {}})
     home.tune(Y, **SMALL)
@@ -243,7 +243,7 @@ def test_r_7_a_file_that_cannot_be_edited_is_refused_unchanged_and_not_quoted(ho
     nothing_tells(home)
 
 
-def test_r_7_no_secret_of_the_file_leaves_it(home: Home) -> None:
+def test_no_secret_of_the_file_leaves_it(home: Home) -> None:
     path = config(home, OPERATORS.rstrip("\n").replace("note", f"last: {SECRET}\nnote"))
     home.provider({X: {}, Y: {}})
     document = home.tune(Y, apply=True, **SMALL)
@@ -268,7 +268,7 @@ def nothing_tells(home: Home) -> None:
 # --- making it live ---------------------------------------------------------------------------------
 
 
-def test_ac_6_with_a_drain_the_configuration_is_written_before_the_provider_is_back(
+def test_with_a_drain_the_configuration_is_written_before_the_provider_is_back(
     home: Home,
 ) -> None:
     home.provider({Y: {}, "*": {}})

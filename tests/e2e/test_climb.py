@@ -1,4 +1,4 @@
-"""How cells are measured and compared, seen from outside: AC-4, AC-5, AC-12, AC-16, AC-18."""
+"""How cells are measured and compared, seen from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def planned(*figures: tuple[float, float]) -> dict[str, object]:
     return {"replicates": [{"tps": tps, "ttft_ms": ttft} for tps, ttft in figures]}
 
 
-def test_ac_4_the_median_of_three_replicates_is_recorded(home: Home) -> None:
+def test_the_median_of_three_replicates_is_recorded(home: Home) -> None:
     home.provider({Y: planned((200, 5), (210, 5), (205, 5))})
     home.tune(Y)
     [(tps, count, fits)] = home.sql(
@@ -26,7 +26,7 @@ def test_ac_4_the_median_of_three_replicates_is_recorded(home: Home) -> None:
     assert samples[0] < tps < samples[2]
 
 
-def test_ac_4_one_failed_replicate_makes_the_trial_infeasible(home: Home) -> None:
+def test_one_failed_replicate_makes_the_trial_infeasible(home: Home) -> None:
     fine = {"tps": 200, "ttft_ms": 5}
     home.provider({Y: {"cells": {"unset/1/2000": {"replicates": [fine, {"status": 500}, fine]}}}})
     document = home.tune(Y)
@@ -36,16 +36,14 @@ def test_ac_4_one_failed_replicate_makes_the_trial_infeasible(home: Home) -> Non
 
 
 @pytest.mark.parametrize(("second_ttft", "winner"), [(120, 8), (300, None)])
-def test_ac_5_a_tie_goes_to_the_lower_ttft(
-    home: Home, second_ttft: float, winner: int | None
-) -> None:
+def test_a_tie_goes_to_the_lower_ttft(home: Home, second_ttft: float, winner: int | None) -> None:
     cells = {"unset/1/2000": planned((100, 220)), "8/1/2000": planned((100.5, second_ttft))}
     home.provider({Y: {"cells": cells}})
     document = home.tune(Y, kv_bits_axis=[None, 8], tps_tie_epsilon=0.05)
     assert document["recommendation"]["knobs"]["kv_bits"] == winner
 
 
-def test_ac_12_the_recipe_hash_is_the_same_over_runs_and_differs_for_another_binary(
+def test_the_recipe_hash_is_the_same_over_runs_and_differs_for_another_binary(
     home: Home,
 ) -> None:
     home.provider({Y: {}}, version="1.4.0")
@@ -57,7 +55,7 @@ def test_ac_12_the_recipe_hash_is_the_same_over_runs_and_differs_for_another_bin
     assert all(re.fullmatch("sha256:[0-9a-f]{64}", digest) for digest in (first, third))
 
 
-def test_ac_16_every_probe_and_every_cell_is_one_row(home: Home) -> None:
+def test_every_probe_and_every_cell_is_one_row(home: Home) -> None:
     home.provider({Y: {}})
     home.tune(Y, kv_bits_axis=[None, 4, 8], max_batch_axis=[1, 2], stage2_replicates=1)
     assert home.sql("SELECT stage, count(*) FROM tune_trials GROUP BY stage ORDER BY stage") == [
@@ -68,7 +66,7 @@ def test_ac_16_every_probe_and_every_cell_is_one_row(home: Home) -> None:
     assert cells == [(None, 1), (None, 2), (4, 1), (4, 2), (8, 1), (8, 2)]
 
 
-def test_ac_16_a_prototype_database_is_upgraded_in_place(home: Home) -> None:
+def test_a_prototype_database_is_upgraded_in_place(home: Home) -> None:
     home.database.parent.mkdir(parents=True)
     with sqlite3.connect(home.database) as db:
         db.execute(
@@ -85,7 +83,7 @@ def test_ac_16_a_prototype_database_is_upgraded_in_place(home: Home) -> None:
     assert old == [(7, 1, "old", "kept", None)]
 
 
-def test_ac_18_the_faster_of_two_contexts_wins(home: Home) -> None:
+def test_the_faster_of_two_contexts_wins(home: Home) -> None:
     cells = {"unset/1/4000": planned((100, 5)), "unset/1/8000": planned((200, 5))}
     home.provider({Y: {"cells": cells}})
     document = home.tune(Y, target_context=4000, max_context_axis=[8000, 4000])
@@ -96,7 +94,7 @@ def test_ac_18_the_faster_of_two_contexts_wins(home: Home) -> None:
     ]
 
 
-def test_ac_18_a_context_below_the_target_is_refused_before_any_start(home: Home) -> None:
+def test_a_context_below_the_target_is_refused_before_any_start(home: Home) -> None:
     home.provider({Y: {}})
     with pytest.raises(RpcError, match="2000") as refused:
         home.begin(Y, target_context=4000, max_context_axis=[2000, 4000])

@@ -72,7 +72,7 @@ def test_a_job_of_launchd_is_named_as_such(home: Home) -> None:
     assert home.starts() == []
 
 
-def test_r_7_a_candidate_sees_neither_the_operators_configuration_nor_its_variables(
+def test_a_candidate_sees_neither_the_operators_configuration_nor_its_variables(
     home: Home,
 ) -> None:
     home.provider({Y: {}})

@@ -1,4 +1,4 @@
-"""R-6: nothing but loopback and the model hub is contacted, seen from outside in the system calls."""
+"""Nothing but loopback and the model hub is contacted, seen from outside in the system calls."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def contacted(trace: Path) -> set[tuple[str, int]]:
     return {(address, int(port)) for port, address in found}
 
 
-def test_r_6_a_run_with_cached_weights_contacts_loopback_only(home: Home, tmp_path: Path) -> None:
+def test_a_run_with_cached_weights_contacts_loopback_only(home: Home, tmp_path: Path) -> None:
     home.provider({X: {}})
     del home.environ["HF_HUB_OFFLINE"]  # nothing forbids it to ask: it has no need to
     start_traced(home, tmp_path / "trace")
@@ -69,9 +69,7 @@ def test_r_6_a_run_with_cached_weights_contacts_loopback_only(home: Home, tmp_pa
     assert {port for _, port in seen} == {home.port}
 
 
-def test_r_6_a_run_that_fetches_contacts_the_hub_and_nobody_else(
-    home: Home, tmp_path: Path
-) -> None:
+def test_a_run_that_fetches_contacts_the_hub_and_nobody_else(home: Home, tmp_path: Path) -> None:
     home.provider({X: {}}, cached=False)
     small, large = model_files()
     with fake_hub() as hub:
@@ -90,7 +88,7 @@ def test_r_6_a_run_that_fetches_contacts_the_hub_and_nobody_else(
     ), hub.asked
 
 
-def test_r_6_everything_else_that_an_agent_does_contacts_nobody(home: Home, tmp_path: Path) -> None:
+def test_everything_else_that_an_agent_does_contacts_nobody(home: Home, tmp_path: Path) -> None:
     """A drain, an apply, a restore, a notification, `doctor`, reports: nothing but loopback, and no resolver."""
     home.provider({Y: {}})
     job = LaunchdJob(home, settings="[notify]\ndesktop = true\n")

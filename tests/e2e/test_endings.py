@@ -1,4 +1,4 @@
-"""How runs end when somebody or something ends them: AC-10, AC-13, R-1, kills, and one agent a home."""
+"""How runs end when somebody or something ends them: cancels, the budget, signals, kills, and one agent a home."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def measuring(home: Home) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ac_10_a_signal_during_a_probe_ends_run_and_candidate(
-    home: Home, number: signal.Signals
-) -> None:
+def test_a_signal_during_a_probe_ends_run_and_candidate(home: Home, number: signal.Signals) -> None:
     home.provider({Y: SLOW_ANSWER})
     home.begin(Y)
     poll(lambda: measuring(home))
@@ -57,7 +55,7 @@ def test_ac_10_a_signal_during_a_probe_ends_run_and_candidate(
     assert home.tune(Y)["exit_reason"] == "ok"
 
 
-def test_ac_10_ctrl_c_in_start_wait_cancels_and_exits_130(home: Home) -> None:
+def test_ctrl_c_in_start_wait_cancels_and_exits_130(home: Home) -> None:
     home.provider({Y: SLOW_LOAD})
     home.start_daemon()
     client = home.ctl_begin("start", "--wait", "--candidate-models", Y, "--port", str(home.port))
@@ -146,7 +144,7 @@ def test_agent_and_guardian_killed_at_once_leave_an_orphan_that_the_next_agent_e
     poll(lambda: port_is_free(home.port))
 
 
-def test_ac_13_a_budget_that_runs_out_before_a_choice_gives_nothing(home: Home) -> None:
+def test_a_budget_that_runs_out_before_a_choice_gives_nothing(home: Home) -> None:
     home.provider({Y: SLOW_LOAD})
     began = time.monotonic()
     document = home.tune(Y, max_duration=1)
@@ -157,7 +155,7 @@ def test_ac_13_a_budget_that_runs_out_before_a_choice_gives_nothing(home: Home) 
     assert time.monotonic() - began < 1 + 30
 
 
-def test_ac_13_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: Home) -> None:
+def test_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: Home) -> None:
     home.provider({Y: {"cells": {"8/1/2000": SLOW_LOAD}}})
     home.start_daemon()
     flags = [
@@ -178,7 +176,7 @@ def test_ac_13_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: H
 
 
 @pytest.mark.parametrize("end", ["kill", pytest.param("hang up", marks=pytest.mark.slow)])
-def test_r_1_a_client_that_dies_changes_nothing_about_the_run(home: Home, end: str) -> None:
+def test_a_client_that_dies_changes_nothing_about_the_run(home: Home, end: str) -> None:
     home.provider({X: {"load_s": 0.2, "exit_code": 1}, Y: BRIEF})
     home.start_daemon()
     words = [

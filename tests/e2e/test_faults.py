@@ -1,4 +1,4 @@
-"""R-5: a disk that is full, read-only or failing, a database destroyed under the agent, descriptors that run out.
+"""A disk that is full, read-only or failing, a database destroyed under the agent, descriptors that run out.
 
 What fails says so in one line with its path, nothing is lost, and a drained live provider comes back.
 """
@@ -82,7 +82,7 @@ def ended(home: Home) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
-def test_r_5_a_disk_that_fills_up_in_a_drained_run_costs_the_run_and_nothing_else(
+def test_a_disk_that_fills_up_in_a_drained_run_costs_the_run_and_nothing_else(
     home: Home,
 ) -> None:
     folder = home.path / ".config" / "macprovider"
@@ -107,7 +107,7 @@ def test_r_5_a_disk_that_fills_up_in_a_drained_run_costs_the_run_and_nothing_els
 
 
 @needs_prlimit
-def test_r_5_files_that_may_not_grow_cost_the_run_and_nothing_else(home: Home) -> None:
+def test_files_that_may_not_grow_cost_the_run_and_nothing_else(home: Home) -> None:
     """Every write fails: of the database, the journal of the lease, the log."""
     job = drained(home)
     limit(home, resource.RLIMIT_FSIZE, 0)
@@ -123,7 +123,7 @@ def test_r_5_files_that_may_not_grow_cost_the_run_and_nothing_else(home: Home) -
 
 
 @needs_prlimit
-def test_r_5_without_descriptors_the_live_provider_comes_back_as_soon_as_there_are_some(
+def test_without_descriptors_the_live_provider_comes_back_as_soon_as_there_are_some(
     home: Home,
 ) -> None:
     job = drained(home)
@@ -136,7 +136,7 @@ def test_r_5_without_descriptors_the_live_provider_comes_back_as_soon_as_there_a
     poll(lambda: ended(home), "the run has ended")
 
 
-def test_r_5_clients_cannot_take_the_descriptors_that_a_restore_needs(home: Home) -> None:
+def test_clients_cannot_take_the_descriptors_that_a_restore_needs(home: Home) -> None:
     home.provider({Y: BRIEF})
     job = LaunchdJob(home)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -161,7 +161,7 @@ def test_r_5_clients_cannot_take_the_descriptors_that_a_restore_needs(home: Home
     assert home.rpc("result")["exit_reason"] == "ok"
 
 
-def test_r_5_a_database_destroyed_under_a_drained_run_is_set_aside_at_the_next_start(
+def test_a_database_destroyed_under_a_drained_run_is_set_aside_at_the_next_start(
     home: Home,
 ) -> None:
     job = drained(home)
@@ -181,7 +181,7 @@ def test_r_5_a_database_destroyed_under_a_drained_run_is_set_aside_at_the_next_s
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 @pytest.mark.parametrize("prepared", [False, True], ids=["new", "used"])
-def test_r_5_a_read_only_disk_is_one_line_with_its_path(home: Home, prepared: bool) -> None:
+def test_a_read_only_disk_is_one_line_with_its_path(home: Home, prepared: bool) -> None:
     folder = home.path / ".config" / "macprovider"
     with small_disk(folder, "8m"):
         if prepared:
@@ -197,7 +197,7 @@ def test_r_5_a_read_only_disk_is_one_line_with_its_path(home: Home, prepared: bo
 
 
 @needs_prlimit
-def test_r_5_a_database_that_cannot_grow_at_the_start_is_one_line_with_its_path(home: Home) -> None:
+def test_a_database_that_cannot_grow_at_the_start_is_one_line_with_its_path(home: Home) -> None:
     program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
     program += "from autotuned.__main__ import main; main([])"
     done = subprocess.run(

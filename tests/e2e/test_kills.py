@@ -1,4 +1,4 @@
-"""R-2: the agent killed at every named step, alone and together with its guardian, and what is true afterwards."""
+"""The agent killed at every named step, alone and together with its guardian, and what is true afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_failpoint_is_exercised_here() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])
 @pytest.mark.parametrize("point", [*IN_A_RUN, "file.written:2", "file.renamed:3"])
-def test_r_2_a_kill_at_any_step_of_a_run_loses_no_live_provider(
+def test_a_kill_at_any_step_of_a_run_loses_no_live_provider(
     home: Home, point: str, together: bool
 ) -> None:
     name, _, nth = point.partition(":")
@@ -57,7 +57,7 @@ def test_r_2_a_kill_at_any_step_of_a_run_loses_no_live_provider(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", RECOVERING)
-def test_r_2_a_kill_in_the_recovery_is_recovered_from_too(home: Home, point: str) -> None:
+def test_a_kill_in_the_recovery_is_recovered_from_too(home: Home, point: str) -> None:
     home.provider({Y: LASTING})
     job = LaunchdJob(home)
     drained_and_dead(home)
@@ -75,7 +75,7 @@ def test_r_2_a_kill_in_the_recovery_is_recovered_from_too(home: Home, point: str
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])
 @pytest.mark.parametrize("point", BY_HAND)
-def test_r_2_a_foreground_process_comes_back_exactly_once(
+def test_a_foreground_process_comes_back_exactly_once(
     home: Home, point: str, together: bool
 ) -> None:
     home.provider({Y: BRIEF})
@@ -144,7 +144,7 @@ def drained_and_dead(home: Home) -> None:
 
 
 def assert_sound(home: Home, job: LaunchdJob) -> None:
-    """What 3-safety promises after a crash."""
+    """What is promised after a crash."""
     poll(job.back, "the live provider is back")
     assert not candidates(home)
     assert port_is_free(home.port)

@@ -1,4 +1,4 @@
-"""R-7 as one table: after a run with everything that a run can do, no secret is where anybody could read it."""
+"""One table: after a run with everything that a run can do, no secret is where anybody could read it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def use(made: Home) -> list[str]:
     return said
 
 
-def test_r_7_the_run_did_everything(used: tuple[Home, list[str]]) -> None:
+def test_the_run_did_everything(used: tuple[Home, list[str]]) -> None:
     made, said = used
     text = "\n".join(said)
     for sign in (
@@ -103,7 +103,7 @@ def test_r_7_the_run_did_everything(used: tuple[Home, list[str]]) -> None:
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_r_7_no_answer_event_output_or_archive_tells_it(
+def test_no_answer_event_output_or_archive_tells_it(
     used: tuple[Home, list[str]], secret: str
 ) -> None:
     _, said = used
@@ -111,7 +111,7 @@ def test_r_7_no_answer_event_output_or_archive_tells_it(
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_r_7_no_candidate_sees_it(used: tuple[Home, list[str]], secret: str) -> None:
+def test_no_candidate_sees_it(used: tuple[Home, list[str]], secret: str) -> None:
     made, _ = used
     candidates = [call for call in made.calls("started") if "--no-join" in call["argv"]]
     assert secret not in json.dumps(candidates)
@@ -121,7 +121,7 @@ def test_r_7_no_candidate_sees_it(used: tuple[Home, list[str]], secret: str) -> 
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_r_7_no_file_of_ours_holds_it(used: tuple[Home, list[str]], secret: str) -> None:
+def test_no_file_of_ours_holds_it(used: tuple[Home, list[str]], secret: str) -> None:
     made, _ = used
     assert [str(path) for path in ours(made) if secret.encode() in path.read_bytes()] == []
 

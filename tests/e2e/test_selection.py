@@ -1,4 +1,4 @@
-"""Which model is chosen, seen from outside: AC-1 to AC-3, AC-7, AC-14, AC-15, AC-17, AC-19."""
+"""Which model is chosen, seen from outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULTS = [
 ]
 
 
-def test_ac_1_the_first_feasible_candidate_wins_and_later_ones_are_never_started(
+def test_the_first_feasible_candidate_wins_and_later_ones_are_never_started(
     home: Home,
 ) -> None:
     home.provider({X: BROKEN, Y: FAST, Z: FAST})
@@ -30,7 +30,7 @@ def test_ac_1_the_first_feasible_candidate_wins_and_later_ones_are_never_started
     assert home.sql("SELECT DISTINCT model FROM tune_trials ORDER BY id") == [(X,), (Y,)]
 
 
-def test_ac_2_two_infeasible_candidates_leave_two_rows_with_notes(home: Home) -> None:
+def test_two_infeasible_candidates_leave_two_rows_with_notes(home: Home) -> None:
     home.provider({X: BROKEN, Y: {"exit_code": 137}, Z: FAST})
     document = home.tune(X, Y, Z)
     assert document["recommendation"]["model"] == Z
@@ -41,7 +41,7 @@ def test_ac_2_two_infeasible_candidates_leave_two_rows_with_notes(home: Home) ->
     assert "likely out of memory" in rows[1][1]
 
 
-def test_ac_3_with_nothing_feasible_the_smallest_candidates_reason_comes_first(home: Home) -> None:
+def test_with_nothing_feasible_the_smallest_candidates_reason_comes_first(home: Home) -> None:
     home.provider({Y: {"exit_code": 3}, X: {"exit_code": 4}, Z: {"exit_code": 5}})
     home.start_daemon()
     models = f"{Y},{X},{Z}"
@@ -67,7 +67,7 @@ def test_ac_3_with_nothing_feasible_the_smallest_candidates_reason_comes_first(h
     ]
 
 
-def test_ac_7_every_start_has_no_join(home: Home) -> None:
+def test_every_start_has_no_join(home: Home) -> None:
     home.provider({X: BROKEN, Y: FAST})
     home.tune(X, Y, kv_bits_axis=[None, 8])
     argvs = [entry["argv"] for entry in home.calls("started")]
@@ -75,7 +75,7 @@ def test_ac_7_every_start_has_no_join(home: Home) -> None:
     assert all("--no-join" in argv for argv in argvs)
 
 
-def test_ac_7_a_binary_without_no_join_is_refused(home: Home) -> None:
+def test_a_binary_without_no_join_is_refused(home: Home) -> None:
     home.provider({X: FAST}, help="OPTIONS: --model --port")
     with pytest.raises(RpcError, match="too old") as refused:
         home.begin(X)
@@ -83,7 +83,7 @@ def test_ac_7_a_binary_without_no_join_is_refused(home: Home) -> None:
     assert home.starts() == []
 
 
-def test_ac_14_without_a_list_the_default_one_is_tried_in_its_order(home: Home) -> None:
+def test_without_a_list_the_default_one_is_tried_in_its_order(home: Home) -> None:
     home.provider({"*": {"exit_code": 1}}, cached=False)
     for model in DEFAULTS[1:]:
         home.cache(model)
@@ -94,7 +94,7 @@ def test_ac_14_without_a_list_the_default_one_is_tried_in_its_order(home: Home) 
     assert document["infeasible"][0]["reason"].startswith("pre-warm transient: ")
 
 
-def test_ac_15_a_list_beats_size_flags_with_one_warning_on_stderr(home: Home) -> None:
+def test_a_list_beats_size_flags_with_one_warning_on_stderr(home: Home) -> None:
     home.provider({X: FAST})
     home.start_daemon()
     flags = [
@@ -114,7 +114,7 @@ def test_ac_15_a_list_beats_size_flags_with_one_warning_on_stderr(home: Home) ->
     assert X in done.stdout
 
 
-def test_ac_17_a_small_first_candidate_is_chosen_over_a_larger_later_one(home: Home) -> None:
+def test_a_small_first_candidate_is_chosen_over_a_larger_later_one(home: Home) -> None:
     home.provider({Z: FAST, X: FAST})
     document = home.tune(Z, X)
     assert document["recommendation"]["model"] == Z
@@ -122,7 +122,7 @@ def test_ac_17_a_small_first_candidate_is_chosen_over_a_larger_later_one(home: H
     assert home.sql("SELECT model FROM tune_trials WHERE stage = 1") == [(Z,)]
 
 
-def test_ac_19_size_limits_trim_the_default_list(home: Home) -> None:
+def test_size_limits_trim_the_default_list(home: Home) -> None:
     home.provider({"*": {"exit_code": 1}}, cached=False)
     for model in DEFAULTS:
         home.cache(model)

@@ -1,4 +1,4 @@
-"""FR-D and AC-8 from outside: the real agent, the real client of the hub, a hub on loopback."""
+"""Weights from outside: the real agent, the real client of the hub, a hub on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hub(home: Home) -> Iterator[FakeHub]:
         yield made
 
 
-def test_ac_8_a_transient_failure_leaves_a_row_and_the_next_candidate_is_fetched_and_wins(
+def test_a_transient_failure_leaves_a_row_and_the_next_candidate_is_fetched_and_wins(
     home: Home, hub: FakeHub
 ) -> None:
     home.provider({Y: {}}, cached=False)
@@ -51,7 +51,7 @@ def test_ac_8_a_transient_failure_leaves_a_row_and_the_next_candidate_is_fetched
     assert kinds.index("prewarm.progress") < kinds.index("provider.starting")
 
 
-def test_ac_8_an_integrity_failure_aborts_the_whole_run_and_names_the_candidate(
+def test_an_integrity_failure_aborts_the_whole_run_and_names_the_candidate(
     home: Home, hub: FakeHub
 ) -> None:
     home.provider({X: {}, Y: {}}, cached=False)

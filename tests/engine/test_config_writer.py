@@ -1,4 +1,4 @@
-"""AC-9 on the file itself: whole at every instant, backed up first, and left alone where it must be."""
+"""The file itself: whole at every instant, backed up first, and left alone where it must be."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_ac_9_two_applies_in_one_second_give_two_backups(config: Path) -> None:
+def test_two_applies_in_one_second_give_two_backups(config: Path) -> None:
     first, second = apply(config, "acme/a-1B"), apply(config, "acme/b-2B")
     assert first.backup == config.with_name(f"config.yaml.bak-{NOW}-0")
     assert second.backup == config.with_name(f"config.yaml.bak-{NOW}-1")
@@ -78,7 +78,7 @@ def test_ac_9_two_applies_in_one_second_give_two_backups(config: Path) -> None:
     assert config.read_text(encoding="utf-8") == new(model="acme/b-2B")
 
 
-def test_ac_9_the_same_again_changes_nothing_and_makes_no_backup(config: Path) -> None:
+def test_the_same_again_changes_nothing_and_makes_no_backup(config: Path) -> None:
     apply(config)
     before = config.stat()
     assert apply(config) == Written(config)
@@ -224,7 +224,7 @@ def _editor(config: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> list[s
     return seen
 
 
-def test_ac_9_every_observer_sees_the_old_or_the_new_file_whole(config: Path) -> None:
+def test_every_observer_sees_the_old_or_the_new_file_whole(config: Path) -> None:
     texts = {OLD, *(new(model=f"acme/{number}-7B") for number in range(25))}
     torn: list[bytes] = []
     reads, done = [0], threading.Event()
@@ -288,7 +288,7 @@ def run_apply(config: Path, step: str = "", **options: Any) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_ac_9_killed_anywhere_the_file_is_old_or_new_and_backed_up_before_it_is_new(
+def test_killed_anywhere_the_file_is_old_or_new_and_backed_up_before_it_is_new(
     config: Path, step: str
 ) -> None:
     assert run_apply(config, step.format("kill")).returncode == -9

@@ -1,4 +1,4 @@
-"""R-3 for the one algorithm that agent, guardian and operator restore with: every code, on the scripted launchctl."""
+"""The one algorithm that agent, guardian and operator restore with: every code, on the scripted launchctl."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def absent(home: Home, **plan: Any) -> LaunchdJob:
 
 
 @pytest.mark.slow
-def test_r_3_any_code_of_bootstrap_is_tried_again(home: Home) -> None:
+def test_any_code_of_bootstrap_is_tried_again(home: Home) -> None:
     job = absent(home, exit_timeout_s=0.0)
     for code in (1, 3, 5, 17, 36, 37, 64, 107, 112, 113, 119, 122, 124, 125, 134, 161):
         before = len(job.calls("bootstrap"))
@@ -75,7 +75,7 @@ def test_r_3_any_code_of_bootstrap_is_tried_again(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_r_3_a_bootstrap_that_did_its_work_is_not_repeated_whatever_it_says(home: Home) -> None:
+def test_a_bootstrap_that_did_its_work_is_not_repeated_whatever_it_says(home: Home) -> None:
     job = absent(home)
     for code in (5, 17, 37):
         before = len(job.calls("bootstrap"))
@@ -88,7 +88,7 @@ def test_r_3_a_bootstrap_that_did_its_work_is_not_repeated_whatever_it_says(home
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["bootstrap", "print"])
-def test_r_3_what_still_fails_is_owed_with_its_reason(home: Home, verb: str) -> None:
+def test_what_still_fails_is_owed_with_its_reason(home: Home, verb: str) -> None:
     job = absent(home)
     job.fault(verb, 161)
     lease = restored(job)
@@ -103,7 +103,7 @@ def test_r_3_what_still_fails_is_owed_with_its_reason(home: Home, verb: str) -> 
 
 
 @pytest.mark.slow
-def test_r_3_a_plist_that_is_gone_is_told(home: Home) -> None:
+def test_a_plist_that_is_gone_is_told(home: Home) -> None:
     job = absent(home)
     journal, lease = owed(job)
     job.plist.unlink()
@@ -113,7 +113,7 @@ def test_r_3_a_plist_that_is_gone_is_told(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_r_3_a_job_in_the_penalty_box_is_waited_for(home: Home) -> None:
+def test_a_job_in_the_penalty_box_is_waited_for(home: Home) -> None:
     job = absent(home)
     job.fault("bootstrap", outcome="penalty", for_s=1.0)
     assert restored(job).state is State.RELEASED
@@ -122,7 +122,7 @@ def test_r_3_a_job_in_the_penalty_box_is_waited_for(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_r_3_a_job_that_never_gets_a_process_is_owed(home: Home) -> None:
+def test_a_job_that_never_gets_a_process_is_owed(home: Home) -> None:
     job = absent(home)
     job.fault("bootstrap", outcome="not_running", for_ever=True)
     lease = restored(job)
@@ -131,7 +131,7 @@ def test_r_3_a_job_that_never_gets_a_process_is_owed(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_r_3_a_reboot_means_that_launchd_has_done_it(home: Home) -> None:
+def test_a_reboot_means_that_launchd_has_done_it(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home)
     assert restored(job, boot_id="another boot").state is State.RELEASED
@@ -140,7 +140,7 @@ def test_r_3_a_reboot_means_that_launchd_has_done_it(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_r_3_after_a_reboot_into_which_nobody_has_logged_in_it_is_loaded(home: Home) -> None:
+def test_after_a_reboot_into_which_nobody_has_logged_in_it_is_loaded(home: Home) -> None:
     job = absent(home, domain="user")  # launchd does not bring agents of this domain back
     assert restored(job, boot_id="another boot").state is State.RELEASED
     assert job.back()

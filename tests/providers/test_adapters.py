@@ -1,4 +1,4 @@
-"""Each server's own flags, versions, lists and logs: the table of the contract, line by line (AC-7, R-7)."""
+"""Each server's own flags, versions, lists and logs: the table of the contract, line by line."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_knobs_become_the_flags_of_the_contract_and_unset_becomes_none(
 
 
 @pytest.mark.parametrize("knobs", [DEFAULTS, PLAIN, FULL])
-def test_ac_7_a_macprovider_candidate_never_joins_and_never_reads_the_operators_config(
+def test_a_macprovider_candidate_never_joins_and_never_reads_the_operators_config(
     knobs: Knobs | None,
 ) -> None:
     command = MAC.command(BINARY, launch(knobs))

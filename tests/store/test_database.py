@@ -1,4 +1,4 @@
-"""The file: upgraded, refused, moved aside or locked, always with one clear error that names it (R-5)."""
+"""The file: upgraded, refused, moved aside or locked, always with one clear error that names it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_new_database_has_the_public_columns_first_and_in_their_order(
 
 
 @pytest.mark.parametrize("kind", PROTOTYPES)
-async def test_ac_16_a_prototype_is_upgraded_in_place_and_twice_is_harmless(
+async def test_a_prototype_is_upgraded_in_place_and_twice_is_harmless(
     tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "a.sqlite"

@@ -236,7 +236,7 @@ def test_fr_d_a_slow_drip_is_borne_and_its_bytes_are_told(
 
 
 @pytest.mark.parametrize("secret", ["hf_secrettoken"])
-def test_r_7_the_operators_token_goes_to_the_hub_and_into_no_reason(
+def test_the_operators_token_goes_to_the_hub_and_into_no_reason(
     published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", secret)

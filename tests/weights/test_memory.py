@@ -1,4 +1,4 @@
-"""FR-D on a small machine: what cannot run is not fetched. The machine is the port that the engine asks."""
+"""Weights on a small machine: what cannot run is not fetched. The machine is the port that the engine asks."""
 
 from __future__ import annotations
 

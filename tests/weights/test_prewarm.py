@@ -1,4 +1,4 @@
-"""FR-D: weights are fetched, checked and remembered, through the real process and the real client."""
+"""Weights are fetched, checked and remembered, through the real process and the real client."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Applier:
     async def apply(
         self, run_id: str | None, consent: Consent, active: Callable[[], str | None]
     ) -> dict[str, Any]:
-        """Write the recommendation of a run, the newest for None; what was done, as 5-rpc has it.
+        """Write the recommendation of a run, the newest for None; and what was done.
 
         `active` tells the run in progress. Raises NotFound, or ApplyRefused with the configuration as it
         was; with a restart also what `Restarter.claim` and `carry_out` raise.

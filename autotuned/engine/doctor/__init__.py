@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 async def examine(scene: Scene) -> dict[str, Any]:
-    """`{ok, checks: [{name, ok, level, detail, remedy}]}` (5-rpc); `ok`: nothing is broken. Never raises."""
+    """`{ok, checks: [{name, ok, level, detail, remedy}]}`; `ok`: nothing is broken. Never raises."""
     found = await asyncio.gather(*(_bounded(name, check, scene) for name, check in CHECKS.items()))
     checks = [
         {

@@ -32,7 +32,7 @@ class Sighting:
         """True while a run measures: nobody looks then."""
 
     async def document(self, lease: Lease | None) -> dict[str, Any] | None:
-        """What 5-rpc calls `live_provider`; None where none is known."""
+        """The `live_provider` of `status`; None where none is known."""
         if lease is not None:
             return _leased(lease)
         if not self.still and (self._at is None or time.monotonic() - self._at > FRESH_S):

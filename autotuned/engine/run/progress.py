@@ -16,7 +16,7 @@ from autotuned.core.request import Plan
 
 @dataclass(slots=True)
 class Progress:
-    """The moving part of a run document (5-rpc). Times are seconds of `clock`."""
+    """The moving part of a run document. Times are seconds of `clock`."""
 
     plan: Plan
     began: float = field(default_factory=time.monotonic)
@@ -44,7 +44,7 @@ class Progress:
         return max(0.0, self.plan.request.max_duration - self.elapsed_s)
 
     def document(self) -> dict[str, Any]:
-        """The `progress` object of 5-rpc. `eta_s` is null until one cell has been measured."""
+        """The `progress` object of a run document. `eta_s` is null until one cell has been measured."""
         cells = len(self.plan.cells)
         return {
             "stage": self.stage,

@@ -266,7 +266,7 @@ class Records:
 def run_document(
     row: RunRow, details: Mapping[str, Any], history: Sequence[Trial], runner: Runner | None
 ) -> dict[str, Any]:
-    """The run document of 5-rpc; `runner` is the one in progress, None for a run that has ended."""
+    """The run document; `runner` is the one in progress, None for a run that has ended."""
     best = best_so_far(history)
     return {
         **summary(row, running=runner is not None),

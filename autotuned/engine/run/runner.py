@@ -212,7 +212,7 @@ class Runner:
         return asked
 
     def enter(self, phase: str) -> None:
-        """Move to a phase (5-rpc) and say so, once."""
+        """Move to a phase and say so, once."""
         if phase != self.progress.phase:
             self.progress.phase, self.progress.prewarm = phase, None
             self._publish("phase", phase=phase)

@@ -264,7 +264,7 @@ class Agent:
         return summary(await self._records.row(run_id), running=False)
 
     async def status(self, run_id: str | None) -> dict[str, Any] | None:
-        """The run document of 5-rpc: of the active run, else the latest; None where there is none. Raises NotFound."""
+        """The run document: of the active run, else the latest; None where there is none. Raises NotFound."""
         row = await self._shown(run_id)
         if row is None:
             return None
@@ -292,7 +292,7 @@ class Agent:
         return active.run_id if active is not None and active.runner is not None else None
 
     async def result(self, run_id: str | None) -> dict[str, Any]:
-        """The public document (FR-F.2) of a run, finished or not. Raises NotFound."""
+        """The public document of a run, finished or not. Raises NotFound."""
         row = await self._records.row(run_id)
         return await self._records.result(row, running=row.run_id == self.active_run())
 

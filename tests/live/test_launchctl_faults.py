@@ -1,4 +1,4 @@
-"""R-3: launchctl fails or hangs in every documented way; the live provider is back in the end, or it is told loudly."""
+"""Launchctl fails or hangs in every documented way; the live provider is back in the end, or it is told loudly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def drained(home: Home, **plan: Any) -> LaunchdJob:
     return LaunchdJob(home, **plan)
 
 
-def test_r_3_a_bootstrap_that_fails_is_tried_again_until_it_runs(home: Home) -> None:
+def test_a_bootstrap_that_fails_is_tried_again_until_it_runs(home: Home) -> None:
     job = drained(home)
     job.fault("bootstrap", 5, times=2)
     job.fault("bootstrap", 119, times=1)
@@ -35,7 +35,7 @@ def test_r_3_a_bootstrap_that_fails_is_tried_again_until_it_runs(home: Home) -> 
 @pytest.mark.parametrize(
     "outcome", [{"outcome": "not_running"}, {"outcome": "penalty", "for_s": 3}]
 )
-def test_r_3_code_0_is_no_proof_that_it_runs(home: Home, outcome: dict[str, Any]) -> None:
+def test_code_0_is_no_proof_that_it_runs(home: Home, outcome: dict[str, Any]) -> None:
     job = drained(home)
     job.fault("bootstrap", times=1, **outcome)
     assert home.tune(Y, drain=True)["exit_reason"] == "ok"
@@ -44,7 +44,7 @@ def test_r_3_code_0_is_no_proof_that_it_runs(home: Home, outcome: dict[str, Any]
 
 
 @pytest.mark.parametrize("code", [119])
-def test_r_3_a_provider_that_cannot_be_brought_back_is_told_loudly_and_no_run_starts(
+def test_a_provider_that_cannot_be_brought_back_is_told_loudly_and_no_run_starts(
     home: Home, code: int
 ) -> None:
     job = drained(home)
@@ -71,7 +71,7 @@ def test_r_3_a_provider_that_cannot_be_brought_back_is_told_loudly_and_no_run_st
     assert job.back()
 
 
-def test_r_3_what_could_not_be_brought_back_comes_back_by_itself_when_the_fault_goes(
+def test_what_could_not_be_brought_back_comes_back_by_itself_when_the_fault_goes(
     home: Home,
 ) -> None:
     job = drained(home)
@@ -84,7 +84,7 @@ def test_r_3_what_could_not_be_brought_back_comes_back_by_itself_when_the_fault_
 
 
 @pytest.mark.parametrize("code", [5, 36])
-def test_r_3_a_boot_out_is_judged_by_what_it_reached(home: Home, code: int) -> None:
+def test_a_boot_out_is_judged_by_what_it_reached(home: Home, code: int) -> None:
     job = drained(home)
     job.fault("bootout", code, act=True, times=1)
     assert home.tune(Y, drain=True)["exit_reason"] == "ok"
@@ -92,7 +92,7 @@ def test_r_3_a_boot_out_is_judged_by_what_it_reached(home: Home, code: int) -> N
 
 
 @pytest.mark.parametrize("fault", [{"code": 125}, {"outcome": "nothing"}])
-def test_r_3_a_boot_out_that_does_nothing_ends_the_run_and_leaves_the_provider_running(
+def test_a_boot_out_that_does_nothing_ends_the_run_and_leaves_the_provider_running(
     home: Home, fault: dict[str, Any]
 ) -> None:
     job = drained(home)
@@ -105,7 +105,7 @@ def test_r_3_a_boot_out_that_does_nothing_ends_the_run_and_leaves_the_provider_r
     assert home.rpc("status")["lease"] is None
 
 
-def test_r_3_a_launchctl_that_hangs_neither_hangs_the_agent_nor_loses_the_provider(
+def test_a_launchctl_that_hangs_neither_hangs_the_agent_nor_loses_the_provider(
     home: Home,
 ) -> None:
     job = drained(home)
@@ -120,7 +120,7 @@ def test_r_3_a_launchctl_that_hangs_neither_hangs_the_agent_nor_loses_the_provid
     assert home.rpc("status")["lease"] is None
 
 
-def test_r_3_a_boot_out_that_hangs_costs_its_time_out_and_the_provider_stays(home: Home) -> None:
+def test_a_boot_out_that_hangs_costs_its_time_out_and_the_provider_stays(home: Home) -> None:
     job = drained(home)
     job.fault("bootout", hang_s=FOREVER)
     document = home.tune(Y, drain=True, drain_grace=1.0, timeout=60)
@@ -129,7 +129,7 @@ def test_r_3_a_boot_out_that_hangs_costs_its_time_out_and_the_provider_stays(hom
     assert len(job.starts()) == 1
 
 
-def test_r_3_a_launchctl_that_does_not_answer_is_never_taken_for_nobody_there(home: Home) -> None:
+def test_a_launchctl_that_does_not_answer_is_never_taken_for_nobody_there(home: Home) -> None:
     job = drained(home)
     home.start_daemon()
     job.fault("print", hang_s=FOREVER)
@@ -142,14 +142,14 @@ def test_r_3_a_launchctl_that_does_not_answer_is_never_taken_for_nobody_there(ho
 
 
 @pytest.mark.parametrize("text", ["localised", "garbage"])
-def test_r_3_codes_are_believed_where_the_text_cannot_be_read(home: Home, text: str) -> None:
+def test_codes_are_believed_where_the_text_cannot_be_read(home: Home, text: str) -> None:
     job = drained(home, text=text)
     assert home.tune(Y, drain=True)["exit_reason"] == "ok"
     poll(job.serving)
     assert len(job.starts()) == 2
 
 
-def test_r_3_a_plist_that_was_replaced_meanwhile_is_loaded_as_it_is_now(home: Home) -> None:
+def test_a_plist_that_was_replaced_meanwhile_is_loaded_as_it_is_now(home: Home) -> None:
     home.provider({Y: {"replicates": [{"total_ms": 300}]}})
     job = LaunchdJob(home)
     run_id = home.begin(Y, drain=True)
@@ -163,7 +163,7 @@ def test_r_3_a_plist_that_was_replaced_meanwhile_is_loaded_as_it_is_now(home: Ho
     assert job.plist.read_bytes() == written
 
 
-def test_r_3_after_a_reboot_launchd_has_brought_it_back_and_nobody_starts_a_second(
+def test_after_a_reboot_launchd_has_brought_it_back_and_nobody_starts_a_second(
     home: Home,
 ) -> None:
     home.provider({Y: {"replicates": [{"total_ms": 300}]}})
@@ -182,7 +182,7 @@ def test_r_3_after_a_reboot_launchd_has_brought_it_back_and_nobody_starts_a_seco
     assert home.sql("SELECT exit_reason, ended_at_utc FROM tune_runs") == [("interrupted", None)]
 
 
-def test_r_3_where_nobody_can_look_it_is_loaded_all_the_same_and_owed_until_it_is_seen(
+def test_where_nobody_can_look_it_is_loaded_all_the_same_and_owed_until_it_is_seen(
     home: Home,
 ) -> None:
     home.provider({Y: {"replicates": [{"total_ms": 300}]}})

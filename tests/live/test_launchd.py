@@ -1,4 +1,4 @@
-"""AC-6 for a live provider that launchd manages: refused unasked, drained when asked, always back."""
+"""A live provider that launchd manages: refused unasked, drained when asked, always back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.live import LABEL, OLD_LABEL, LaunchdJob
 SLOW_RUN: dict[str, Any] = {"replicates": [{"total_ms": 400}]}
 
 
-def test_ac_6_a_job_is_refused_unasked_and_with_drain_booted_out_tuned_and_restored(
+def test_a_job_is_refused_unasked_and_with_drain_booted_out_tuned_and_restored(
     home: Home,
 ) -> None:
     home.provider({Y: {}})
@@ -63,7 +63,7 @@ def _alone_during_the_run(home: Home, job: LaunchdJob) -> None:
 @pytest.mark.parametrize(
     ("label", "domain"), [(LABEL, "user"), (OLD_LABEL, "gui"), (OLD_LABEL, "user")]
 )
-def test_ac_6_a_job_goes_back_into_the_domain_where_it_was_found(
+def test_a_job_goes_back_into_the_domain_where_it_was_found(
     home: Home, label: str, domain: str
 ) -> None:
     home.provider({Y: {}})
@@ -76,7 +76,7 @@ def test_ac_6_a_job_goes_back_into_the_domain_where_it_was_found(
 
 
 @pytest.mark.slow
-def test_ac_6_a_job_of_the_system_is_reported_and_refused_even_with_drain(home: Home) -> None:
+def test_a_job_of_the_system_is_reported_and_refused_even_with_drain(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home, domain="system")
     with pytest.raises(RpcError, match=f"system/{job.label}.*sudo") as refused:
@@ -87,7 +87,7 @@ def test_ac_6_a_job_of_the_system_is_reported_and_refused_even_with_drain(home: 
 
 
 @pytest.mark.slow
-def test_ac_6_a_job_that_does_not_end_within_the_grace_is_not_killed_and_comes_back(
+def test_a_job_that_does_not_end_within_the_grace_is_not_killed_and_comes_back(
     home: Home,
 ) -> None:
     home.provider({Y: {}}, live={"ignores_sigterm": True})
@@ -103,7 +103,7 @@ def test_ac_6_a_job_that_does_not_end_within_the_grace_is_not_killed_and_comes_b
 
 
 @pytest.mark.slow
-def test_ac_6_a_dry_run_names_the_job_and_leaves_it_alone(home: Home) -> None:
+def test_a_dry_run_names_the_job_and_leaves_it_alone(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home)
     home.start_daemon()
@@ -114,7 +114,7 @@ def test_ac_6_a_dry_run_names_the_job_and_leaves_it_alone(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_ac_6_a_job_that_is_not_the_provider_is_never_drained(home: Home) -> None:
+def test_a_job_that_is_not_the_provider_is_never_drained(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home, start=False)
     ours, job.argv = job.argv, ["/bin/sleep", "600"]
@@ -131,7 +131,7 @@ def test_ac_6_a_job_that_is_not_the_provider_is_never_drained(home: Home) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "SIGTERM", "budget"])
-def test_ac_6_a_drained_run_that_is_cut_short_brings_the_job_back(home: Home, how: str) -> None:
+def test_a_drained_run_that_is_cut_short_brings_the_job_back(home: Home, how: str) -> None:
     home.provider({Y: SLOW_RUN})
     job = LaunchdJob(home)
     fields: dict[str, Any] = {"stage2_replicates": 500, "drain": True}
@@ -157,7 +157,7 @@ def test_ac_6_a_drained_run_that_is_cut_short_brings_the_job_back(home: Home, ho
 
 
 @pytest.mark.slow
-def test_ac_6_a_cancel_while_the_job_is_ending_brings_it_back(home: Home) -> None:
+def test_a_cancel_while_the_job_is_ending_brings_it_back(home: Home) -> None:
     home.provider({Y: {}})
     job = LaunchdJob(home, dying_s=3.0)
     run_id = home.begin(Y, drain=True)

@@ -1,4 +1,4 @@
-"""AC-6 for a live provider that somebody started by hand: identified beyond its pid, restarted only when asked."""
+"""A live provider that somebody started by hand: identified beyond its pid, restarted only when asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.live import Foreground
 
 
 @pytest.mark.slow
-def test_ac_6_a_foreground_provider_is_drained_and_stays_down_unless_asked(home: Home) -> None:
+def test_a_foreground_provider_is_drained_and_stays_down_unless_asked(home: Home) -> None:
     home.provider({Y: {}})
     live = Foreground(home)
     home.start_daemon()
@@ -31,7 +31,7 @@ def test_ac_6_a_foreground_provider_is_drained_and_stays_down_unless_asked(home:
 
 
 @pytest.mark.slow
-def test_ac_6_a_foreground_provider_is_restarted_as_it_was_when_asked(home: Home) -> None:
+def test_a_foreground_provider_is_restarted_as_it_was_when_asked(home: Home) -> None:
     home.provider({Y: {}})
     live = Foreground(home, "--config", "/nowhere/a name; with $signs", ODD="a b\tc=d")
     home.start_daemon()
@@ -68,7 +68,7 @@ def _reapers() -> set[int]:
 
 
 @pytest.mark.slow
-def test_ac_6_a_foreground_provider_that_does_not_end_is_not_killed(home: Home) -> None:
+def test_a_foreground_provider_that_does_not_end_is_not_killed(home: Home) -> None:
     home.provider({Y: {}}, live={"ignores_sigterm": True})
     live = Foreground(home)
     document = home.tune(Y, drain=True, restart_foreground=True, drain_grace=1.0)
@@ -80,7 +80,7 @@ def test_ac_6_a_foreground_provider_that_does_not_end_is_not_killed(home: Home) 
 
 
 @pytest.mark.slow
-def test_ac_6_a_stranger_on_the_port_is_refused_even_with_drain(home: Home) -> None:
+def test_a_stranger_on_the_port_is_refused_even_with_drain(home: Home) -> None:
     home.provider({Y: {}})
     script = (
         f"import socket,time; s=socket.create_server(('127.0.0.1',{home.port})); time.sleep(60)"
@@ -97,7 +97,7 @@ def test_ac_6_a_stranger_on_the_port_is_refused_even_with_drain(home: Home) -> N
         stranger.wait()
 
 
-def test_ac_6_a_recycled_pid_is_never_signalled() -> None:
+def test_a_recycled_pid_is_never_signalled() -> None:
     from autotuned.engine.live import stopping
 
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

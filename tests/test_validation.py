@@ -1,0 +1,102 @@
+"""What is wrong with a value is said in the user's words, whichever model has refused it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from autotuned import settings
+from autotuned.core.planned import Schedule
+from autotuned.core.request import TuneRequest
+from autotuned.errors import RULES, SettingsError, invalid, shown
+from autotuned.rpc import methods
+from autotuned.rpc.method import Params
+
+VALUES: list[Any] = [
+    None, True, "x", "", 1.5, -1, 0, 10**9, math.nan, "9" * 5000,
+    [], ["x"], [1.5], [None], [[1]], {}, {"x": 1},
+]  # fmt: skip
+FOREIGN = (
+    "valid tuple",
+    "dictionary",
+    "Extra inputs",
+    "pydantic",
+    "class",
+    "None",
+    "True",
+    "Input",
+)
+
+
+def params_models(base: type[BaseModel] = Params) -> Iterator[type[BaseModel]]:
+    """The parameters of every method, and all that is built on them."""
+    for model in base.__subclasses__():
+        yield model
+        yield from params_models(model)
+
+
+def refusals() -> dict[str, ValidationError]:
+    """One error of each type that any model produces from a value of any kind."""
+    assert methods.__name__  # its modules are loaded: their models are subclasses by now
+    sections = settings._Section.__subclasses__()
+    models: list[type[BaseModel]] = [
+        TuneRequest,
+        Schedule,
+        settings._File,
+        *sections,
+        *params_models(),
+    ]
+    found: dict[str, ValidationError] = {}
+    for model in models:
+        trials = [{}, {"unheard_of": 1}, *({n: v} for n in model.model_fields for v in VALUES)]
+        for trial in trials:
+            try:
+                model.model_validate(trial)
+            except ValidationError as error:
+                for each in error.errors():
+                    if each["loc"][:1] == error.errors()[0]["loc"][:1]:
+                        found.setdefault(error.errors()[0]["type"], error)
+    return found
+
+
+FOUND = refusals()
+
+
+def test_every_type_of_error_that_a_model_produces_has_its_sentence() -> None:
+    assert set(FOUND) == set(RULES)
+
+
+@pytest.mark.parametrize("kind", sorted(RULES))
+def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind: str) -> None:
+    problem = invalid(FOUND[kind])
+    assert problem.message.startswith(f"{problem.field}: ")
+    assert problem.message.endswith(problem.rule)
+    assert not [word for word in FOREIGN if word in problem.message], problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[provder]\nkind = 'auto'\n", "provder: {'kind': 'auto'} is not known; did you mean"),
+        ("[provider]\nbinry = 'x'\n", "'x' is not known; did you mean provider.binary?"),
+        ("[provider]\nkind = 'mlx'\n", "provider.kind: 'mlx' should be 'auto', 'macprovider'"),
+        ("provider = 3\n", "provider: 3 should be a table of names and values"),
+    ],
+)
+def test_settings_that_cannot_be_used_name_the_key_and_the_nearest_one(
+    tmp_path: Any, text: str, message: str
+) -> None:
+    folder = tmp_path / ".config" / "macprovider"
+    folder.mkdir(parents=True)
+    (folder / "autotuned.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as refused:
+        settings.load({"HOME": str(tmp_path)})
+    assert message in refused.value.message
+
+
+def test_a_value_is_spelt_as_json_and_toml_spell_it() -> None:
+    assert shown([None, True, False, "a", 1.5, []]) == "[null, true, false, 'a', 1.5, []]"
