@@ -48,7 +48,11 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     if said is not None:
         lines.append(f"  noise           {said}")
     if cells:
-        lines += ["", "  cells (medians; TTFT is p95)", *_indented(_cells(cells, chosen), room)]
+        lines += [
+            "",
+            "  cells (medians; TTFT is p95, MEMORY in GB)",
+            *_indented(_cells(cells, chosen), room),
+        ]
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
     if document["alternates"]:
         again = shlex.join(
@@ -210,7 +214,7 @@ def _rates(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> lis
 
 
 def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
-    heading = ("KV", "BATCH", "CONTEXT", "TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEM GB")
+    heading = ("KV", "BATCH", "CONTEXT", "TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEMORY")
     table: Table = [(*heading, "")]
     for cell in cells:
         tried, memory = cell["knobs"], cell.get("peak_rss_bytes")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-from autotuned.report.html import render
+from autotuned.report.page import render
 from tests.support.documents import names, stored
 
 VOID = {"meta", "link", "br"}
 HOSTILE = (
     "acme/\"><script src=//evil.example/x></script><img src=x onerror=alert(1)>'&\u202e\x00-7B"
+    "</title></style></svg>{{ 7 * 7 }}{% raw %}"
 )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.report.html import _style, render
-from autotuned.report.markup import tag
+from autotuned.report.page import environment, render
+from autotuned.report.page import style as _style
 from autotuned.shared.wire import MAX_UNSENT_BYTES
 from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
 from tests.support.documents import stored
@@ -63,14 +65,24 @@ def test_a_hostile_name_stays_text_wherever_it_stands() -> None:
     assert "\u202e" not in PAGES["hostile"]
     assert "\x00" not in PAGES["hostile"]
     assert HOSTILE not in PAGES["hostile"]
+    assert "</svg>{{ 7 * 7 }}{% raw %}" in said
     assert render(hostile(), trials(hostile())).encode("utf-8")
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=40))
 def test_any_text_comes_back_as_that_text_and_nothing_else(value: str) -> None:
-    page = Reader(tag("p", tag("b", value, title=value)))
+    template = environment().from_string('<p><b title="{{ value }}">{{ value }}</b></p>')
+    page = Reader(template.render(value=value))
     assert [name for name, _ in page.elements] == ["p", "b"]
-    assert tag("p", value).encode("utf-8")
+    assert template.render(value=value).encode("utf-8")
+
+
+def test_an_agent_that_makes_no_page_loads_nothing_for_it() -> None:
+    loaded = "import sys, autotuned.daemon; print({'jinja2', 'markupsafe'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_the_answer_stands_on_top_with_what_it_takes_to_use_it() -> None:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from autotuned.core.result import json_schema
-from autotuned.report.html import render
+from autotuned.report.page import render
 
 DOCS = Path(__file__).parents[2] / "docs"
 DEMO = Path(__file__).with_name("demo_run.json")

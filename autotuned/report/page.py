@@ -1,0 +1,372 @@
+"""The report of one run: a single page that asks nobody for anything.
+
+Made of the result document and the documents of its trials, so it says what `show --json` and `trials`
+say. Here are its figures and sentences; `page.html.j2` is the page. Whatever a model is called, it stays text.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from autotuned import __version__
+from autotuned.core import stats
+from autotuned.core.compare import CONFIDENCE
+from autotuned.report import timeline
+from autotuned.report.charts import dot_axis
+from autotuned.shared.text import (
+    DASH,
+    bits,
+    count,
+    gigabytes,
+    printable,
+    rate,
+    share,
+    short,
+    signed_share,
+    span,
+)
+
+MOST = 3000
+"""Requests that are shown one by one: a page of more is no longer read, and must pass through the socket."""
+KNOB_NAMES = {
+    "kv_bits": "kv_bits",
+    "max_concurrency_override": "max_batch",
+    "max_context_override": "max_context",
+}
+"""Knobs, from the names of the configuration file to those of the flags."""
+OUTCOMES = {
+    "ok": "Nothing to recommend",
+    "no_feasible": "No candidate is feasible",
+    "budget_exhausted_no_model_selected": "The budget ran out before there was an answer",
+    "budget_exhausted_with_partial_recommendation": "The budget ran out",
+    "interrupted": "Interrupted before there was an answer",
+    "provider_conflict": "Another server was in the way",
+    "pre_warm_integrity_failure": "The weights are damaged",
+    "config_error": "The request could not be run",
+    "internal_error": "A bug ended this run",
+}
+LEADS = {
+    "clear": "The winner stands clear of its runner-up",
+    "tie": "The winner and its runner-up are a tie",
+    "runner-up is faster": "The runner-up is the faster one",
+    "cannot tell": "Whether the winner stands clear of its runner-up is not known",
+}
+
+
+def render(
+    document: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    phases: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page of a result document, finished or not, and the trials of its run, oldest first.
+
+    `phases` are the phases that the run entered and when, as far as they are known.
+    """
+    best = best_index(document)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            document=document,
+            version=__version__,
+            style=Markup(style()),  # noqa: S704 - our own file
+            headline=_headline(document),
+            best={} if best is None else document["stage2"][best],
+            ladder=_ladder(document, trials),
+            cells=_cells(document, best) if document["stage2"] else None,
+            timeline=timeline.timeline(
+                document, trials, phases, functools.partial(_knobs, varying=_varying(document))
+            ),
+            knob_names=KNOB_NAMES,
+            dash=DASH,
+        )
+    )
+
+
+@functools.cache
+def environment() -> Environment:
+    """Escapes every value, and refuses a name that the page does not have."""
+    made = Environment(
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "bits": bits,
+        "count_of": count,
+        "gigabytes": gigabytes,
+        "rate": rate,
+        "share": share,
+        "short": short,
+        "span": span,
+        "whole_percent": lambda part: f"{part:.0%}" if part >= 0.005 or part == 0 else "<1%",
+    }
+    return made
+
+
+def style() -> str:
+    """The page's style sheet."""
+    return _file("style.css")
+
+
+def _file(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def best_index(document: Mapping[str, Any]) -> int | None:
+    """The cell that is recommended."""
+    answer, found = document["recommendation"], None
+    for index, cell in enumerate(document["stage2"]):
+        if answer is not None and cell["fits"] and cell["knobs"] == answer["knobs"]:
+            found = index
+            if cell["tps_median"] == answer["tps_median"]:
+                break
+    return found
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    if document["recommendation"] is not None:
+        return short(document["recommendation"]["model"])
+    if document["state"] == "running":
+        return "Still running"
+    if document["trigger"] == "noise" and document["exit_reason"] == "ok":
+        return "How far this machine strays"
+    if document["exit_reason"] == "no_feasible" and document["stage2"]:
+        return "No setting of the chosen model passes"
+    return OUTCOMES.get(document["exit_reason"], str(document["exit_reason"]))
+
+
+# --- the candidates ------------------------------------------------------------------------------------
+
+
+def _ladder(
+    document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Every candidate: its style, its state in words, why, and what its probe measured."""
+    reasons = {entry["model"]: entry["reason"] for entry in document["infeasible"]}
+    probes = {trial["model"]: trial for trial in trials if trial["stage"] == 1}
+    answer, steps = document["recommendation"], []
+    for model in document["inputs"]["candidate_models"]:
+        if model in reasons:
+            standing = ("failed", "failed", reasons[model])
+        elif answer is not None and model == answer["model"]:
+            standing = ("chosen", "chosen", "")
+        elif model in probes:
+            standing = ("passed", "passed its probe", "")
+        elif answer is not None:
+            standing = ("untried", "not tried", "a larger one had passed")
+        else:
+            standing = ("untried", "not reached", "")
+        named = dict(zip(("style", "state", "reason"), standing, strict=True))
+        steps.append({"model": model, "probe": _probe(probes.get(model)), **named})
+    return steps
+
+
+def _probe(trial: Mapping[str, Any] | None) -> str:
+    if trial is None or trial["tps_median"] is None:
+        return ""
+    parts = [
+        (trial["tps_median"], f"probe: {rate(trial['tps_median'])} tok/s"),
+        (trial["ttft_p95_ms"], f"first token after {span(trial['ttft_p95_ms'])}"),
+        (trial["load_ms"], f"loaded in {span(trial['load_ms'])}"),
+        (trial["peak_rss_bytes"], f"{gigabytes(trial['peak_rss_bytes'])} of memory"),
+    ]
+    return ", ".join(words for value, words in parts if value is not None)
+
+
+# --- the cells -----------------------------------------------------------------------------------------
+
+
+def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
+    """Charts, tables and sentences on the cells: every request, and which cells really differ."""
+    cells = document["stage2"]
+    most, requests = max(20, MOST // len(cells)), sum(len(cell["samples"]) for cell in cells)
+    rows = [
+        _request(cell, number, sample)
+        for cell in cells
+        for number, sample in enumerate(cell["samples"][:most], start=1)
+    ]
+    whole = len(rows) == requests
+    part = f"The first {most} requests of each cell, {len(rows)} of {requests}"
+    spread = stats.pooled_spread(_values(cell, "tps") for cell in cells if cell["fits"])
+    varying = _varying(document)
+    charts = [
+        _chart("tps", "Tokens per second", "more is better", cells, best, varying),
+        _chart("ttft_ms", "Time to first token", "less is better", cells, best, varying),
+    ]
+    return {
+        "introduction": _introduction(document, varying),
+        "charts": [chart for chart in charts if chart is not None],
+        "rows": [
+            [
+                _named(cell),
+                "failed" if not cell["fits"] else "best" if index == best else "passed",
+                rate(cell["tps_median"]),
+                _against(cell, None if best in (None, index) else cells[best], spread),
+                span(cell["ttft_p95_ms"]),
+                rate(cell["decode_tps"]),
+                rate(cell["prefill_tps"]),
+                span(cell["load_ms"]),
+                gigabytes(cell.get("peak_rss_bytes")),
+            ]
+            for index, cell in enumerate(cells)
+        ],
+        "best": best,
+        "failures": [(_named(cell), cell["reason"]) for cell in cells if cell["reason"]],
+        "requests": rows,
+        "requests_summary": f"Every request ({requests})" if whole else part,
+        "requests_caption": "Every request with its figures" if whole else part,
+        "noise": _noise(spread),
+        "lead": _lead(document.get("noise", {})),
+    }
+
+
+def _introduction(document: Mapping[str, Any], varying: Mapping[str, bool]) -> str:
+    cells = document["stage2"]
+    fixed = _knobs(cells[0]["knobs"], {name: not varies for name, varies in varying.items()})
+    number = "One cell" if len(cells) == 1 else f"{len(cells)} cells"
+    shared = f" {'All with ' if len(cells) > 1 else ''}{fixed}." if fixed else ""
+    return (
+        f"{number} of the chosen model, up to {document['inputs']['stage2_replicates']} requests each.{shared} "
+        "A dot is one request, the upright stroke the median."
+    )
+
+
+def _chart(
+    field: str,
+    title: str,
+    better: str,
+    cells: Sequence[Mapping[str, Any]],
+    best: int | None,
+    varying: Mapping[str, bool],
+) -> dict[str, Any] | None:
+    """One row of dots a cell over a common axis; None without any value."""
+    show = rate if field == "tps" else span
+    strips: list[dict[str, Any]] = []
+    for index, cell in enumerate(cells):
+        values = _values(cell, field)
+        median = stats.median(values) if values and cell["fits"] else None
+        strips.append(
+            {
+                "label": (_knobs(cell["knobs"], varying) or _knobs(cell["knobs"]))
+                + (" \N{BLACK STAR}" if index == best else ""),
+                "dots": _thinned(values, max(20, MOST // len(cells))),
+                "median": median,
+                "value": show(median) if cell["fits"] else "failed",
+                "best": index == best,
+                "failed": not cell["fits"],
+            }
+        )
+    dots = [value for strip in strips for value in strip["dots"]]
+    return (
+        {
+            "name": field.replace("_", "-"),
+            "title": title,
+            "described": f"{title} of each cell",
+            "better": better,
+            "summary": ", ".join(f"{strip['label']}: {strip['value']}" for strip in strips),
+            "strips": strips,
+            "axis": dot_axis(dots),
+            "show": show,
+            "scale": "{:,.10g}".format if field == "tps" else span,
+        }
+        if dots
+        else None
+    )
+
+
+def _request(cell: Mapping[str, Any], number: int, sample: Mapping[str, Any]) -> list[str]:
+    return [
+        _named(cell),
+        str(number),
+        rate(sample["tps"]),
+        span(sample["ttft_ms"]),
+        rate(sample["decode_tps"]),
+        DASH if sample["prompt_tokens"] is None else str(sample["prompt_tokens"]),
+        DASH if sample["completion_tokens"] is None else str(sample["completion_tokens"]),
+        sample["error"] or "; ".join(sample["remarks"]),
+    ]
+
+
+def _against(cell: Mapping[str, Any], best: Mapping[str, Any] | None, spread: stats.Spread) -> str:
+    """A cell's median against the best's, with its interval; `tie` where that covers no difference."""
+    values, reference = _values(cell, "tps"), [] if best is None else _values(best, "tps")
+    if not reference or not values or not cell["fits"]:
+        return DASH
+    found = stats.ratio(reference, values, spread, CONFIDENCE)
+    words = signed_share(found.relative)
+    if found.interval is not None:
+        low, high = found.interval
+        words += f" ({signed_share(low)} to {signed_share(high)})"
+    return f"{words}, tie" if found.differs is False else words
+
+
+def _lead(noise: Mapping[str, Any]) -> str:
+    """Whether the winner stands clear, by a measurement of the noise where there is one."""
+    measured = noise.get("measured")
+    lead = (measured or noise).get("lead")
+    if lead is None:
+        return ""
+    words = f"{LEADS[lead['verdict']]}: {signed_share(lead['relative'])}"
+    if lead["low"] is not None:
+        words += f" ({signed_share(lead['low'])} to {signed_share(lead['high'])} at 90%)"
+    if measured is None:
+        return f"{words}, by the requests of this run."
+    return (
+        f"{words}, by {measured['pairs']} pairs of further starts; starts of one cell stray by "
+        f"{share(measured['start_spread'] or 0.0)}."
+    )
+
+
+def _noise(spread: stats.Spread) -> str:
+    if not spread.freedom:
+        return "One request a cell: how much the figures stray is not known, so no two cells can be told apart."
+    return (
+        f"Noise: one request strays by {share(spread.relative)} within a cell, pooled over all cells "
+        f"({count(spread.freedom, 'degree')} of freedom). Intervals are at {CONFIDENCE:.0%}, by Student's t; a tie is "
+        "a difference that the noise explains."
+    )
+
+
+def _values(cell: Mapping[str, Any], field: str) -> list[float]:
+    """The figures of the complete requests."""
+    values = [sample[field] for sample in cell["samples"] if sample["error"] is None]
+    return [value for value in values if value is not None and value > 0]
+
+
+def _thinned(values: Sequence[float], most: int) -> Sequence[float]:
+    """Evenly fewer values, the smallest and the largest still among them."""
+    if len(values) <= most:
+        return values
+    return [*values[:: math.ceil(len(values) / most)], min(values), max(values)]
+
+
+def _varying(document: Mapping[str, Any]) -> dict[str, bool]:
+    """Which knobs take more than one value: the others need not be said again at each cell."""
+    cells = document["stage2"]
+    names = cells[0]["knobs"] if cells else ()
+    return {name: len({cell["knobs"][name] for cell in cells}) > 1 for name in names}
+
+
+def _named(cell: Mapping[str, Any]) -> str:
+    return " / ".join(bits(value) for value in cell["knobs"].values())
+
+
+def _knobs(chosen: Mapping[str, Any], varying: Mapping[str, bool] | None = None) -> str:
+    """Knobs in one line; only those that vary, where told which."""
+    return " \N{MIDDLE DOT} ".join(
+        f"{KNOB_NAMES[name]} {bits(value)}"
+        for name, value in chosen.items()
+        if varying is None or varying.get(name)
+    )
