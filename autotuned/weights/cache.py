@@ -129,17 +129,15 @@ def locate(
 def in_folder(folder: Path) -> Found:
     """A model folder with all that a server may read of it. Raises OSError."""
     names = [path.name for path in folder.iterdir() if path.is_file()]
-    files = (
-        *selection.mlx_small(names),
-        *(name for name in names if name.endswith(".safetensors")),
-    )
+    files = (name for name in names if selection.may_be_wanted(name) and name[-5:] != ".gguf")
     return Found(folder, tuple(folder / name for name in sorted(files)))
 
 
 def in_files(path: Path) -> Found:
     """A `.gguf` file, with the other parts where it is the first of several. Raises OSError."""
     beside = [file.name for file in path.parent.glob("*.gguf")] if "-of-" in path.name else []
-    return Found(path, tuple(path.parent / name for name in selection.parts(path.name, beside)))
+    files = [path.parent / name for name in selection.parts(path.name, beside)]
+    return Found(files[0], tuple(files))
 
 
 def inspect(found: Found, form: WeightsFormat) -> Weights:

@@ -51,7 +51,8 @@ def _of_repository(
         located = cache.locate(model, form, environ)
         if isinstance(located, Found):
             yield _judged(model, form, located, ledger)
-    parts = [part.stat().st_size for part in (folder / "blobs").glob("*.incomplete")]
+    blobs = (folder / "blobs").glob("[!.]*.incomplete")
+    parts = [part.stat().st_size for part in blobs]
     if parts and not _models(repo, names):
         form = "gguf" if "gguf" in repo.lower() else "mlx"
         reason = f"fetched in part ({len(parts)} to go on with): autotunectl pull {repo}"

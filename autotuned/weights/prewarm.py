@@ -175,7 +175,7 @@ class Prewarmer:
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=STEP_S)
-                tell(done)
+                tell(done, done)
             await work
         finally:
             stop.set()
@@ -212,7 +212,7 @@ class Prewarmer:
             weights = choice.named_by_index(folder, listing, weights)
         tell.base = listing.bytes_of(small)
         await session.fetch(listing, weights, tell)
-        tell(listing.bytes_of(weights), now=True)
+        tell(listing.bytes_of(weights))
         self._measure(missing, time.monotonic() - began)
         names = tuple(folder / name for name in weights)
         found = cache.in_folder(folder) if form == "mlx" else Found(names[0], names)
@@ -232,11 +232,14 @@ class _Teller:
         self._report, self._activity, self.total = report, activity, total
         self.base = 0
         self._meter = Meter()
-        self._told_at, self._told = time.monotonic(), 0
+        self._told_at, self._told, self._received = time.monotonic(), 0, 0
 
-    def __call__(self, done: int, *, now: bool = False) -> None:
+    def __call__(self, done: int, received: int | None = None) -> None:
+        """`received`: the bytes by which the rate is judged; None: the end, told at once."""
+        now = received is None
         done = min(self.total, self.base + done)
-        rate, waited = self._meter.rate(done), time.monotonic() - self._told_at
+        self._received = self._received if received is None else received
+        rate, waited = self._meter.rate(self._received), time.monotonic() - self._told_at
         enough = waited >= STEP_S and done - self._told >= self.total * STEP_SHARE
         if enough or waited >= STEP_MAX_S or now:
             self._told_at, self._told = time.monotonic(), done

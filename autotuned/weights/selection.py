@@ -13,15 +13,44 @@ INDEX = "model.safetensors.index.json"
 DEFAULT_QUANTS = ("Q4_K_M", "Q8_0")
 """Meant by a GGUF repository without a quant, in this order; after them the first file."""
 
-_SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+_SMALL = (".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken", ".py")
+"""What mlx-lm fetches beside the weights, in every folder: offline it may insist on all of them."""
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.(?:gguf|safetensors)$)", re.IGNORECASE)
-_NO_MODEL = ("mmproj", "imatrix")
-"""Words in the names of `.gguf` files that are not models: projectors of images, statistics."""
+_NO_MODEL = re.compile(r"mmproj|(?:^|/)[._-]?imatrix|imatrix\.gguf$", re.IGNORECASE)
+"""`.gguf` files that are never models: projectors of images, statistics."""
+_BESIDE_A_MODEL = frozenset(
+    [
+        "mtp",
+        "draft",
+        "drafter",
+        "eagle",
+        "eagle2",
+        "eagle3",
+        "medusa",
+        "dflash",
+        "speculator",
+        "lora",
+        "loras",
+        "adapter",
+        "adapters",
+        "cvector",
+        "vocab",
+        "projector",
+        "clip",
+    ]
+)
+"""Words of files that belong to a model: drafters, adapters, tokenizers. A model's own name may hold them too."""
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
+
+
+def is_of_the_system(name: str) -> bool:
+    """A file that an operating system left there: `._model.gguf`, `.DS_Store`, and what lies in such folders."""
+    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in name.split("/"))
 
 
 def may_be_wanted(name: str) -> bool:
     """Whether some provider may need a file of this name."""
-    return name.endswith((*_SMALL, ".safetensors", ".gguf"))
+    return name.endswith((*_SMALL, ".safetensors", ".gguf")) and not is_of_the_system(name)
 
 
 def mlx_weights(names: Iterable[str]) -> list[str]:
@@ -29,7 +58,7 @@ def mlx_weights(names: Iterable[str]) -> list[str]:
 
     Copies in other layouts (`consolidated.safetensors`, subfolders) are left out.
     """
-    listed = list(names)
+    listed = [name for name in names if not is_of_the_system(name)]
     found = sorted(name for name in listed if name.endswith(".safetensors") and "/" not in name)
     found = [name for name in found if name.startswith("model")] or found
     sharded = [name for name in found if _PART.search(name)] if INDEX in listed else []
@@ -37,26 +66,35 @@ def mlx_weights(names: Iterable[str]) -> list[str]:
 
 
 def mlx_small(names: Iterable[str]) -> list[str]:
-    """Config, index, tokenizer and template files: everything small that a server may read."""
-    return sorted(name for name in names if name.endswith(_SMALL) and "/" not in name)
+    """Config, index, tokenizer, template and code: everything small that a server may read."""
+    return sorted(name for name in names if name.endswith(_SMALL) and not is_of_the_system(name))
 
 
 def gguf(names: Iterable[str], quant: str) -> list[str]:
     """The one file that `repo:QUANT` means, or its parts in order; empty where there is none.
 
-    QUANT must stand alone in the name: `Q4_K` is not `Q4_K_M`. Upper and lower case are the same.
+    QUANT must stand alone in the name: `Q4_K` is not `Q4_K_M`. Upper and lower case are the same. Of a
+    repository with drafters or adapters, its models are the files with the fewest words for those.
     """
     files = sorted(
         name
         for name in names
-        if name.lower().endswith(".gguf") and not any(word in name.lower() for word in _NO_MODEL)
+        if name.lower().endswith(".gguf")
+        and not is_of_the_system(name)
+        and not _NO_MODEL.search(name)
     )
+    fewest = min(map(_words_beside, files), default=0)
+    files = [name for name in files if _words_beside(name) == fewest]
     for wanted in (quant,) if quant else DEFAULT_QUANTS:
         token = re.compile(rf"(?:^|[-./_]){re.escape(wanted)}(?=[-.]|$)", re.IGNORECASE)
         matching = [name for name in files if token.search(name[: -len(".gguf")])]
         if matching:
             return parts(matching[0], files)
     return parts(files[0], files) if files and not quant else []
+
+
+def _words_beside(name: str) -> int:
+    return sum(word in _BESIDE_A_MODEL for word in re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def missing_parts(names: Sequence[str]) -> list[str]:

@@ -39,11 +39,17 @@ class Home:
         self.bin = self.path / "bin"
         self.bin.mkdir()
         self.port = free_port()
+        if shutil.which(
+            "launchctl"
+        ):  # on a Mac: nor asks the real one; tests that want one install it
+            (self.bin / "launchctl").write_text("#!/bin/sh\nexit 113\n", encoding="utf-8")
+            (self.bin / "launchctl").chmod(0o755)
         self.environ = {
             "HOME": str(self.path),
             "PATH": f"{self.bin}:{os.environ.get('PATH', os.defpath)}",
             "XDG_STATE_HOME": str(self.path / "state"),
             "HF_HUB_OFFLINE": "1",  # no test asks the real hub
+            "AUTOTUNED_LIVE_HOME": str(self.path),  # nor sees who really serves on this machine
         }
         self.program = "macprovider-cli"
         self.daemon: subprocess.Popen[bytes] | None = None

@@ -78,7 +78,7 @@ def test_whole_models_pass(tmp_path: Path) -> None:
             {"model__safetensors__index__json": index(weight="gone.safetensors")},
             "shards that are absent: gone.safetensors",
         ),
-        ({"model__safetensors__index__json": index(other="model.safetensors")}, "does not hold it"),
+        ({"config__json": b'{"model_file": "mine.py"}'}, "config.json names mine.py"),
         ({"model__safetensors__index__json": b"{}"}, "has no weight_map"),
         ({"model__safetensors__index__json": index(w="../../etc/passwd")}, "has no weight_map"),
     ],
@@ -89,6 +89,11 @@ def test_a_folder_with_a_defect_is_told_by_file_and_rule(
 ) -> None:
     with pytest.raises(Defect, match=defect):
         integrity.check_folder(folder_of(tmp_path / "m", **changed))
+
+
+def test_an_index_that_places_a_tensor_elsewhere_is_for_the_server_to_judge(tmp_path: Path) -> None:
+    misplaced = index(other="model.safetensors")
+    integrity.check_folder(folder_of(tmp_path / "m", model__safetensors__index__json=misplaced))
 
 
 def test_every_cut_of_a_gguf_file_is_a_defect(tmp_path: Path, gguf: bytes) -> None:

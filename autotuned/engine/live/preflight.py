@@ -198,7 +198,7 @@ class Finder:
                 if process.pid == os.getpid() or process.uids().real != os.getuid():
                     continue
                 argv = process.cmdline()
-                if not is_server(argv, commands) or self._is_candidate(process):
+                if not is_server(argv, commands) or self._is_not_live(process):
                     continue
                 if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
                     continue
@@ -208,12 +208,17 @@ class Finder:
             except (psutil.Error, OSError, ValueError):
                 continue  # gone, or not ours to read
 
-    def _is_candidate(self, process: psutil.Process) -> bool:
-        """It carries our marker; a process whose environment is not ours to read counts as a live provider."""
+    def _is_not_live(self, process: psutil.Process) -> bool:
+        """It carries our marker; a process whose environment is not ours to read counts as a live provider.
+
+        `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, for tests beside a real server.
+        """
+        home = self.launchd.environ.get("AUTOTUNED_LIVE_HOME")
         try:
-            return self.marker in process.environ()
+            environ = process.environ()
         except psutil.AccessDenied:
             return False
+        return self.marker in environ or (home is not None and environ.get("HOME", home) != home)
 
 
 def port_of(argv: Sequence[str], config: Path) -> int:

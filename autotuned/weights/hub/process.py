@@ -37,8 +37,6 @@ PARALLEL = 4
 CHUNK_BYTES = 1 << 20
 MAIN = "main"
 PROGRESS_S = 0.25
-REAL_PROGRESS_BYTES = 64 << 20
-"""After this much data the count of retries begins anew."""
 
 
 class Hub:
@@ -56,7 +54,7 @@ class Hub:
         self._report, self.delays_s = report, delays_s
         self._timeout = httpx2.Timeout(read_s, connect=min(10.0, read_s))
         self._read_s = read_s
-        self._bytes, self._told, self._counting = 0, 0.0, threading.Lock()
+        self._bytes, self._received, self._told, self._counting = 0, 0, 0.0, threading.Lock()
 
     def listing(self, repo: str) -> dict[str, Any]:
         """The commit of the main revision, and each file's name, size, etag and hashes. Raises Fault."""
@@ -221,7 +219,7 @@ class Hub:
                 out.write(data)
                 out.flush()  # what is here must survive a kill
                 state["hashed"].update(data)
-                self._count(len(data))
+                self._count(len(data), received=len(data))
         if state["at"] < size:
             message = f"interrupted: {name} ended after {state['at']} of {size} bytes"
             raise Fault(message, retry=True)
@@ -247,20 +245,21 @@ class Hub:
                 return work()
             except Exception as error:
                 fault = translated(error)
-                if progress() - reached >= REAL_PROGRESS_BYTES:
+                if progress() > reached:  # it gets on: the count of retries begins anew
                     failed, reached = 0, progress()
                 if not fault.retry or failed >= len(self.delays_s):
                     raise fault from error
                 time.sleep(max(self.delays_s[failed], fault.wait_s))
                 failed += 1
 
-    def _count(self, count: int, *, tell: bool = False) -> None:
+    def _count(self, count: int, *, received: int = 0, tell: bool = False) -> None:
         with self._counting:
             self._bytes += count
+            self._received += received
             now = time.monotonic()
             if tell or now - self._told >= PROGRESS_S:
                 self._told = now
-                self._report(report="progress", bytes=self._bytes)
+                self._report(report="progress", bytes=self._bytes, received=self._received)
 
     def _url(self, folder: Folder, file: dict[str, Any]) -> str:
         return hf_hub_url(

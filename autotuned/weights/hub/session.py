@@ -31,12 +31,14 @@ QUIET = {
 }
 """Read when the library is imported: nothing but the hub is contacted, over HTTP, for nothing but files."""
 
+HUB = "https://huggingface.co"
 RATE_WINDOW_S = 10.0
 LISTING_S = 60.0
 """For all tries together: some name servers take long to say nothing."""
 _TRUE = ("1", "ON", "YES", "TRUE")
 
-Count = Callable[[int], None]
+Count = Callable[[int, int], None]
+"""Called with the bytes that are there, and those that came over the network in this session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class HubSession:
             name: value for name, value in environ.items() if not name.startswith("MACPROVIDER_")
         }
         begin = {
-            "endpoint": environ.get("HF_ENDPOINT") or None,
+            # As the library reads it from the environment itself; given to it, it takes it word by word.
+            "endpoint": environ.get("HF_ENDPOINT", "").rstrip("/") or HUB,
             "read_s": patience.read_s,
         }
         self._helper = Helper((sys.executable, "-P", "-c", PROCESS), env | QUIET, begin)
@@ -127,7 +130,7 @@ class HubSession:
         return Listing(repo, found["commit"], files)
 
     async def fetch(self, listing: Listing, names: Sequence[str], count: Count) -> None:
-        """Bring these files into the cache, checked; `count` gets how many bytes of them are there. Raises HubFault."""
+        """Bring these files into the cache, checked; `count` gets how much is there. Raises HubFault."""
         files = [listing.files[name] for name in names]
         await self._ask(
             "fetch",
@@ -146,9 +149,11 @@ class HubSession:
         """Make the listed revision the one that is used from the cache. Raises HubFault."""
         await self._ask("settle", cache=str(self._cache), repo=listing.repo, commit=listing.commit)
 
-    async def _ask(self, do: str, count: Count = lambda _: None, **order: Any) -> Any:
+    async def _ask(self, do: str, count: Count = lambda *_: None, **order: Any) -> Any:
         try:
-            report = await self._helper.ask(do, lambda report: count(report["bytes"]), **order)
+            report = await self._helper.ask(
+                do, lambda report: count(report["bytes"], report["received"]), **order
+            )
         except HelperDied as died:
             message = f"interrupted: the download process ended: {died}"
             raise HubFault(message) from died
