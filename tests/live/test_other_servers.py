@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.home import X, Home
+from tests.support.home import Home, X
 
 
 def test_a_home_of_the_tests_sees_its_own_servers_alone(home: Home, tmp_path: Path) -> None:
