@@ -167,6 +167,7 @@ async def serve(
                 machine=machine,
                 records=records,
                 active_run=agent.active_run(),
+                live=await live.sighting.document(live.lease),
                 lease=live.public(),
                 schedule=await nightly.get(0),
             )

@@ -64,6 +64,11 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
 @click.option("--window", "window_s", callback=_duration, metavar="DURATION", help="[default: 4h]")
 @click.option("--when", metavar="WHEN", help="stale or always.  [default: stale]")
 @click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
+@click.option(
+    "--restart-foreground",
+    is_flag=True,
+    help="May stop a server in a terminal too, and start it again.",
+)
 @click.option("--apply", is_flag=True, help="Write a whole recommendation into its configuration.")
 @click.option("--only-on-ac", is_flag=True, help="Never on battery.")
 @click.option("--days", callback=_days, metavar="CSV", help="e.g. mon,thu.  [default: every day]")
@@ -77,6 +82,7 @@ def schedule_set(
     window_s: int | None,
     when: str | None,
     drain: bool,
+    restart_foreground: bool,
     apply: bool,
     only_on_ac: bool,
     days: list[str] | None,
@@ -95,6 +101,8 @@ def schedule_set(
     given = {"at": at, "window_s": window_s, "when": when, "days": days}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"drain": drain, "apply": apply, "only_on_ac": only_on_ac}
+    if restart_foreground:  # an older agent does not know it
+        params["restart_foreground"] = True
     params["request"] = {name: value for name, value in request.items() if value is not None}
     with reach.client() as client:
         found = client.call("schedule.set", **params)

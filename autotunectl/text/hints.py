@@ -61,15 +61,18 @@ def hint(error: CallError, command: str | None) -> str:
         case wire.BUSY if data.get("pull_id"):
             return "autotunectl pull --cancel"
         case wire.PROVIDER_CONFLICT:
-            return _conflict(data.get("conflicts") or [])
+            return _conflict(data.get("conflicts") or [], command)
         case wire.APPLY_REFUSED:
             return APPLY_REFUSED.get(str(data.get("reason")), "autotunectl doctor")
         case code:
             return OF_CODE.get(code, OF_CODE[wire.INTERNAL_ERROR])
 
 
-def _conflict(conflicts: list[str]) -> str:
+def _conflict(conflicts: list[str], command: str | None) -> str:
     """A stranger on the port is never stopped for anybody; a live provider is, where that is permitted."""
+    command = "schedule set" if command == "schedule" else "start"
     if any(each.startswith("port-held-by") for each in conflicts):
         return "autotunectl start --port PORT with another port"
-    return "autotunectl start --drain"
+    if any(each.startswith("foreground-") for each in conflicts):
+        return f"autotunectl {command} --drain --restart-foreground; without the second it stays stopped"
+    return f"autotunectl {command} --drain"

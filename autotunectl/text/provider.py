@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotunectl.text.formats import local
+
 
 def owed(status: Mapping[str, Any]) -> bool:
     """A restore is outstanding, and it is not a run in progress that will bring it."""
     lease, run = status.get("lease"), status.get("run") or {}
     if lease is None or not lease["outstanding"]:
         return False
+    if lease["reason"] and lease["state"] in ("restoring", "failed"):
+        return True
     return not (run.get("state") == "running" and run.get("run_id") == lease["run_id"])
 
 
@@ -24,17 +28,25 @@ def live(status: Mapping[str, Any]) -> list[str]:
     """One line on the live provider, where one is known."""
     found, lease = status.get("live_provider"), status.get("lease")
     if found is None:
-        return []
+        stopped = status.get("left_stopped")
+        if not stopped:
+            return []
+        told = f"{stopped['name']}, stopped by run {stopped['run_id']}, has not been started again"
+        return [f"stopped   {told}", f"start it  {stopped['command']}"]
     name = f"{found['domain']}/{found['label']}" if found["kind"] == "launchd" else "foreground"
     pid = f", pid {found['pid']}" if found.get("pid") else ""
-    state = found["state"]
-    if lease is None:
-        state += (
-            ", answers" if found["healthy"] else f", does not answer on port {found['port']} (yet)"
-        )
-    else:
-        state += f" for run {lease['run_id']}"
-    return [f"live      {name}{pid}: {state}"]
+    if lease is not None:
+        return [f"live      {name}{pid}: {found['state']} for run {lease['run_id']}"]
+    words = [found["state"]]
+    if found.get("loaded") and not found.get("running"):
+        words = [f"loaded, not running ({found['state']})"]
+    if found.get("since"):
+        words[0] += f" since {local(found['since'])}"
+    if found.get("runs") is not None:
+        times = "once" if found["runs"] == 1 else f"{found['runs']} times"
+        words.append(f"started {times}")
+    words.append("answers" if found["healthy"] else f"does not answer on port {found['port']}")
+    return [f"live      {name}{pid}: {', '.join(words)}"]
 
 
 def warning(status: Mapping[str, Any]) -> list[str]:

@@ -64,6 +64,10 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         f"  serve           {answer['serve_command']}",
         f"  apply           {_apply(document)}",
     ]
+    if document.get("left_stopped"):
+        lines.append(
+            f"  stopped         your server stays so; start it: {document['left_stopped']}"
+        )
     if document["infeasible"]:
         lines += ["", "  failed candidates"]
         lines += [

@@ -21,6 +21,8 @@ def schedule(document: Mapping[str, Any], *, history: bool, room: int | None = N
             "may drain the live provider" if document["drain"] else "refuses a live provider",
             "applies a whole recommendation" if document["apply"] else "applies nothing",
         ]
+        if document.get("restart_foreground"):
+            permits.insert(1, "may restart a server in a terminal")
         permits += ["only on mains power"] if document["only_on_ac"] else []
         lines += [
             f"window    {duration(document['window_s'])} from {document['at']} local time, {days}",

@@ -103,11 +103,19 @@ class Foreground:
     log: str | None = None
     new_pid: int | None = None
     new_started: str | None = None
+    command: str | None = None
+    """The line that starts it in a shell, secrets masked; None once that has no use any more."""
 
     @property
     def name(self) -> str:
         """How it is called in a sentence."""
         return f"foreground-PID-{self.pid}"
+
+    @property
+    def stays_stopped(self) -> str:
+        """What becomes of it where nobody asked to have it started again."""
+        again = f"; start it again with: {self.command}" if self.command else ""
+        return f"{self.name}, started from a terminal, stays stopped after the run{again}"
 
 
 class Lines(TypedDict):
@@ -155,6 +163,14 @@ class Lease:
     def open(self) -> bool:
         """True while something may be owed."""
         return self.state is not State.RELEASED
+
+    @property
+    def left_stopped(self) -> Foreground | None:
+        """The server that was stopped and not started again, for nobody had asked for that."""
+        target = self.target
+        if self.open or isinstance(target, Job) or target.restart or target.command is None:
+            return None
+        return target
 
 
 def advance(lease: Lease, event: Event, now: str, **changes: Any) -> Lease:
@@ -220,6 +236,7 @@ def public(lease: Lease) -> dict[str, Any]:
         shown |= {"kind": "launchd", "label": target.label, "domain": target.domain}
         return shown | {"plist": target.plist, "pid": target.pid}
     shown |= {"kind": "foreground", "pid": target.pid, "restart": target.restart}
+    shown |= {"command": target.command}
     return shown | {"log": target.log, "new_pid": target.new_pid}
 
 

@@ -47,6 +47,8 @@ class Schedule(BaseModel):
     window_s: Annotated[int, Field(ge=60, le=24 * 3600)] = 4 * 3600
     when: Literal["stale", "always"] = "stale"
     drain: bool = False
+    restart_foreground: bool = False
+    """May stop a server that somebody runs from a terminal, for it is started again."""
     apply: bool = False
     only_on_ac: bool = False
     days: Annotated[

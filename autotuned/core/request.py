@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -80,6 +80,11 @@ class TuneRequest(BaseModel):
     """The id of a run that was cut off, or `latest`: go on with that one."""
     trigger: Literal["manual", "schedule", "os_update", "noise"] = "manual"
 
+    @property
+    def scheduled(self) -> bool:
+        """Nobody is there who could start again by hand what this run stops."""
+        return self.trigger in ("schedule", "os_update")
+
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
@@ -102,6 +107,10 @@ class Plan:
     warnings: tuple[str, ...] = ()
     seed: int | None = None
     repeats: Repeats | None = None
+
+    def warned(self, doubts: Iterable[str]) -> Plan:
+        """The same with more warnings."""
+        return replace(self, warnings=(*self.warnings, *doubts))
 
     @property
     def together(self) -> int:

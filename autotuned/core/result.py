@@ -158,6 +158,8 @@ class ResultDocument(_Document):
     warnings: list[str]
     error: ErrorDocument | None
     applied: AppliedDocument | None = None
+    left_stopped: str | None = None
+    """The command line that starts a server in a terminal that this run has stopped for good."""
     timings: dict[str, float]
     stage2: list[CellDocument]
     noise: NoiseDocument

@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,17 @@ STALLED_CRITICAL, STALLED_WARNING = 40.0, 10.0
 100, and healthy page-cache reclaim stays in single digits."""
 AVAILABLE_CRITICAL, AVAILABLE_WARNING = 0.02, 0.08
 """Shares of memory that the kernel could hand out without swapping."""
+
+
+def running_since(pid: int | None) -> str | None:
+    """When this process was started, in UTC; None where there is none, or the system does not tell."""
+    if pid is None:
+        return None
+    try:
+        born = psutil.Process(pid).create_time()
+    except (psutil.Error, OSError):
+        return None
+    return datetime.fromtimestamp(born, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class ThisMachine:

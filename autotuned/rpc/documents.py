@@ -192,13 +192,21 @@ class RunDocument(SummaryDocument):
 
 
 class LiveProviderDocument(Document):
-    """The operator's own server, as seen a moment ago. `healthy`: its port answers."""
+    """The operator's own server, as seen a moment ago. `healthy`: its port answers.
+
+    `loaded`: launchd has its job; `since` and `runs`: when its process was started, and how often launchd has
+    done so. Null where that cannot be known.
+    """
 
     kind: Literal["launchd", "foreground"]
     state: str
     port: int
     pid: int | None
     healthy: bool
+    loaded: bool | None
+    running: bool | None
+    since: str | None
+    runs: int | None
     label: str | None = None
     domain: str | None = None
     plist: str | None = None
@@ -224,8 +232,17 @@ class LeaseDocument(Document):
     domain: str | None = None
     plist: str | None = None
     restart: bool | None = None
+    command: str | None = None
     log: str | None = None
     new_pid: int | None = None
+
+
+class LeftStoppedDocument(Document):
+    """A server that a run has stopped and nobody has started again; `command` does, secrets masked."""
+
+    run_id: str
+    name: str
+    command: str
 
 
 class StatusDocument(Document):
@@ -235,6 +252,7 @@ class StatusDocument(Document):
     run: RunDocument | None
     live_provider: LiveProviderDocument | None
     lease: LeaseDocument | None
+    left_stopped: LeftStoppedDocument | None
     stale: dict[str, Any] | None
     schedule: dict[str, Any]
 

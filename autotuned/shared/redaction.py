@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MASK = "[redacted]"
@@ -45,6 +46,16 @@ def masker(secrets: Iterable[str]) -> Callable[[str], str]:
         return _ASSIGNED.sub(lambda found: f"{found['name']}{MASK}", text)
 
     return mask
+
+
+def command_line(argv: Iterable[str], mask: Callable[[str], str]) -> str:
+    """`argv` as one would type it, masked; also the word behind a flag with a telling name."""
+    words: list[str] = []
+    secret = False
+    for word in argv:
+        words.append(MASK if secret and not word.startswith("-") else mask(word))
+        secret = word.startswith("-") and "=" not in word and is_telling(word)
+    return shlex.join(words)
 
 
 def is_telling(name: str) -> bool:

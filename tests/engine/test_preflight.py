@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autotuned import settings
+from autotuned.core.request import TuneRequest
 from autotuned.engine.live.preflight import (
     Finder,
     Found,
@@ -68,6 +69,13 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
     return finder.look([("no-such-program", "serve")], 0)
 
 
+def refused(found: Found, **fields: Any) -> str:
+    """The sentence of a refusal."""
+    refusal = conflict(found, TuneRequest(**fields))
+    assert refusal is not None
+    return refusal.message
+
+
 PLIST = {"Label": LABEL, "ProgramArguments": ["/x/macprovider-cli", "serve", "--port", "81"]}
 LOADED = LoadedJob("gui/501", LABEL, state="running", program="/x/macprovider-cli")
 
@@ -97,7 +105,7 @@ def test_a_job_that_could_not_be_brought_back_or_is_something_else_is_left_alone
     refusal = undrainable(found)
     assert refusal is not None
     assert why in refusal
-    assert why in conflict(found, 18080, drain=True).message
+    assert why in refused(found, drain=True)
 
 
 def test_a_plist_that_strict_xml_refuses_is_the_jobs_and_one_that_nobody_reads_is_a_sentence(
@@ -133,9 +141,22 @@ def test_strangers_and_a_crowd_are_never_drained() -> None:
     stranger = Found(strangers=(Listener(18080, 5, "nginx"),))
     assert undrainable(stranger) is not None
     assert stranger.names == ["port-held-by nginx pid 5"]
-    assert "--port" in conflict(stranger, 18080, drain=True).message
+    assert "--port" in refused(stranger, drain=True)
     one, two = Process(1, (), 8080), Process(2, (), 8081)
     assert undrainable(Found(processes=(one,))) is None
     assert "more than one" in (undrainable(Found(processes=(one, two))) or "")
-    assert "--drain" in conflict(Found(processes=(one,)), 18080, drain=False).message
+    assert "--drain" in refused(Found(processes=(one,)))
     assert not Found()
+
+
+def test_a_server_in_a_terminal_is_stopped_only_by_whoever_is_told_that_it_stays_stopped() -> None:
+    found = Found(processes=(Process(1, (), 8080),))
+    unasked = refused(found)
+    assert "--drain --restart-foreground" in unasked
+    assert "stays stopped" in unasked
+    assert conflict(found, TuneRequest(drain=True)) is None
+    assert "schedule set --drain --restart-foreground" in refused(
+        found, drain=True, trigger="schedule"
+    )
+    permitted = TuneRequest(drain=True, restart_foreground=True, trigger="schedule")
+    assert conflict(found, permitted) is None

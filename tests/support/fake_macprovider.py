@@ -267,7 +267,7 @@ def serve(model: str, port: int, behaviour: dict[str, Any]) -> None:
     if behaviour.get("ignores_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(behaviour.get("code_of_sigterm", 0)))
     if behaviour.get("helper"):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     if behaviour.get("escapes"):

@@ -104,13 +104,13 @@ async def lease(scene: Scene) -> Finding:
     owed = scene.lease
     if owed is None:
         return fine("no live provider is owed a restore")
-    if scene.active_run is not None:
+    reason = owed.get("reason")
+    if scene.active_run is not None and reason is None:
         return fine(
             f"the live provider is stopped for run {scene.active_run}, and comes back with its end"
         )
-    reason = owed.get("reason") or "no reason is known"
     return broken(
-        f"the live provider was stopped at {owed.get('since')} and is not back: {reason}",
+        f"the live provider was stopped at {owed.get('since')} and is not back: {reason or 'no reason is known'}",
         "autotunectl provider restore",
     )
 

@@ -43,6 +43,8 @@ class Scene:
     machine: Machine
     records: Records
     active_run: str | None
+    live: Mapping[str, Any] | None
+    """The live provider as `status` shows it; None where none is known."""
     lease: Mapping[str, Any] | None
     """As `status` shows it; None where nothing is owed."""
     schedule: Mapping[str, Any] | None

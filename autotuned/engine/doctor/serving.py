@@ -168,12 +168,33 @@ async def config_pins(scene: Scene) -> Finding:
     return fine("no key of the configuration pins another model")
 
 
+async def live_provider(scene: Scene) -> Finding:
+    """A live provider that is loaded also runs."""
+    live = scene.live
+    if live is None:
+        return fine("no live provider runs")
+    name = f"{live['domain']}/{live['label']}" if live["kind"] == "launchd" else "in a terminal"
+    if scene.lease is not None:
+        return fine(f"{name}: {live['state']} for run {scene.lease['run_id']}")
+    starts = f", starts so far: {live['runs']}" if live["runs"] is not None else ""
+    if live["loaded"] and not live["running"]:
+        target = f"{live['domain']}/{live['label']}"
+        return broken(
+            f"{name} is loaded and does not run (state: {live['state']}{starts})",
+            f"see why in its log, then: launchctl kickstart {target}; launchctl print {target}",
+        )
+    answers = "answers" if live["healthy"] else f"does not answer on port {live['port']}"
+    since = f" since {live['since']}" if live["since"] else ""
+    return fine(f"{name}: {live['state']}{since}{starts}, {answers}")
+
+
 CHECKS: dict[str, Check] = {
     "provider": provider,
     "extras": extras,
     "weights-cache": weights_cache,
     "disk": disk,
     "port": port,
+    "live-provider": live_provider,
     "provider-config": provider_config,
     "config-pins": config_pins,
 }

@@ -17,11 +17,16 @@ import structlog
 
 from autotuned import providers
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Job, Lease, State
+from autotuned.core.lease import Event, Foreground, Job, Lease, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
+<<<<<<< HEAD
 from autotuned.engine.live.lease import contract
 from autotuned.engine.live.preflight import Finder, Found
+=======
+from autotuned.engine.live.lease import contract, foreground
+from autotuned.engine.live.preflight import NAMES, Finder, Found, Process
+>>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.status import Sighting
@@ -72,8 +77,15 @@ class LiveProvider:
         self._trying = asyncio.Lock()
         self._first: asyncio.Task[bool] | None = None
         """A restore that a run did not wait for; the next one waits for its end."""
+<<<<<<< HEAD
         self._commands = providers.commands(settings.provider)
         self.sighting = Sighting(lambda: finder.look(self._commands, 0), ports)
+=======
+        program = settings.provider.binary
+        self._names = (*NAMES, *((program.name,) if program else ()))
+        self._serves = settings.provider.kind in ("auto", "macprovider")
+        self.sighting = Sighting(finder, lambda: finder.look(self._names, self._serves, 0))
+>>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
 
     # --- what is there -----------------------------------------------------------------------------
 
@@ -96,7 +108,41 @@ class LiveProvider:
 
     def public(self) -> dict[str, Any] | None:
         """What everybody may see of the lease in force."""
-        return None if self.lease is None else steps.public(self.lease)
+        lease = self.lease
+        if lease is not None and self._trying.locked():
+            lease = self._reread(lease)  # each failed try is written down
+        return None if lease is None else steps.public(lease)
+
+    def stopped_by(self, run_id: str) -> str | None:
+        """The command line of the server that this run has stopped for good; None where it has not."""
+        lease = self._lease
+        target = None if lease is None or lease.run_id != run_id else lease.left_stopped
+        return None if target is None else target.command
+
+    async def left_stopped(self) -> dict[str, Any] | None:
+        """The server that a run has stopped for good, until one is seen to serve again."""
+        lease = self._lease
+        target = None if lease is None else lease.left_stopped
+        if lease is None or target is None:
+            return None
+        seen = await self.sighting.document(None)
+        if (seen is not None and seen["running"]) or not self._ports.is_free(lease.port):
+            if self._lease is lease:
+                self._forget_stopped(lease, target)
+            return None
+        return {"run_id": lease.run_id, "name": target.name, "command": target.command}
+
+    def _forget_stopped(self, lease: Lease, target: Foreground) -> None:
+        """It serves again. Not on a thread: no claim of this agent may fall between lock and release."""
+        self._lease = dataclasses.replace(lease, target=dataclasses.replace(target, command=None))
+        lock = self._journal.take_lock()
+        if lock is None:
+            return  # it is told once more by the next agent
+        with contextlib.suppress(OSError, ValueError):
+            written = self._journal.read()
+            if written is not None and written.lease_id == lease.lease_id:
+                self._journal.write(self._lease)
+        lock.release()
 
     # --- draining ----------------------------------------------------------------------------------
 
@@ -109,13 +155,18 @@ class LiveProvider:
             raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
         try:
             failpoint.reach("drain.locked")
-            self._lease = contract(
-                run_id, found, request, self._finder.launchd, self._settings.logs
-            )
+            self._lease = contract(run_id, found, request, self._finder.launchd, self._settings)
         except BaseException:
             lock.release()
             raise
         self._lock = lock
+
+    def doubts(self, found: Found, request: TuneRequest) -> tuple[str, ...]:
+        """What a drain of `found` would leave behind, told before it is begun."""
+        live = found.live
+        if not isinstance(live, Process) or request.restart_foreground or not request.drain:
+            return ()
+        return (foreground(live, request, self._settings).stays_stopped,)
 
     def unclaim(self) -> None:
         """Let a claim go of which nothing has been written yet. Idempotent."""

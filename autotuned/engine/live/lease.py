@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,12 +19,14 @@ from autotuned.errors import ProviderConflict
 from autotuned.host.clock import utc_now
 from autotuned.host.identity import boot_id, started
 from autotuned.host.managers.launchd import Launchd
+from autotuned.settings import Settings
+from autotuned.shared.redaction import command_line, known_secrets, masker
 
 USUAL_UMASK = 0o022
 
 
 def contract(
-    run_id: str, found: Found, request: TuneRequest, launchd: Launchd, logs: Path
+    run_id: str, found: Found, request: TuneRequest, launchd: Launchd, settings: Settings
 ) -> Lease:
     """A lease on the live provider that was found, in the state `intent`.
 
@@ -35,7 +39,7 @@ def contract(
         lease_id=f"{run_id}-{secrets.token_hex(3)}",
         run_id=run_id,
         state=State.INTENT,
-        target=_job(live) if isinstance(live, Managed) else _foreground(live, request, logs),
+        target=_job(live) if isinstance(live, Managed) else foreground(live, request, settings),
         holder_pid=os.getpid(),
         boot_id=boot_id(launchd.environ),
         taken_at=now,
@@ -69,8 +73,12 @@ def _job(live: Managed) -> Job:
     )
 
 
-def _foreground(live: Process, request: TuneRequest, logs: Path) -> Foreground:
-    restart = request.restart_foreground
+def foreground(live: Process, request: TuneRequest, settings: Settings) -> Foreground:
+    """A process that somebody started from a terminal, as it is stopped for `request`.
+
+    Raises ProviderConflict where it is to be started again and could not be.
+    """
+    restart, logs = request.restart_foreground, settings.logs
     environ: dict[str, str] | None = None
     cwd: str | None = None
     with contextlib.suppress(psutil.Error, OSError):
@@ -90,7 +98,17 @@ def _foreground(live: Process, request: TuneRequest, logs: Path) -> Foreground:
         umask=_umask(live.pid),
         restart=restart,
         log=str(logs / "live-provider.log") if restart else None,
+        command=_command(live.argv, cwd, environ or {}, settings),
     )
+
+
+def _command(
+    argv: Sequence[str], cwd: str | None, environ: Mapping[str, str], settings: Settings
+) -> str:
+    """The line that starts it again in a shell, without its secrets."""
+    mask = masker(known_secrets(environ, [str(settings.provider_config)]))
+    folder = f"cd {shlex.quote(cwd)} && " if cwd else ""
+    return folder + command_line(argv, mask)
 
 
 def _umask(pid: int) -> int:

@@ -16,7 +16,11 @@ from typing import Any
 
 import psutil
 
+<<<<<<< HEAD
 from autotuned.core.command_line import Commands, is_server, names_program, option
+=======
+from autotuned.core.request import TuneRequest
+>>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ProviderConflict
 from autotuned.host.interface import Listener, Ports
@@ -138,7 +142,21 @@ class Finder:
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 
+<<<<<<< HEAD
     def processes(self, commands: Commands) -> list[Process]:
+=======
+    def unloaded(self) -> Managed | None:
+        """The provider's job where it could be loaded and is not. Blocks."""
+        if self.launchd.program is None:
+            return None
+        for label in self.settings.live.known_labels:
+            job = LoadedJob(f"gui/{os.getuid()}", label, Presence.MISSING)
+            if self._plist(job) is not None:
+                return self._managed(job, ())
+        return None
+
+    def processes(self, names: Sequence[str], serves: bool) -> list[Process]:
+>>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
         """Foreground processes of the provider alone; a job's own is among them. Blocks."""
         return _without_children(list(self._serving(commands)))
 
@@ -239,16 +257,28 @@ def _port(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"\d{1,5}", text) and 0 < int(text) < 65536 else None
 
 
-def conflict(found: Found, port: int, *, drain: bool) -> ProviderConflict:
-    """The refusal for what was found, with the remedy."""
-    names = ", ".join(found.names)
+def conflict(found: Found, request: TuneRequest) -> ProviderConflict | None:
+    """The refusal for what was found, with the remedy; None where `request` may go on."""
+    terminal = isinstance(found.live, Process)
+    stays = terminal and request.scheduled and not request.restart_foreground
+    fixed = undrainable(found)
+    if not found or (request.drain and fixed is None and not stays):
+        return None
     remedy = "stop it yourself, or have it stopped for the run and brought back with --drain"
-    if found.strangers and (drain or found.live is None):
-        remedy = f"stop that program, or choose another --port than {port}"
-    elif drain:
-        remedy = undrainable(found) or remedy
+    if terminal:
+        remedy += " --restart-foreground; with --drain alone it stays stopped"
+    if found.strangers and (request.drain or found.live is None):
+        remedy = f"stop that program, or choose another --port than {request.port}"
     elif found.managed is not None and found.managed.refusal is not None:
         remedy = found.managed.refusal
+    elif request.drain and fixed is not None:
+        remedy = fixed
+    elif stays and request.drain:
+        remedy = (
+            "nobody would start it again after a scheduled run: permit that with "
+            "autotunectl schedule set --drain --restart-foreground"
+        )
+    names = ", ".join(found.names)
     return ProviderConflict(f"in the way: {names}; {remedy}", found.names)
 
 

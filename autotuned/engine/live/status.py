@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from autotuned.core.lease import Job, Lease
-from autotuned.engine.live.preflight import Found, Managed
-from autotuned.host.interface import Ports
+from autotuned.core.lease import Job, Lease, State
+from autotuned.engine.live.preflight import Finder, Found, Managed
+from autotuned.host.machine import running_since
+from autotuned.host.managers.launchd import LoadedJob, Presence
 
 FRESH_S = 5.0
+SEEN = ("pid", "healthy", "loaded", "running", "since", "runs")
 FIRST_S = 2.0
 """The very first caller waits this long for the first look."""
 
@@ -23,8 +25,8 @@ FIRST_S = 2.0
 class Sighting:
     """The newest look at the live provider."""
 
-    def __init__(self, look: Callable[[], Found], ports: Ports) -> None:
-        self._look, self._ports = look, ports
+    def __init__(self, finder: Finder, look: Callable[[], Found]) -> None:
+        self._finder, self._look = finder, look
         self._seen: dict[str, Any] | None = None
         self._at: float | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -32,9 +34,13 @@ class Sighting:
         """True while a run measures: nobody looks then."""
 
     async def document(self, lease: Lease | None) -> dict[str, Any] | None:
+<<<<<<< HEAD
         """The `live_provider` of `status`; None where none is known."""
         if lease is not None:
             return _leased(lease)
+=======
+        """The live provider as `status` tells of it; None where none is known."""
+>>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
         if not self.still and (self._at is None or time.monotonic() - self._at > FRESH_S):
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._refresh(), name="live provider")
@@ -42,11 +48,13 @@ class Sighting:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_S):
                         await asyncio.shield(self._looking)
-        return self._seen
+        if lease is None:
+            return self._seen
+        return _leased(lease, None if self.still else self._seen)
 
     def forget(self) -> None:
         """What was seen is not true any more."""
-        self._at = None
+        self._at = self._seen = None
 
     async def close(self) -> None:
         """Look no more."""
@@ -59,35 +67,53 @@ class Sighting:
         self._at = time.monotonic()
 
     def _describe(self) -> dict[str, Any] | None:
-        live = self._look().live
+        live = self._look().live or self._finder.unloaded()
         if live is None:
             return None
-        healthy = not self._ports.is_free(live.port)
+        shown: dict[str, Any] = {
+            "kind": "foreground",
+            "pid": None,
+            "state": "running",
+            "port": live.port,
+            "healthy": not self._finder.ports.is_free(live.port),
+            "loaded": None,
+            "running": True,
+            "runs": None,
+        }
         if isinstance(live, Managed):
             job = live.job
-            return {
+            loaded = job.presence is Presence.LOADED
+            shown |= {
                 "kind": "launchd",
                 "label": job.label,
                 "domain": job.domain,
-                "pid": job.pid,
-                "port": live.port,
-                "state": "running" if job.running else job.state or job.presence.value,
-                "healthy": healthy,
+                "pid": job.pid if job.running else None,
+                "state": "running" if job.running else _state(job),
+                "loaded": None if job.presence is Presence.UNKNOWN else loaded,
+                "running": None if job.presence is Presence.UNKNOWN else job.running,
+                "runs": job.runs,
                 "plist": None if live.plist is None else str(live.plist),
             }
-        return {
-            "kind": "foreground",
-            "pid": live.pid,
-            "port": live.port,
-            "state": "running",
-            "healthy": healthy,
-        }
+        else:
+            shown["pid"] = live.pid
+        return {**shown, "since": running_since(shown["pid"])}
 
 
-def _leased(lease: Lease) -> dict[str, Any]:
+def _state(job: LoadedJob) -> str:
+    return "not loaded" if job.presence is Presence.MISSING else job.state or job.presence.value
+
+
+def _leased(lease: Lease, seen: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a lease is on; the rest as it was just `seen`, where somebody may look."""
     target = lease.target
-    shown: dict[str, Any] = {"kind": "foreground", "pid": target.pid}
+    shown: dict[str, Any] = {"kind": "foreground", "pid": target.pid, "loaded": None}
     if isinstance(target, Job):
+        gone = lease.state is State.DRAINED
         shown = {"kind": "launchd", "label": target.label, "domain": target.domain, "pid": None}
-        shown["plist"] = target.plist
-    return {**shown, "port": lease.port, "state": lease.state.value, "healthy": False}
+        shown |= {"plist": target.plist, "loaded": False if gone else None}
+    running = False if lease.state is State.DRAINED else None
+    shown |= {"port": lease.port, "state": lease.state.value, "healthy": False}
+    shown |= {"running": running, "since": None, "runs": None}
+    if seen is None or seen["kind"] != shown["kind"]:
+        return shown
+    return {**shown, **{name: seen[name] for name in SEEN}}

@@ -101,6 +101,7 @@ class Lifecycle:
                 f"the live provider {owed.target.name} is NOT RESTORED yet ({reason}); "
                 "no new run starts until it is: autotunectl provider restore"
             )
+        runner.left_stopped = self._live.stopped_by(runner.run_id)
 
     async def _drained(self, runner: Runner, bench: Bench) -> str | None:
         """Drain what the preflight claimed; None when the way is free, else why it is not."""

@@ -95,6 +95,7 @@ class Records:
             *runner.warnings,
             *public.doubts(self._machine.facts(), finish),
         ]
+        details["left_stopped"] = runner.left_stopped
         details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
         measured = _measured(runner, history)
         await self._end(row, details, runner.plan, history, finish, error, command, measured)
@@ -254,6 +255,7 @@ class Records:
             warnings=list(details.get("warnings", ())),
             error=error,
             applied=details.get("applied"),
+            left_stopped=details.get("left_stopped"),
             timings=public.timings(history, details.get("total_s")),
             stage2=public.cells(history),
             noise=noise.of_run(history)

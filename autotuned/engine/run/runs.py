@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import conflict, undrainable
+from autotuned.engine.live.preflight import conflict
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
@@ -146,6 +146,8 @@ class Agent:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params)
         provider, binary, planned = await self.prepare(request)
+        found = await self._live.find(provider, request.port)
+        planned = planned.warned(self._live.doubts(found, request))
         memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
         weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
         return {
@@ -157,7 +159,7 @@ class Agent:
                 {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
                 for c in planned.cells
             ],
-            "conflicts": (await self._live.find(provider, request.port)).names,
+            "conflicts": found.names,
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,
             "warnings": list(planned.warnings),
@@ -178,9 +180,11 @@ class Agent:
                 resumed.check(facts, binary.version, planned, answer)
                 active.run_id = resumed.row.run_id
             found = await self._live.find(provider, request.port)
-            if found and (not request.drain or undrainable(found)):
-                raise conflict(found, request.port, drain=request.drain)
+            refused = conflict(found, request)
+            if refused is not None:
+                raise refused
             if found:
+                planned = planned.warned(self._live.doubts(found, request))
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
             if resumed is not None and active.run_id == resumed.row.run_id:
@@ -227,7 +231,7 @@ class Agent:
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
         if request.apply and provider.kind != "macprovider":
             doubt = f"nothing will be applied: {provider.kind} has no configuration that is ours to write"
-            planned = replace(planned, warnings=(*planned.warnings, doubt))
+            planned = planned.warned([doubt])
         return provider, binary, planned
 
     async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:

@@ -262,6 +262,8 @@ class Nightly:
         self._firing = decision.id
         try:
             request = await self._staleness.request(schedule.request)
+            if schedule.restart_foreground:
+                consents["restart_foreground"] = True
             trigger = "os_update" if os_changed else "schedule"
             begun = await self._agent.start({**request, **consents, "trigger": trigger})
             decision = await self._record(

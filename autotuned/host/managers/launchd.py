@@ -88,6 +88,8 @@ class LoadedJob:
     """The plist that it was loaded from."""
     arguments: tuple[str, ...] = ()
     exit_timeout_s: float = 5.0
+    runs: int | None = None
+    """How often launchd has started it since it was loaded."""
     reason: str = ""
     silent: bool = False
     """launchctl did not answer in time."""
@@ -262,6 +264,7 @@ def parse(domain: str, label: str, text: str) -> LoadedJob:
         path=known.get("path"),
         arguments=tuple(arguments),
         exit_timeout_s=float(timeout) if timeout.isdecimal() else 5.0,
+        runs=int(known["runs"]) if known.get("runs", "").isdecimal() else None,
     )
 
 

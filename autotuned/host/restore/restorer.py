@@ -132,6 +132,8 @@ class Restorer:
             reason = self._once(job, now, rebooted=rebooted)
             if reason == "":
                 return None
+            with contextlib.suppress(OSError):  # whoever asks meanwhile is told of each failure
+                self._journal.write(replace(lease, reason=reason))
             if tries < self._pace.tries:
                 self._sleep(delay)
                 delay = min(2 * delay, self._pace.longest_s)
@@ -220,7 +222,9 @@ class Restorer:
         if before is State.DRAINING:  # SIGTERM may just have been sent
             self._gone(process)
         if alive(process.pid, process.started):
-            return self._step(lease, Event.WAIVED, reason="it has never ended"), None
+            target = replace(process, command=None)
+            reason = "it has never ended"
+            return self._step(lease, Event.WAIVED, reason=reason, target=target), None
         if not process.restart:
             waived = "it was not asked to be started again (--restart-foreground)"
             return self._step(lease, Event.WAIVED, reason=waived), None

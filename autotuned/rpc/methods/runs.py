@@ -66,6 +66,7 @@ def methods(pieces: Pieces) -> list[Method]:
             "run": await agent.status(params["run_id"]),
             "live_provider": await pieces.live.sighting.document(pieces.live.lease),
             "lease": pieces.live.public(),
+            "left_stopped": await pieces.live.left_stopped(),
             "stale": None if glanced is None else glanced.document(),
             "schedule": await pieces.nightly.brief(),
         }

@@ -1,0 +1,88 @@
+"""What `status`, `doctor` and `provider status` say of the live provider, and that none says that all is well."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.home import Home, Y, poll
+from tests.support.live import LaunchdJob
+
+RETRY_S = 60.0
+
+
+def finding(home: Home, name: str) -> dict[str, Any]:
+    """One check of `doctor`."""
+    return next(check for check in home.rpc("doctor")["checks"] if check["name"] == name)
+
+
+def live(home: Home) -> dict[str, Any]:
+    """The live provider as `status` has it."""
+    return dict(home.rpc("status")["live_provider"] or {})
+
+
+@pytest.mark.slow
+def test_a_job_is_told_with_its_start_its_starts_and_whether_it_answers(home: Home) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home)
+    home.start_daemon()
+    seen = poll(lambda: live(home))
+    assert (seen["loaded"], seen["running"], seen["healthy"]) == (True, True, True)
+    assert (seen["runs"], seen["pid"]) == (1, job.pid())
+    age = datetime.now(UTC) - datetime.fromisoformat(seen["since"])
+    assert 0 <= age.total_seconds() < 600
+    for words in (("status",), ("provider", "status")):
+        line = next(x for x in home.ctl(*words).stdout.splitlines() if x.startswith("live "))
+        assert f"{job.target}, pid {job.pid()}: running since" in line
+        assert "started once, answers" in line
+    assert finding(home, "live-provider")["ok"]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_loaded_and_does_not_run_fails_doctor(home: Home) -> None:
+    home.provider({Y: {}}, live={"exit_code": 0})
+    job = LaunchdJob(home, start=False)
+    home.start_daemon()
+    seen = poll(lambda: live(home))
+    assert (seen["loaded"], seen["running"], seen["state"]) == (False, False, "not loaded")
+    assert finding(home, "live-provider")["ok"], "nobody has asked for it to be loaded"
+    assert job.launchctl("bootstrap", job.domain, str(job.plist)).returncode == 0
+    poll(lambda: live(home)["loaded"] and not job.alive())
+    seen = live(home)
+    assert (seen["running"], seen["healthy"], seen["since"]) == (False, False, None)
+    poll(lambda: not finding(home, "live-provider")["ok"])
+    check = finding(home, "live-provider")
+    assert f"{job.target} is loaded and does not run" in check["detail"]
+    assert f"launchctl kickstart {job.target}" in check["remedy"]
+    for words in (("status",), ("provider", "status")):
+        assert "loaded, not running" in home.ctl(*words).stdout
+
+
+@pytest.mark.slow
+def test_while_a_run_still_retries_its_restore_nobody_says_that_all_is_well(home: Home) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home)
+    run_id = home.begin(Y, drain=True)
+    job.fault("bootstrap", 161)
+
+    def retried() -> bool:
+        lease = home.rpc("status")["lease"]
+        return bool(lease and lease["reason"] and "161" in lease["reason"])
+
+    poll(retried, "the first failure is told", RETRY_S)
+    if home.rpc("status")["run"]["state"] == "running":
+        assert home.rpc("status")["run"]["run_id"] == run_id
+    check = finding(home, "lease")
+    assert not check["ok"]
+    assert "161" in check["detail"]
+    for words in (("status",), ("provider", "status")):
+        told = home.ctl(*words)
+        assert f"NOT RESTORED: {job.target}" in told.stdout
+        assert "161" in told.stdout
+    assert home.ctl("provider", "status").returncode == 13
+    job.mend()
+    home.ctl("provider", "restore")
+    poll(lambda: home.rpc("status")["lease"] is None, "it is restored", RETRY_S)
+    assert job.back()
