@@ -20,13 +20,8 @@ from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Foreground, Job, Lease, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
-<<<<<<< HEAD
-from autotuned.engine.live.lease import contract
-from autotuned.engine.live.preflight import Finder, Found
-=======
 from autotuned.engine.live.lease import contract, foreground
-from autotuned.engine.live.preflight import NAMES, Finder, Found, Process
->>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
+from autotuned.engine.live.preflight import Finder, Found, Process
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.status import Sighting
@@ -77,15 +72,8 @@ class LiveProvider:
         self._trying = asyncio.Lock()
         self._first: asyncio.Task[bool] | None = None
         """A restore that a run did not wait for; the next one waits for its end."""
-<<<<<<< HEAD
         self._commands = providers.commands(settings.provider)
-        self.sighting = Sighting(lambda: finder.look(self._commands, 0), ports)
-=======
-        program = settings.provider.binary
-        self._names = (*NAMES, *((program.name,) if program else ()))
-        self._serves = settings.provider.kind in ("auto", "macprovider")
-        self.sighting = Sighting(finder, lambda: finder.look(self._names, self._serves, 0))
->>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
+        self.sighting = Sighting(finder, lambda: finder.look(self._commands, 0))
 
     # --- what is there -----------------------------------------------------------------------------
 

@@ -16,11 +16,8 @@ from typing import Any
 
 import psutil
 
-<<<<<<< HEAD
 from autotuned.core.command_line import Commands, is_server, names_program, option
-=======
 from autotuned.core.request import TuneRequest
->>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ProviderConflict
 from autotuned.host.interface import Listener, Ports
@@ -142,9 +139,6 @@ class Finder:
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 
-<<<<<<< HEAD
-    def processes(self, commands: Commands) -> list[Process]:
-=======
     def unloaded(self) -> Managed | None:
         """The provider's job where it could be loaded and is not. Blocks."""
         if self.launchd.program is None:
@@ -155,8 +149,7 @@ class Finder:
                 return self._managed(job, ())
         return None
 
-    def processes(self, names: Sequence[str], serves: bool) -> list[Process]:
->>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
+    def processes(self, commands: Commands) -> list[Process]:
         """Foreground processes of the provider alone; a job's own is among them. Blocks."""
         return _without_children(list(self._serving(commands)))
 

@@ -34,13 +34,7 @@ class Sighting:
         """True while a run measures: nobody looks then."""
 
     async def document(self, lease: Lease | None) -> dict[str, Any] | None:
-<<<<<<< HEAD
         """The `live_provider` of `status`; None where none is known."""
-        if lease is not None:
-            return _leased(lease)
-=======
-        """The live provider as `status` tells of it; None where none is known."""
->>>>>>> 8b4a8a1 (Say what becomes of a server in a terminal, and what is true of the live provider)
         if not self.still and (self._at is None or time.monotonic() - self._at > FRESH_S):
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._refresh(), name="live provider")
