@@ -64,7 +64,7 @@ def test_a_drain_alone_says_before_it_stops_anything_how_it_is_started_again_unt
     )
     assert told_at < stopped_at
     document = home.rpc("result", run_id=run_id)
-    assert document["exit_reason"] == "ok"
+    assert document["exit_reason"] == "ok", document["error"]
     assert document["left_stopped"] == command
     assert warning in document["warnings"]
     shown = home.ctl("show", run_id)
