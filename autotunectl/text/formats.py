@@ -9,7 +9,7 @@ from typing import Any
 from autotuned.shared.text import bits, count, gigabytes, number, rate, short
 
 __all__ = [
-    "bar", "bits", "count", "duration", "gigabytes", "knobs", "local", "number", "rate", "settings", "short", "size",
+    "bar", "bits", "count", "duration", "eta", "gigabytes", "knobs", "local", "number", "rate", "settings", "short", "size",
     "transfer",
 ]  # fmt: skip
 BAR = "━", "╌"
@@ -43,6 +43,12 @@ def transfer(document: Mapping[str, Any] | None) -> str | None:
     share = f" ({done / total:.0%})" if total else ""
     left = f", {duration((total - done) / speed)} left" if speed else ""
     return f"{doing} {size(done)} of {size(total)}{share}, {size(speed)}/s{left}"
+
+
+def eta(progress: Mapping[str, Any]) -> str:
+    """When a run may be over: `2:40`, or what its budget leaves where nothing like it was measured yet."""
+    left = progress.get("eta_s")
+    return duration(left) if left is not None else f"at most {duration(progress['budget_left_s'])}"
 
 
 def bar(share: float, room: int) -> str:

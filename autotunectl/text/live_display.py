@@ -17,7 +17,7 @@ from autotunectl.client import Client, ClientError
 from autotunectl.text import formats, result
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console
 
 REFRESH_S = 0.25
 KEPT_LINES = (
@@ -32,7 +32,10 @@ KEPT_LINES = (
     "run.finished",
 )
 """Events whose line stays above the part that is redrawn."""
-BAR = "━", "╌"
+
+
+Line = tuple[str, str | None]
+"""A line of the display and its style."""
 
 
 @dataclass
@@ -85,13 +88,12 @@ def _worth_a_line(event: Mapping[str, Any], shown: dict[str, int]) -> bool:
 
 def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
     from rich.console import Console
-    from rich.live import Live
 
     console = Console(stderr=True, highlight=False)
     arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
     threading.Thread(target=_collect, args=(again, run_id, told.seq, arrived), daemon=True).start()
     lately: dict[str, Any] = {}
-    with Live(console=console, refresh_per_second=4, transient=True) as live, again() as client:
+    with Frame(console) as frame, again() as client:
         while True:
             for event in _waiting(arrived):
                 if isinstance(event, ClientError):
@@ -100,15 +102,62 @@ def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
                 _remember(lately, event)
                 line = result.event(event)
                 if line is not None and event["type"] in KEPT_LINES:
-                    live.console.print(line, markup=False, style=_style(event))
+                    frame.print(line, _style(event))
                 if event["type"] == "run.finished":
                     return str(event["exit_reason"])
             try:
                 run = client.call("status", run_id=run_id)["run"]
             except ClientError as error:
-                live.update(f"{error}; trying to reach the agent again")
+                frame.draw([(f"{error}; trying to reach the agent again", "yellow")])
                 continue
-            live.update(_panel(run, lately, console.width))
+            frame.draw(_panel(run, lately, console.width))
+
+
+class Frame:
+    """Lines at the end of what a terminal shows, drawn again in place; gone when it is left.
+
+    A terminal that is made narrower breaks the lines that stand there, so how many rows they take is
+    counted with the width that it has when they are taken away.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: list[str] = []
+
+    def __enter__(self) -> Frame:
+        self._console.show_cursor(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+        self._console.show_cursor(True)
+
+    def print(self, line: str, style: str | None) -> None:
+        """A line that stays, above the frame."""
+        self._clear()
+        self._console.print(line, markup=False, style=style)
+
+    def draw(self, lines: list[Line]) -> None:
+        """The frame anew; what is too long for a line is cut."""
+        from rich.text import Text
+
+        room = max(1, self._console.width - 1)
+        texts = [Text(text, style=style or "") for text, style in lines if text]
+        for text in texts:
+            text.truncate(room, overflow="ellipsis")
+        self._clear()
+        self._console.print(Text("\n").join(texts), end="", soft_wrap=True)
+        self._shown = [text.plain for text in texts]
+
+    def _clear(self) -> None:
+        from rich.cells import cell_len
+
+        width = max(1, self._console.width)
+        rows = sum(max(1, -(-cell_len(line) // width)) for line in self._shown)
+        if rows:
+            up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+            self._console.file.write(f"\r{up}\x1b[J")
+        self._shown = []
 
 
 def _collect(
@@ -159,35 +208,38 @@ def _style(event: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> RenderableType:
-    from rich.text import Text
-
+def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> list[Line]:
     progress = run.get("progress") or {}
-    room = max(10, min(40, width - 12))
+    fraction = progress.get("fraction", 0.0)
     phase = "cancelling" if run.get("cancelling") else run["phase"]
-    left = "budget left" if width >= 48 else "left"
-    lines = [
-        f"{_bar(progress.get('fraction', 0.0), room)} {progress.get('fraction', 0.0):4.0%}",
-        *_fitting(f"{phase}: ", result.place(run), ", ", width),
-        _activity(progress, lately, width),
-        f"elapsed {formats.duration(progress.get('elapsed_s'))}  ETA {formats.duration(progress.get('eta_s'))}  "
-        f"{left} {formats.duration(progress.get('budget_left_s'))}",
+    left = "budget left" if width >= 64 else "left"
+    times = f"elapsed {formats.duration(progress.get('elapsed_s'))}"
+    if progress:
+        times += f"  ETA {formats.eta(progress)}"
+        if progress["eta_s"] is not None:
+            times += f"  {left} {formats.duration(progress['budget_left_s'])}"
+    lines: list[Line] = [
+        (f"{formats.bar(fraction, max(10, min(40, width - 12)))} {fraction:4.0%}", "cyan"),
+        *((line, "bold") for line in _fitting(f"{phase}: ", result.place(run), ", ", width)),
+        (_activity(run, lately, width), None),
+        (times, "dim"),
     ]
     best = run.get("best")
     if best:
         figure = formats.number(best["tps_median"], " tok/s", 2)
-        lines += _fitting("best ", (figure, formats.knobs(best["knobs"])), " with ", width)
-    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        parts = (figure, formats.knobs(best["knobs"]))
+        lines += [(line, "green") for line in _fitting("best ", parts, " with ", width)]
+    return lines
 
 
 def _fitting(label: str, parts: tuple[str, str], between: str, width: int) -> list[str]:
     """Both parts on one line, or the second below the first where that is too long."""
     whole = f"{label}{parts[0]}{between}{parts[1]}"
-    return [whole] if len(whole) <= width else [f"{label}{parts[0]}", f"  {parts[1]}"]
+    return [whole] if len(whole) < width else [f"{label}{parts[0]}", f"  {parts[1]}"]
 
 
-def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> str:
-    """The download in bytes, or a dot for each replicate and the newest formats."""
+def _activity(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> str:
+    """The download in bytes, or what the candidate does, with a dot for each replicate and the newest figures."""
     if "download" in lately:
         download = lately["download"]
         total = download.get("total") or 0
@@ -195,18 +247,14 @@ def _activity(progress: Mapping[str, Any], lately: Mapping[str, Any], width: int
         rate = download.get("rate")
         speed = f", {formats.size(rate)}/s" if rate else ""
         loaded = f"{formats.size(download['bytes'])} of {formats.size(total)}{speed}"
-        return f"{_bar(share, max(4, min(40, width - len(loaded) - 1)))} {loaded}"
-    replicate = progress.get("replicate") or {}
+        return f"{formats.bar(share, max(4, min(40, width - len(loaded) - 2)))} {loaded}"
+    replicate = (run.get("progress") or {}).get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
+    step = result.step(run) or "preparing"
     if not total:
-        return "starting"
-    dots = f"replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"
+        return step
+    dots = f"{step}  replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"
     newest = lately.get("replicate")
     if newest is None or newest.get("error"):
         return dots
     return f"{dots}  {formats.number(newest['tps'], ' tok/s', 2)}, TTFT {formats.number(newest['ttft_ms'], ' ms', 0)}"
-
-
-def _bar(share: float, room: int) -> str:
-    filled = round(room * min(1.0, max(0.0, share)))
-    return BAR[0] * filled + BAR[1] * (room - filled)

@@ -111,6 +111,22 @@ def schedule_line(document: Mapping[str, Any]) -> str:
     return f"nightly at {document['at']}, next {'-' if coming is None else local(coming)}"
 
 
+STEPS = {
+    "pause": "cooling down",
+    "prewarm": "checking the weights",
+    "load": "loading",
+    "warm": "warming up",
+    "measure": "asking",
+    "stop": "stopping",
+}
+"""The parts of a trial, as what the candidate does."""
+
+
+def step(run: Mapping[str, Any]) -> str:
+    """What the candidate does now: `loading`; empty between two."""
+    return STEPS.get((run.get("progress") or {}).get("step") or "", "")
+
+
 def place(run: Mapping[str, Any]) -> tuple[str, str]:
     """Where a run is: `candidate 1 of 3` or `cell 2 of 6`, and the model."""
     progress = run.get("progress") or {}
@@ -129,6 +145,7 @@ def doing(run: Mapping[str, Any]) -> str:
     moving = transfer(progress.get("prewarm"))
     if moving is not None:
         return f"{where}, {moving}"
+    where = ", ".join(filter(None, (where, step(run))))
     if not replicate.get("total"):
         return where
     return f"{where}, replicate {replicate.get('index', 0)} of {replicate['total']}"

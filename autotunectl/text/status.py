@@ -72,7 +72,7 @@ def _progress(run: Mapping[str, Any]) -> list[str]:
     if progress:
         lines.append(
             f"progress  {formats.bar(progress['fraction'], ROOM)} {progress['fraction']:.0%}, elapsed {formats.duration(progress['elapsed_s'])}, "
-            f"ETA {formats.duration(progress['eta_s'])}, budget left {formats.duration(progress['budget_left_s'])}"
+            f"ETA {formats.eta(progress)}, budget left {formats.duration(progress['budget_left_s'])}"
         )
     return lines
 

@@ -138,7 +138,7 @@ class PrewarmDocument(Document):
 
 
 class RunProgressDocument(Document):
-    """How far a run is; `eta_s` is null until it can be known."""
+    """How far a run is; `eta_s` is null until it can be known, `step` is the part of a trial that goes on."""
 
     stage: int
     candidate: Place
@@ -148,6 +148,7 @@ class RunProgressDocument(Document):
     elapsed_s: float
     eta_s: float | None
     budget_left_s: float
+    step: Literal["pause", "prewarm", "load", "warm", "measure", "stop"] | None = None
     prewarm: PrewarmDocument | None
 
 

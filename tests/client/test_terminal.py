@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fake_hub import fake_hub, model_files
 from tests.support.home import Home, X, Y, kill, poll
-from tests.support.terminal import CTRL_C, Terminal
+from tests.support.terminal import CTRL_C, Screen, Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -58,10 +58,16 @@ def test_the_display_takes_a_resize_in_its_middle(home: Home) -> None:
     serve(home, {Y: {**STEADY, "replicates": [{"ttft_ms": 50, "total_ms": 700}]}})
     with Terminal(home, *start(home, Y), columns=120) as terminal:
         terminal.until("climbing: cell 1")
+        wide = len(terminal.shown)
         terminal.resize(50)
         terminal.until("climbing: cell 2")
         assert terminal.end() == 0
         assert "RECOMMENDATION" in terminal.plain
+    screen = Screen(120)
+    screen.feed(terminal.shown[:wide])
+    screen.columns = 50
+    screen.feed(terminal.shown[wide:])
+    assert not [line for line in screen.lines if line.startswith(("elapsed", "━", "╌", "climbing"))]
 
 
 def test_ctrl_c_cancels_the_run_and_says_what_comes_next(home: Home) -> None:

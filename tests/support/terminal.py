@@ -95,3 +95,62 @@ class Terminal:
                     self.shown += os.read(self._master, 65536).decode(errors="replace")
                 except OSError:  # Linux says so where the other end is closed
                     self.process.wait(DEADLINE_S)
+
+
+class Screen:
+    """What a terminal of a given width shows; made narrower or wider, it breaks its lines anew, as terminals do."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self._lines = [""]
+        self._line = self._at = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """All rows, those that have been scrolled away too."""
+        return [self._lines[line][start : start + self.columns] for line, start in self._rows()]
+
+    def feed(self, shown: str) -> None:
+        """Show what a program has written."""
+        for escape, letter in re.findall(r"\x1b\[([0-9;?]*[A-Za-z])|([\s\S])", shown):
+            if letter == "\n":
+                self._down()
+            elif letter == "\r":
+                self._at = self._rows()[self._row()][1]
+            elif letter:
+                line = self._lines[self._line].ljust(self._at)
+                self._lines[self._line] = line[: self._at] + letter + line[self._at + 1 :]
+                self._at += 1
+            elif escape.endswith("A"):
+                self._go(max(0, self._row() - int(escape[:-1] or 1)))
+            elif escape == "J":
+                self._lines = [*self._lines[: self._line], self._lines[self._line][: self._at]]
+            elif not escape.endswith(("m", "h", "l")):
+                message = f"unknown escape {escape!r}"
+                raise AssertionError(message)
+
+    def _rows(self) -> list[tuple[int, int]]:
+        return [
+            (index, start)
+            for index, line in enumerate(self._lines)
+            for start in range(0, max(1, len(line)), self.columns)
+        ]
+
+    def _row(self) -> int:
+        """The row of the cursor; behind a full row it waits there."""
+        start = self._at // self.columns * self.columns
+        if start and start == self._at == len(self._lines[self._line]):
+            start -= self.columns
+        return self._rows().index((self._line, start))
+
+    def _go(self, row: int) -> None:
+        column = self._at - self._rows()[self._row()][1]
+        self._line, start = self._rows()[row]
+        self._at = start + column
+
+    def _down(self) -> None:
+        if self._row() + 1 < len(self._rows()):
+            self._go(self._row() + 1)
+        else:
+            self._lines.append("")
+            self._line, self._at = len(self._lines) - 1, 0

@@ -91,6 +91,7 @@ class TrialRun:
     def _spending(self, part: str) -> Iterator[None]:
         """Count the time inside as this part of the trial, also when it is cut short."""
         began = time.perf_counter()
+        self._bench.publish("step", step=part.removesuffix("_ms"))
         try:
             yield
         finally:

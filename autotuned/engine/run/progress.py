@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotuned.core.model import Knobs
+from autotuned.core.model import Knobs, Trial
 from autotuned.core.request import Plan
 
 
@@ -31,7 +31,11 @@ class Progress:
     replicate: int = 0
     replicates: int = 0
     prewarm: Mapping[str, Any] | None = None
+    step: str | None = None
+    """What the trial in progress does: the name of its part in `Spent`."""
     cells_seconds: list[float] = field(default_factory=list)
+    cell_s: float | None = None
+    """What a cell is expected to take, before one of this run was measured."""
 
     @property
     def elapsed_s(self) -> float:
@@ -44,7 +48,7 @@ class Progress:
         return max(0.0, self.plan.request.max_duration - self.elapsed_s)
 
     def document(self) -> dict[str, Any]:
-        """The `progress` object of a run document. `eta_s` is null until one cell has been measured."""
+        """The `progress` object of a run document. `eta_s` is null while nothing like this was measured."""
         cells = len(self.plan.cells)
         return {
             "stage": self.stage,
@@ -55,6 +59,7 @@ class Progress:
             },
             "cell": {"index": self.cell, "total": cells, "knobs": _knobs(self.knobs)},
             "replicate": {"index": self.replicate, "total": self.replicates},
+            "step": self.step,
             "prewarm": self.prewarm,
             "fraction": round(self._fraction(), 4),
             "elapsed_s": round(self.elapsed_s, 1),
@@ -74,11 +79,25 @@ class Progress:
         return min(1.0, done / (self.candidate + cells))
 
     def _eta_s(self) -> float | None:
-        if not self.cells_seconds or self.stage != 2:
+        """By the cells measured so far, else by what one is expected to take; a probe counts as a cell."""
+        each = self.cell_s
+        if self.cells_seconds:
+            each = sum(self.cells_seconds) / len(self.cells_seconds)
+        if each is None:
             return None
-        mean = sum(self.cells_seconds) / len(self.cells_seconds)
-        left = mean * (len(self.plan.cells) - len(self.cells_seconds))
-        return round(min(left, self.budget_left_s), 1)
+        within = self.replicate / self.replicates if self.replicates else 0.0
+        trials = (
+            1 + len(self.plan.cells) if self.stage < 2 else len(self.plan.cells) - self.cell + 1
+        )
+        return round(min(each * max(0.0, trials - min(1.0, within)), self.budget_left_s), 1)
+
+    def learn(self, probe: Trial) -> None:
+        """What a cell will take, by the probe of the candidate that was chosen; its download is not repeated."""
+        if not self.cells_seconds and probe.fits:
+            spent, request = probe.spent, self.plan.request
+            asked = (spent.measure_ms or 0.0) / max(1, len(probe.replicates))
+            once = sum(part or 0.0 for part in (spent.load_ms, spent.warm_ms, spent.stop_ms))
+            self.cell_s = request.cooldown_s + (once + asked * request.stage2_replicates) / 1000
 
 
 def _knobs(knobs: Knobs | None) -> Mapping[str, Any] | None:

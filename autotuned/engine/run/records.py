@@ -165,13 +165,27 @@ class Records:
 
     async def estimate_s(self, plan: Plan) -> float | None:
         """How long the plan may take, from the last good run's mean time a trial; None without one."""
+        each = await self.trial_s(plan, same=False)
+        if each is None:
+            return None
+        return round(min(each * (1 + len(plan.cells)), plan.request.max_duration), 1)
+
+    async def trial_s(self, plan: Plan, *, same: bool) -> float | None:
+        """Mean seconds a trial of the last run with a recommendation, or of the last such that asked the `same`."""
+        models = [candidate.model for candidate in plan.candidates]
+        wanted = (plan.request.target_context, plan.request.stage2_replicates, models)
         for row in await self.recent(20, None):
-            history = await self.history(row.run_id) if row.recommendation_json is not None else ()
-            total = (await self.details(row.run_id)).get("total_s") if history else None
-            if isinstance(total, float):
-                return round(
-                    min(total / len(history) * (1 + len(plan.cells)), plan.request.max_duration), 1
-                )
+            asked = (
+                row.target_context,
+                row.stage2_replicates,
+                json.loads(row.candidate_models_json),
+            )
+            if row.recommendation_json is None or (same and asked != wanted):
+                continue
+            history = await self.history(row.run_id)
+            total = (await self.details(row.run_id)).get("total_s")
+            if history and isinstance(total, float):
+                return total / len(history)
         return None
 
     async def _end(

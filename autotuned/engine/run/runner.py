@@ -101,7 +101,10 @@ class Runner:
         trial = with_kept(self.plan, history, evaluated)
         target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
         await self._store.ask(runs.append_trial, self.run_id, trial, target, answer)
-        if asked.stage == STAGE_CLIMB:
+        self.progress.step = None
+        if asked.stage == STAGE_SELECTION:
+            self.progress.learn(trial)
+        else:
             self.progress.cells_seconds.append(time.monotonic() - began)
         reason = trial.failure.reason if trial.failure else None
         self._publish(
@@ -219,7 +222,10 @@ class Runner:
             self._publish("phase", phase=phase)
 
     def observe(self, kind: str, **fields: Any) -> None:
-        """Publish what a trial reports, and keep the count of replicates and of bytes."""
+        """Publish what a trial reports, and keep its step, the count of replicates and of bytes."""
+        if kind == "step":  # only for showing: no event
+            self.progress.step = fields["step"]
+            return
         if kind == "replicate":
             self.progress.replicate = fields["index"]
         elif kind == "prewarm.progress":

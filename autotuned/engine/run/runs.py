@@ -215,6 +215,7 @@ class Agent:
         active.runner = Runner(
             active.run_id, planned, made, self._records.database, self._events, began
         )
+        active.runner.progress.cell_s = await self._records.trial_s(planned, same=True)
         work = self._carry_through(active, active.runner, made)
         active.task = asyncio.create_task(work, name=f"run {active.run_id}")
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
