@@ -11,22 +11,25 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from autotunectl.errors import CallError, ClientError
-from autotunectl.output import fail, in_flags
+from autotunectl.arguments import files
+from autotunectl.errors import CallError, ClientError, CommandError
+from autotunectl.output import as_text, complain, in_flags, refusal
 from autotunectl.reach import Reach
-from autotunectl.text.hints import hint
 from autotuned import __version__
-from autotuned.shared import wire
+from autotuned.shared import failures, wire
 
-EXIT_HELP = """\b
-Exit codes: 0 ok, 1 internal error, 2 bad request, 3 nothing feasible, 4 budget used up, 5 partial
-recommendation, 6 interrupted, 7 provider conflict, 8 damaged weights, 9 agent not reachable, 10 busy,
-11 no such run, 12 apply refused, 13 restore outstanding, 20 stale, 21 never tuned, 130 Ctrl-C."""
-
+EXIT_STATUS: Mapping[int, str] = {
+    0: "ok",
+    **{row.exit_code: row.sentence for row in reversed(list(failures.FAILURES.values()))},
+}
+"""What each exit code means: the sentence of the first kind of failure that has it."""
+EXIT_HELP = "\n".join(
+    ["\b", "Exit codes:", *(f"  {code} {EXIT_STATUS[code]}" for code in sorted(EXIT_STATUS))]
+)
 
 COMMANDS: Mapping[str, str] = {
     "start": "start",
@@ -70,11 +73,32 @@ class Commands(click.Group):
             return None
         module = importlib.import_module(f"autotunectl.commands.{COMMANDS[name]}")
         found: click.Command = getattr(module, name.replace("-", "_"))
-        _reachable(found)
+        _complete(found)
         return found
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse and run; what cannot be parsed is one line, a hint and exit 2, as everything else."""
+        """Parse and run. What goes wrong is one line, a hint and an exit code, and with `--json` a document."""
+        _open_streams()
+        try:
+            try:
+                return self._run(*args, **kwargs)
+            finally:
+                for stream in (
+                    sys.stdout,
+                    sys.stderr,
+                ):  # here, where a reader that has gone is no traceback
+                    stream.flush()
+        except OSError as error:
+            if error.filename is None:
+                _silence(1)  # what still waits there is lost
+            if error.errno == errno.EPIPE:
+                _silence(2)
+                sys.exit(1)
+            remedy = "free some space, or make its folder writable for this user"
+            message = f"{error.filename or 'stdout'}: {error.strerror or error}"
+            _end(CommandError(message, 1, remedy if error.filename else None))
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -82,15 +106,13 @@ class Commands(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx is not None else "autotunectl"
-            fail(_sentence(error), error.exit_code, f"{path} --help")
+            _end(CommandError(_sentence(error), error.exit_code, f"{path} --help"))
         except click.ClickException as error:
-            fail(error.format_message(), error.exit_code)
+            _end(CommandError(error.format_message(), error.exit_code))
         except click.Abort:
             sys.exit(wire.EXIT_INTERRUPTED_HERE)
-        except OSError as error:
-            if error.errno == errno.ENOSPC and error.filename is None:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what still waits there is lost
-            fail(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
+        except ClientError as error:
+            _end(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -98,23 +120,52 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(wire.EXIT_INTERRUPTED_HERE)
         except CallError as error:
-            fail(
-                in_flags(error),
-                wire.EXIT_OF_ERROR.get(error.code, 1),
-                hint(error, ctx.invoked_subcommand),
-            )
-        except ClientError as error:
-            fail(str(error), error.exit_code, error.remedy)
+            error.remedy = failures.hint(error.kind, error.data, ctx.invoked_subcommand)
+            raise
 
 
-def _reachable(command: click.Command) -> None:
-    """Have a command take `--socket` and `--no-autostart` behind its name as well as before it. Idempotent."""
+def _end(error: ClientError) -> NoReturn:
+    """Say what went wrong, and end."""
+    if "--json" in sys.argv:
+        known = error.document.get("error") or {}
+        click.echo(as_text({**error.document, "error": {**refusal(error), **known}}))
+    complain(in_flags(error), error.remedy)
+    sys.exit(error.exit_code)
+
+
+def _open_streams() -> None:
+    """Have something to write to, and no character that it refuses."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _silence(number: int) -> None:
+    """Have what is still written there vanish: the interpreter would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _complete(command: click.Command) -> None:
+    """Have a command take `--socket` and `--no-autostart` behind its name as well, and a list show its first sentence.
+
+    Idempotent.
+    """
+    command.short_help = (command.help or "").partition(".")[0].partition(";")[0].replace("\n", " ")
     if isinstance(command, click.Group):
         for inner in command.commands.values():
-            _reachable(inner)
+            _complete(inner)
     if not any(option.name == "socket" for option in command.params):
         command.params += [
-            click.Option(["--socket"], hidden=True, expose_value=False, callback=_socket),
+            click.Option(
+                ["--socket"],
+                shell_complete=files,
+                hidden=True,
+                expose_value=False,
+                callback=_socket,
+            ),
             click.Option(
                 ["--no-autostart"],
                 is_flag=True,
@@ -158,7 +209,11 @@ def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
     cls=Commands, epilog=EXIT_HELP, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.option(
-    "--socket", metavar="PATH", envvar=wire.SOCKET_VARIABLE, help="The agent's control socket."
+    "--socket",
+    metavar="PATH",
+    envvar=wire.SOCKET_VARIABLE,
+    shell_complete=files,
+    help="The agent's control socket.",
 )
 @click.option(
     "--host",

@@ -1,6 +1,6 @@
 """What can go wrong between a client and the agent, by kind; `autotunectl.client` is where programs import it from.
 
-Programs compare classes and `code`, never sentences. Standard library only.
+Programs compare classes, `kind` and `code`, never sentences. Standard library only.
 """
 
 from __future__ import annotations
@@ -8,24 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned.shared import wire
+from autotuned.shared import failures, wire
 
 
 class ClientError(Exception):
     """The base of what can go wrong. `remedy`: a command or a sentence that says what to do, where one does."""
 
-    remedy: str | None = None
-    exit_code = wire.EXIT_UNREACHABLE
+    kind = "unreachable"
+    code: int | None = None
+    data: Mapping[str, Any] = {}
+    document: Mapping[str, Any] = {}
+    """What a command prints with `--json` beside the error."""
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
-        self.remedy = remedy or self.remedy
+        self.message = message
+        self.exit_code = failures.FAILURES[self.kind].exit_code
+        usual = failures.FAILURES[self.kind].hint if type(self) is not ClientError else None
+        self.remedy = remedy or usual
 
 
 class Unreachable(ClientError):
     """No agent answers on the socket; the message says which of the usual reasons it is."""
-
-    remedy = "autotunectl daemon start"
 
 
 class NotStarted(Unreachable):
@@ -34,7 +38,7 @@ class NotStarted(Unreachable):
     `agent_code` is the code with which it ended: 2 is a store, a setting or a path that it cannot use.
     """
 
-    remedy = "autotunectl doctor"
+    kind = "not_started"
 
     def __init__(self, message: str, agent_code: int | None = None) -> None:
         super().__init__(message)
@@ -45,19 +49,35 @@ class NotStarted(Unreachable):
 class NoAnswer(ClientError):
     """The agent did not answer in time."""
 
-    remedy = "autotunectl doctor, or autotunectl logs"
+    kind = "no_answer"
 
 
 class WrongProtocol(ClientError):
     """Agent and client do not speak the same protocol, or what answers is no agent."""
+
+    kind = "wrong_protocol"
+
+
+class CommandError(ClientError):
+    """A command that cannot do what it was asked to; its exit code says which kind of failure it is."""
+
+    def __init__(self, message: str, exit_code: int, remedy: str | None = None) -> None:
+        rows = failures.FAILURES.items()
+        self.kind = next(
+            (kind for kind, row in rows if row.exit_code == exit_code), "internal_error"
+        )
+        super().__init__(message)
+        self.exit_code, self.remedy = exit_code, remedy
 
 
 class CallError(ClientError):
     """The agent refused. `code` is one of `autotuned.shared.wire`, `data` is for programs."""
 
     def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.code, self.message, self.data = code, message, data
+        self.kind = failures.kind_of(code, data)
+        super().__init__(message, failures.hint(self.kind, data))
+        self.code, self.data = code, data
+        self.exit_code = failures.find(self.kind, data).exit_code
 
 
 class BadRequest(CallError):

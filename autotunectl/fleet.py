@@ -12,11 +12,10 @@ from typing import Any
 import click
 
 from autotunectl.client import CallError, ClientError
-from autotunectl.output import as_text
+from autotunectl.output import as_text, complain, refusal
 from autotunectl.reach import Reach
 from autotunectl.text import formats, layout, result
-from autotunectl.text.hints import hint
-from autotuned.shared import wire
+from autotuned.shared import failures
 
 Rows = list[dict[str, str]]
 """Cells by the name of their column; every row of a table has the same columns."""
@@ -48,11 +47,11 @@ def show(
     codes = [0]
     for host, answer in answers:
         if isinstance(answer, ClientError):
-            click.echo(f"autotunectl: {_named(host, answer)}", err=True)
-            remedy = hint(answer, method) if isinstance(answer, CallError) else answer.remedy
-            if remedy:
-                click.echo(f"hint: {remedy}", err=True)
-            codes.append(_code(answer))
+            remedy = answer.remedy
+            if isinstance(answer, CallError):
+                remedy = failures.hint(answer.kind, answer.data, method)
+            complain(_named(host, answer), remedy)
+            codes.append(answer.exit_code)
     sys.exit(max(codes))
 
 
@@ -88,13 +87,4 @@ def _named(host: str, error: ClientError) -> str:
 
 
 def _document(answer: Any) -> Any:
-    if not isinstance(answer, ClientError):
-        return answer
-    data = answer.data if isinstance(answer, CallError) else {}
-    return {"error": {"message": str(answer), "data": data}}
-
-
-def _code(error: ClientError) -> int:
-    if isinstance(error, CallError):
-        return wire.EXIT_OF_ERROR.get(error.code, 1)
-    return error.exit_code
+    return {"error": refusal(answer)} if isinstance(answer, ClientError) else answer

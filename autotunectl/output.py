@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import click
 
-from autotunectl.client import CallError
-from autotunectl.text import apply, hints, layout, result
+from autotunectl.errors import ClientError, CommandError
+from autotunectl.text import apply, layout, result
+from autotuned.shared import failures
 
 
 def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -25,14 +25,14 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         click.echo(noise.measured(document["noise"]["measured"]))
     if not as_json:
         warn([warning for warning in document["warnings"] if warning not in told])
-        if document["exit_reason"] != "ok" and document["state"] == "finished":
-            for line in result.failure(document):
-                click.echo(f"autotunectl: {line}" if not line.startswith(" ") else line, err=True)
-            remedy = hints.after(document)
-            if remedy:
-                click.echo(f"hint: {remedy}", err=True)
-        if document["state"] == "running":
-            click.echo("the run goes on: autotunectl watch", err=True)
+    if document["exit_reason"] not in (None, "ok") and document["state"] == "finished":
+        message, *reasons = result.failure(document)
+        hint = None
+        if document["exit_reason"] not in ("config_error", "provider_conflict"):
+            hint = failures.hint(document["exit_reason"], document)
+        complain(message, hint, reasons)
+    if document["state"] == "running" and not as_json:
+        click.echo("the run goes on: autotunectl watch", err=True)
 
 
 def say(text: str) -> None:
@@ -62,7 +62,7 @@ def make_live(hint: str | None) -> None:
         click.echo(line, err=True)
 
 
-def in_flags(error: CallError) -> str:
+def in_flags(error: ClientError) -> str:
     """The message with the flag's name in place of the field's."""
     field = error.data.get("field")
     return (
@@ -75,9 +75,24 @@ def _flag(field: str) -> str:
     return "window" if field == "window_s" else field.replace("_", "-")
 
 
+def complain(message: str, hint: str | None, reasons: Sequence[str] = ()) -> None:
+    """One line on stderr, its reasons, and what to do."""
+    for line in (f"autotunectl: {message}", *reasons, *((f"hint: {hint}",) if hint else ())):
+        click.echo(line, err=True)
+
+
+def refusal(error: ClientError) -> dict[str, Any]:
+    """What went wrong, for programs."""
+    return {
+        "code": error.code,
+        "kind": error.kind,
+        "message": str(error),
+        "data": error.data,
+        "hint": error.remedy,
+        "exit_code": error.exit_code,
+    }
+
+
 def fail(message: str, code: int, remedy: str | None = None) -> NoReturn:
-    """One line on stderr, a hint, and the exit code."""
-    click.echo(f"autotunectl: {message}", err=True)
-    if remedy:
-        click.echo(f"hint: {remedy}", err=True)
-    sys.exit(code)
+    """End the command: one line on stderr, a hint, the exit code, and with `--json` the document of a refusal."""
+    raise CommandError(message, code, remedy)

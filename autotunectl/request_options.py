@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from autotunectl.arguments import DURATION, DURATION_HELP, PROVIDERS, model, run_ids, words
 
 
 def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -20,19 +21,12 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] 
     )
 
 
-def _models(ctx: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
-    """Paths are of the folder in which the command is typed; the agent's is another one."""
-    words = _csv(ctx, option, value)
-    return (
-        None
-        if words is None
-        else [
-            os.path.abspath(os.path.expanduser(word))  # noqa: PTH100, PTH111 - words, not files
-            if word.startswith(("./", "../", "~/"))
-            else word
-            for word in words
-        ]
-    )
+def _models(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> list[str] | None:
+    """All the lists, one behind the other."""
+    lists = [_csv(ctx, option, value) or [] for value in values]
+    return [model(word) for each in lists for word in each] if lists else None
 
 
 def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
@@ -71,6 +65,12 @@ INTEGER = _Number(int, "integer")
 FLOAT = _Number(float, "float")
 
 
+PROVIDER_OPTION = click.option(
+    "--provider",
+    metavar="KIND",
+    shell_complete=words(*PROVIDERS),
+    help="The serving program: auto, macprovider, mlx-lm or llama-server.",
+)
 SEARCH_OPTIONS = [
     click.option(
         "--target-context",
@@ -81,7 +81,8 @@ SEARCH_OPTIONS = [
         "--candidate-models",
         callback=_models,
         metavar="CSV",
-        help="Models, largest first; the order is the contract.",
+        multiple=True,
+        help="Models or their folders, in the order in which to try them, largest first. May be repeated.",
     ),
     click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
     click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),
@@ -89,50 +90,88 @@ SEARCH_OPTIONS = [
         "--kv-bits-axis",
         callback=_csv_int,
         metavar="CSV",
-        help="Of 4, 8, unset.  [default: unset,4,8]",
+        shell_complete=words("unset", "4", "8", several=True),
+        help="Bits of the KV cache to try: 4, 8, unset.  [default: unset,4,8]",
     ),
-    click.option("--max-batch-axis", callback=_csv_int, metavar="CSV", help="[default: 1,2]"),
     click.option(
-        "--max-context-axis", callback=_csv_int, metavar="CSV", help="[default: the target context]"
+        "--max-batch-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        shell_complete=words("1", "2", "4", "8", several=True),
+        help="Requests served at once, to try.  [default: 1,2]",
     ),
-    click.option("--stage1-replicates", type=INTEGER, help="Requests a candidate.  [default: 1]"),
-    click.option("--stage2-replicates", type=INTEGER, help="Requests a cell.  [default: 3]"),
+    click.option(
+        "--max-context-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        shell_complete=words("4096", "8192", "16384", "32768", several=True),
+        help="Lengths of the context to try, in tokens.  [default: the target context]",
+    ),
+    click.option(
+        "--stage1-replicates",
+        type=INTEGER,
+        help="Requests to each candidate while the model is chosen.  [default: 1]",
+    ),
+    click.option(
+        "--stage2-replicates",
+        type=INTEGER,
+        help="Requests to each combination of settings.  [default: 3]",
+    ),
     click.option(
         "--replicates",
         metavar="MODE",
-        help="fixed, or auto: stop a cell that cannot win, ask a tie again.  [default: fixed]",
+        shell_complete=words("fixed", "auto"),
+        help="fixed, or auto: stop settings that cannot win, measure a tie again.  [default: fixed]",
     ),
     click.option(
-        "--gate-ttft-ms", type=INTEGER, help="Longest p95 to the first token.  [default: 60000]"
+        "--gate-ttft-ms",
+        type=INTEGER,
+        help="Milliseconds within which 95 of 100 requests get their first token.  [default: 60000]",
     ),
-    click.option("--tps-tie-epsilon", type=FLOAT, help="Relative width of a tie.  [default: 0.02]"),
+    click.option(
+        "--tps-tie-epsilon",
+        type=FLOAT,
+        help="Speeds that differ by less than this share are a tie.  [default: 0.02]",
+    ),
     click.option(
         "--max-duration",
-        type=FLOAT,
-        metavar="SECONDS",
-        help="Budget of the whole run.  [default: 7200]",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Time for the whole run.  [default: 2h]",
     ),
-    click.option("--drain-grace", type=FLOAT, metavar="SECONDS", help="[default: 30]"),
+    click.option(
+        "--drain-grace",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Time that a live provider gets to end.  [default: 30s]",
+    ),
     click.option("--port", type=INTEGER, help="Where candidates listen.  [default: 18080]"),
     click.option("--retain-runs", type=INTEGER, help="Runs to keep.  [default: 50]"),
-    click.option("--cell-order", metavar="ORDER", help="axis, reverse or random.  [default: axis]"),
     click.option(
-        "--cooldown-s", type=FLOAT, metavar="SECONDS", help="Pause before each cell.  [default: 0]"
+        "--cell-order",
+        metavar="ORDER",
+        shell_complete=words("axis", "reverse", "random"),
+        help="In which order the combinations of settings are measured: axis (as listed), reverse or random.  "
+        "[default: axis]",
     ),
     click.option(
-        "--seed", type=INTEGER, help="Of a random order of the cells.  [default: a new one]"
+        "--cooldown-s",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Pause before each combination of settings.  [default: 0]",
     ),
+    click.option("--seed", type=INTEGER, help="Of a random order.  [default: a new one]"),
     click.option(
         "--thermal-gate/--no-thermal-gate",
         default=None,
-        help="Wait before each cell until the machine has cooled down.  [default: off]",
+        help="Wait before each combination until the machine has cooled down.  [default: off]",
     ),
     click.option(
         "--static-fit-check/--no-static-fit-check",
         default=None,
         help="Fetch no weights that are larger than the memory.  [default: on]",
     ),
-    click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server."),
+    PROVIDER_OPTION,
 ]
 """What is searched, and how."""
 
@@ -148,6 +187,7 @@ START_OPTIONS = [
         metavar="[RUN]",
         is_flag=False,
         flag_value="latest",
+        shell_complete=run_ids,
         help="Go on with a run that was cut off, by default the latest.",
     ),
     click.option(

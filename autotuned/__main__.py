@@ -34,6 +34,11 @@ def main(words: list[str] | None = None) -> NoReturn:
         _fail(error, 1)
     except AutotunedError as error:
         _fail(error, 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        remedy = "free some space, or make its folder writable for this user"
+        _fail(AutotunedError(f"{error.filename}: {error.strerror}; {remedy}"), 2)
     sys.exit(0)
 
 

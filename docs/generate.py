@@ -263,7 +263,39 @@ def manual(folder: Path) -> None:
             made.read_text(encoding="utf-8"),
             flags=re.MULTILINE,
         )
-        made.write_text(text.rstrip() + "\n", encoding="utf-8")
+        made.write_text(f"{text.rstrip()}\n{_sections()}", encoding="utf-8")
+
+
+def _sections() -> str:
+    """What every page ends with: exit status, files, environment."""
+    parts = [".SH EXIT STATUS"]
+    for code, meaning in sorted(cli.EXIT_STATUS.items()):
+        parts += [".TP", rf"\fB{code}\fP", meaning]
+    for heading, entries in (("FILES", FILES), ("ENVIRONMENT", ENVIRONMENT)):
+        parts.append(f".SH {heading}")
+        for name, meaning in entries.items():
+            parts += [".TP", rf"\fB{name}\fP", meaning]
+    return "\n".join(parts).replace("-", r"\-") + "\n"
+
+
+FILES = {
+    "~/.config/macprovider/config.yaml": "The provider's configuration, which apply writes.",
+    "~/.config/macprovider/config.yaml.bak-*": "Its backups, which revert puts back.",
+    "~/.config/macprovider/autotuned.toml": "The agent's settings.",
+    "~/.config/macprovider/autotune.sqlite": "The agent's database: runs, measurements, the schedule.",
+    "~/.config/macprovider/run/autotuned.sock": "The agent's control socket.",
+    "~/Library/Logs/autotuned, ~/.local/state/autotuned": "Logs, on macOS and elsewhere.",
+}
+ENVIRONMENT = {
+    "AUTOTUNED_SOCKET": "The agent's control socket.",
+    "AUTOTUNED_DB_PATH": "The agent's database.",
+    "AUTOTUNED_HOST": "The agent of another machine, as --host.",
+    "HF_HOME, HF_HUB_CACHE": "Where the cache of models is.",
+    "HF_ENDPOINT": "The hub from which models are fetched.",
+    "HF_TOKEN": "The token for models that need one.",
+    "XDG_STATE_HOME": "Where the logs are, elsewhere than on macOS.",
+    "NO_COLOR": "Print without colours.",
+}
 
 
 def _write(path: Path, text: str) -> None:

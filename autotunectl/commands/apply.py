@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import json_option, run_argument
+from autotunectl.arguments import backups, json_option, run_argument
 from autotunectl.client import CALL_S
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
@@ -64,7 +64,7 @@ def apply(
 
 
 @click.command()
-@click.argument("backup", required=False)
+@click.argument("backup", required=False, shell_complete=backups)
 @json_option()
 @click.pass_obj
 def revert(reach: Reach, backup: str | None, as_json: bool) -> None:

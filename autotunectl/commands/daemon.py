@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from autotunectl.arguments import json_option
@@ -21,8 +23,9 @@ def daemon() -> None:
 
 
 @daemon.command("start")
+@json_option()
 @click.pass_obj
-def daemon_start(reach: Reach) -> None:
+def daemon_start(reach: Reach, as_json: bool) -> None:
     """Start the agent, where none runs.
 
     \b
@@ -31,12 +34,13 @@ def daemon_start(reach: Reach) -> None:
     """
     reach.here()
     with connect(reach.socket, autostart=True) as client:
-        click.echo(f"running, pid {client.call('version')['pid']}")
+        _running(client.call("version"), as_json=as_json)
 
 
 @daemon.command("stop")
+@json_option()
 @click.pass_obj
-def daemon_stop(reach: Reach) -> None:
+def daemon_stop(reach: Reach, as_json: bool) -> None:
     """Stop the agent; a run in progress is cancelled first.
 
     \b
@@ -46,12 +50,17 @@ def daemon_stop(reach: Reach) -> None:
     from autotunectl.service import process
 
     reach.here()
-    click.echo("stopped" if process.stop(reach.socket) else "no agent was running")
+    stopped = process.stop(reach.socket)
+    if as_json:
+        click.echo(as_text({"stopped": stopped}))
+    else:
+        click.echo("stopped" if stopped else "no agent was running")
 
 
 @daemon.command("restart")
+@json_option()
 @click.pass_obj
-def daemon_restart(reach: Reach) -> None:
+def daemon_restart(reach: Reach, as_json: bool) -> None:
     """Stop the agent and start it again.
 
     \b
@@ -62,7 +71,7 @@ def daemon_restart(reach: Reach) -> None:
 
     reach.here()
     process.stop(reach.socket)
-    click.echo(f"running, pid {process.start(reach.socket)['pid']}")
+    _running(process.start(reach.socket), as_json=as_json)
 
 
 @daemon.command("reload")
@@ -103,3 +112,7 @@ def daemon_status(reach: Reach, as_json: bool) -> None:
     click.echo(
         as_text(found) if as_json else f"running, pid {found['pid']}, version {found['version']}"
     )
+
+
+def _running(version: dict[str, Any], *, as_json: bool) -> None:
+    click.echo(as_text(version) if as_json else f"running, pid {version['pid']}")

@@ -33,8 +33,9 @@ def doctor(reach: Reach, as_json: bool) -> None:
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@json_option()
 @click.pass_obj
-def bugreport(reach: Reach, file: Path | None) -> None:
+def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
     """Pack what somebody needs who is to find a fault: one archive, readable by you alone, secrets masked.
 
     It holds versions, the doctor's findings, the status, the last runs, the last lines of the logs and
@@ -54,6 +55,9 @@ def bugreport(reach: Reach, file: Path | None) -> None:
         fail(f"{path} exists", 2, "name another file")
     except OSError as error:
         fail(f"{path}: {error.strerror}", 1, "name a file in a folder of yours")
+    if as_json:
+        click.echo(as_text({"path": str(path), "contents": dict(names)}))
+        return
     click.echo(str(path))
     for name, what in names:
         click.echo(f"  {name:<22} {what}", err=True)

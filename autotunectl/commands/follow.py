@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,8 +47,9 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
 
 @click.command()
 @run_argument()
+@json_option("The run's events as JSON lines.")
 @click.pass_obj
-def watch(reach: Reach, run: str | None) -> None:
+def watch(reach: Reach, run: str | None, as_json: bool) -> None:
     """Follow a run from any terminal; Ctrl-C detaches.
 
     \b
@@ -57,6 +60,9 @@ def watch(reach: Reach, run: str | None) -> None:
         found = client.call("status", **named(run))["run"]
     if found is None:
         fail("there is no run yet", wire.EXIT_NO_SUCH_RUN, "autotunectl start")
+    if as_json:
+        _print_events(reach, found)
+        return
     follow_run(reach, found["run_id"])
 
 
@@ -91,6 +97,16 @@ def _why(client: Client, run: dict[str, Any] | None) -> str | None:
         return None
     error = client.call("result", run_id=run["run_id"])["error"]
     return None if error is None else str(error["message"])
+
+
+def _print_events(reach: Reach, run: dict[str, Any]) -> None:
+    """All events of a run from its beginning, one JSON document a line, until it ends; Ctrl-C detaches."""
+    patience_s = None if run["state"] == "running" else 1.0  # of a finished run some may be gone
+    with contextlib.suppress(KeyboardInterrupt), reach.again() as client:
+        for event in client.events(run_id=run["run_id"], since=0, timeout_s=patience_s):
+            click.echo(json.dumps(event, ensure_ascii=False))
+            if event["type"] == "run.finished":
+                return
 
 
 def follow_run(reach: Reach, run_id: str) -> None:

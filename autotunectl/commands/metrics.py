@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from autotunectl.arguments import json_option
 from autotunectl.client import Client, ClientError, Unreachable
-from autotunectl.output import fail
+from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
 from autotunectl.text import metrics as metrics_text
 
@@ -19,8 +20,9 @@ from autotunectl.text import metrics as metrics_text
     metavar="FILE",
     help="Write there, whole or not at all, instead of to stdout.",
 )
+@json_option()
 @click.pass_obj
-def metrics(reach: Reach, output: str | None) -> None:
+def metrics(reach: Reach, output: str | None, as_json: bool) -> None:
     """The last run's figures, staleness, lease and schedule in Prometheus text format.
 
     Starts no agent: where none answers, autotuned_up is 0 and that is all.
@@ -38,8 +40,11 @@ def metrics(reach: Reach, output: str | None) -> None:
     except Unreachable:
         status = None
     text = metrics_text.text(status, best)
+    if as_json:
+        click.echo(as_text({"metrics": metrics_text.samples(status, best), "output": output}))
     if output is None:
-        click.echo(text)
+        if not as_json:
+            click.echo(text)
         return
     from autotunectl import report_file
 

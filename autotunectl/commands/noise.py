@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import json_option, run_argument
+from autotunectl.arguments import DURATION, DURATION_HELP, json_option, run_argument
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
 from autotuned.shared import wire
@@ -15,16 +15,21 @@ from autotuned.shared import wire
 
 @click.command()
 @run_argument()
-@click.option("--pairs", type=int, help="How often the pair of cells is repeated.  [default: 10]")
+@click.option(
+    "--pairs", type=int, help="How often the pair of settings is repeated.  [default: 10]"
+)
 @click.option(
     "--idle",
     "idle_s",
-    type=float,
-    metavar="SECONDS",
-    help="Rest before each pair.  [default: 60]",
+    type=DURATION,
+    metavar=DURATION_HELP,
+    help="Rest before each pair.  [default: 60s]",
 )
 @click.option(
-    "--max-duration", type=float, metavar="SECONDS", help="Budget of all of it.  [default: 7200]"
+    "--max-duration",
+    type=DURATION,
+    metavar=DURATION_HELP,
+    help="Time for all of it.  [default: 2h]",
 )
 @click.option("--port", type=int, help="Where candidates listen.  [default: 18080]")
 @click.option(
@@ -45,7 +50,7 @@ from autotuned.shared import wire
 def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wishes: Any) -> None:
     """How far this machine's figures stray by themselves.
 
-    Starts the recommended cell of RUN (the last good one) and its runner-up again and again, in forward and
+    Starts the recommended settings of RUN (the last good one) and their runner-up again and again, in forward and
     reverse order, and tells the smallest difference that a run can see. What it finds is kept with RUN: `show`,
     `compare` and the report then say whether the winner stands clear. Ctrl-C ends it; what it has is told.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotunectl.arguments import json_option, run_argument
+from autotunectl.arguments import files, json_option, run_argument
 from autotunectl.output import as_text, fail, named, present
 from autotunectl.reach import Reach
 from autotunectl.text import layout, result
@@ -17,6 +17,7 @@ from autotunectl.text import layout, result
     "--report",
     "file",
     metavar="FILE",
+    shell_complete=files,
     help="Write the report as one HTML file instead; - for stdout.",
 )
 @click.option("--open", "opening", is_flag=True, help="Show the report in the browser.")

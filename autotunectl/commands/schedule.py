@@ -6,25 +6,14 @@ from typing import Any
 
 import click
 
+from autotunectl.arguments import DAYS, DURATION, DURATION_HELP, json_option, words
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.request_options import SEARCH_OPTIONS, request_options
 from autotunectl.text import layout
 from autotunectl.text import schedule as render
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
 HISTORY = 400
-
-
-def _duration(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    number, unit = (value[:-1], value[-1]) if value[-1:] in UNITS else (value, "s")
-    try:
-        return round(float(number) * UNITS[unit])
-    except (ValueError, OverflowError):
-        message = f"{value!r} is not a duration such as 4h, 90m or 600s"
-        raise click.BadParameter(message, param=option) from None
 
 
 def _days(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -45,7 +34,7 @@ def schedule() -> None:
 
 @schedule.command("show")
 @click.option("--history", is_flag=True, help="All decisions that are kept, newest first.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     """The schedule, when a run may begin next, and what was decided.
@@ -61,8 +50,19 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
 
 @schedule.command("set")
 @click.option("--at", metavar="HH:MM", help="Local time of day, e.g. 03:30.")
-@click.option("--window", "window_s", callback=_duration, metavar="DURATION", help="[default: 4h]")
-@click.option("--when", metavar="WHEN", help="stale or always.  [default: stale]")
+@click.option(
+    "--window",
+    "window_s",
+    type=DURATION,
+    metavar=DURATION_HELP,
+    help="How long after that it may still begin.  [default: 4h]",
+)
+@click.option(
+    "--when",
+    metavar="WHEN",
+    shell_complete=words("stale", "always"),
+    help="stale or always.  [default: stale]",
+)
 @click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
 @click.option(
     "--restart-foreground",
@@ -71,15 +71,21 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
 )
 @click.option("--apply", is_flag=True, help="Write a whole recommendation into its configuration.")
 @click.option("--only-on-ac", is_flag=True, help="Never on battery.")
-@click.option("--days", callback=_days, metavar="CSV", help="e.g. mon,thu.  [default: every day]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option(
+    "--days",
+    callback=_days,
+    metavar="CSV",
+    shell_complete=words(*DAYS, several=True),
+    help="e.g. mon,thu.  [default: every day]",
+)
+@json_option()
 @request_options(SEARCH_OPTIONS)
 @click.pass_obj
 def schedule_set(
     reach: Reach,
     /,
     at: str | None,
-    window_s: int | None,
+    window_s: float | None,
     when: str | None,
     drain: bool,
     restart_foreground: bool,
@@ -117,7 +123,7 @@ def _show(found: dict[str, Any], *, history: bool, as_json: bool) -> None:
 
 
 @schedule.command("off")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def schedule_off(reach: Reach, as_json: bool) -> None:
     """Switch the schedule off; a run in progress goes on.
@@ -132,7 +138,7 @@ def schedule_off(reach: Reach, as_json: bool) -> None:
 
 
 @schedule.command("run-now")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option()
 @click.pass_obj
 def schedule_run_now(reach: Reach, as_json: bool) -> None:
     """Begin the scheduled run by hand, fresh or not, at any hour; it goes on without this terminal.

@@ -81,7 +81,7 @@ def start(
             begun = client.call("start", **params)
         except CallError as error:
             if as_json and error.data.get("run_id") and error.code != wire.BUSY:
-                click.echo(as_text(client.call("result", run_id=error.data["run_id"])))
+                error.document = client.call("result", run_id=error.data["run_id"])
             raise
         if not wait:
             warn(begun["warnings"])  # who follows is told by the run's events

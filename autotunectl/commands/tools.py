@@ -7,16 +7,17 @@ import sys
 
 import click
 
-from autotunectl.arguments import json_option
+from autotunectl.arguments import METHODS, files, json_option, words
 from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
 
 
 @click.command()
-@click.argument("method")
+@click.argument("method", shell_complete=words(*METHODS))
 @click.argument("params", required=False, default="{}")
+@json_option("A refusal, too, as a JSON document on stdout.")
 @click.pass_obj
-def rpc(reach: Reach, method: str, params: str) -> None:
+def rpc(reach: Reach, method: str, params: str, as_json: bool) -> None:  # noqa: ARG001 - its answer is JSON anyway
     """One raw call of the control socket.
 
     \b
@@ -51,7 +52,8 @@ def dial_stdio(reach: Reach) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@json_option()
+def completion(shell: str, as_json: bool) -> None:
     """Print the completion script of a shell.
 
     \b
@@ -64,12 +66,15 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     if found is not None:
-        click.echo(found(main, {}, "autotunectl", "_AUTOTUNECTL_COMPLETE").source())
+        script = found(main, {}, "autotunectl", "_AUTOTUNECTL_COMPLETE").source()
+        click.echo(as_text({"shell": shell, "script": script}) if as_json else script)
 
 
 @click.command()
 @json_option()
-@click.option("--report", metavar="FILE", help="Also write the report as one HTML file.")
+@click.option(
+    "--report", metavar="FILE", shell_complete=files, help="Also write the report as one HTML file."
+)
 def demo(as_json: bool, report: str | None) -> None:
     """Tune small models with a real server on this machine, in about a minute.
 

@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 import click
 
 from autotunectl.arguments import json_option
+from autotunectl.arguments import model as model_or_path
 from autotunectl.client import Client
-from autotunectl.output import as_text, fail
+from autotunectl.output import as_text, complain, fail
 from autotunectl.reach import Reach
+from autotunectl.request_options import PROVIDER_OPTION
 from autotunectl.text import formats, layout
 from autotunectl.text import weights as text
 from autotuned.shared import wire
@@ -48,7 +50,7 @@ def models(reach: Reach, as_json: bool) -> None:
 @click.option(
     "--no-fit-check", is_flag=True, help="Fetch also what is larger than this machine's memory."
 )
-@click.option("--provider", metavar="KIND", help="auto, macprovider, mlx-lm or llama-server.")
+@PROVIDER_OPTION
 @click.option("--no-wait", is_flag=True, help="Return at once; the agent goes on.")
 @click.option("--cancel", is_flag=True, help="End the pull in progress.")
 @json_option()
@@ -81,11 +83,9 @@ def pull(
             _end(client.call("pull.cancel"), as_json=as_json)
         if not model:
             fail("no MODEL is named", 2, "autotunectl pull --help")
-        if model.startswith(("./", "../", "~/")):
-            model = os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111 - a word, not a file
         begun = client.call(
             "pull",
-            model=model,
+            model=model_or_path(model),
             verify=verify,
             static_fit_check=not no_fit_check,
             **({} if provider is None else {"provider": provider}),
@@ -132,5 +132,5 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         )
     code = EXITS.get(pull["outcome"] or "", 1)
     if code != 0:
-        fail(f"{pull['model']}: {pull['reason']}", code, HINTS.get(pull["outcome"] or ""))
-    sys.exit(0)
+        complain(f"{pull['model']}: {pull['reason']}", HINTS.get(pull["outcome"] or ""))
+    sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import time
@@ -95,7 +96,10 @@ def _detached(path: str | None) -> dict[str, Any]:
     with log.open("rb") as written:
         written.seek(begun)
         said = written.read(4096).decode("utf-8", errors="replace")
-    message = f"the agent did not start: {_reason(said)} (log: {log})"
+    reason = _reason(said)
+    if not said.strip() and _is_full(log.parent):
+        reason = f"{log.parent}: the disk is full; free some space there"
+    message = f"the agent did not start: {reason} (log: {log})"
     raise NotStarted(message, agent.returncode)
 
 
@@ -146,11 +150,23 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def _is_full(folder: Path) -> bool:
+    """Whether the disk has no room even for a message."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < 64 * 1024
+
+
 def _log_file() -> Path:
-    folder = Path(wire.log_folder())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "start.log"
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
-    if path.stat().st_size > 1_000_000:
-        os.truncate(path, 0)
+    """Where a detached agent writes before it has its own log. Raises NotStarted naming the path and the remedy."""
+    path = Path(wire.log_folder()) / "start.log"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
+        if path.stat().st_size > 1_000_000:
+            os.truncate(path, 0)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        remedy = "free some space there" if full else "make its folder writable for this user"
+        message = f"the agent did not start: {error.filename or path}: {error.strerror}; {remedy}"
+        raise NotStarted(message, wire.EXIT_CODES["config_error"]) from None
     return path

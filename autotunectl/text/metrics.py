@@ -29,6 +29,16 @@ def text(status: Mapping[str, Any] | None, best: Mapping[str, Any] | None) -> st
     return "\n".join(lines)
 
 
+def samples(
+    status: Mapping[str, Any] | None, best: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [
+        {"name": PREFIX + name, "help": help_text, "value": value, "labels": labels}
+        for name, help_text, value, labels in _samples(status, best)
+    ]
+
+
 def _samples(status: Mapping[str, Any] | None, best: Mapping[str, Any] | None) -> Iterator[Sample]:
     yield "up", "Whether the agent answers.", float(status is not None), {}
     if status is None:

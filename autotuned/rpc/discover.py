@@ -13,17 +13,7 @@ from pydantic import BaseModel
 from autotuned import __version__
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.shared import wire
-
-ERRORS = {
-    wire.INVALID_PARAMS: "a parameter is not usable; data names field, value and rule",
-    wire.BUSY: "another run is active; data names it",
-    wire.PROVIDER_CONFLICT: "a live provider or a stranger is in the way; data lists the conflicts",
-    wire.RESTORE_OUTSTANDING: "a live provider is not back yet; data has the lease",
-    wire.NOT_FOUND: "no such run, subscription or backup",
-    wire.APPLY_REFUSED: "the configuration is left as it is; data says why in a word",
-    wire.SHUTTING_DOWN: "the agent is stopping",
-}
+from autotuned.shared import failures, wire
 
 
 def with_itself(methods: Sequence[Method]) -> list[Method]:
@@ -69,11 +59,17 @@ def _method(method: Method, schemas: dict[str, Any]) -> dict[str, Any]:
         ],
         "result": {"name": "result", "schema": _hoisted(_opened(_result(method)), schemas)},
         "errors": [
-            {"code": code, "message": ERRORS[code]}
+            {"code": code, "message": _meaning(code)}
             for code in (wire.INVALID_PARAMS, *method.errors)
         ],
         "examples": _examples(method.name),
     }
+
+
+def _meaning(code: int) -> str:
+    """What an error means and what its data holds, on one line."""
+    row = failures.FAILURES[failures.kind_of(code, {})]
+    return f"{row.sentence}; data {row.data}" if row.data else row.sentence
 
 
 def _examples(name: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,36 +16,12 @@ import structlog
 from jsonrpcserver import Error, Success, async_dispatch_to_serializable
 from pydantic import ValidationError
 
-from autotuned.errors import (
-    ApplyRefused,
-    AutotunedError,
-    Busy,
-    ConfigError,
-    NotFound,
-    ProviderConflict,
-    ProviderMissing,
-    RestoreOutstanding,
-    SettingsError,
-    ShuttingDown,
-    invalid,
-    unknown,
-)
+from autotuned.errors import AutotunedError, invalid, unknown
 from autotuned.rpc import framing
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method
-from autotuned.shared import wire
+from autotuned.shared import failures, wire
 
-CODES: Mapping[type[AutotunedError], int] = {
-    ConfigError: wire.INVALID_PARAMS,
-    ProviderMissing: wire.INVALID_PARAMS,
-    SettingsError: wire.INVALID_PARAMS,
-    ProviderConflict: wire.PROVIDER_CONFLICT,
-    Busy: wire.BUSY,
-    NotFound: wire.NOT_FOUND,
-    ApplyRefused: wire.APPLY_REFUSED,
-    RestoreOutstanding: wire.RESTORE_OUTSTANDING,
-    ShuttingDown: wire.SHUTTING_DOWN,
-}
 LONGEST_MESSAGE = 1000
 LONGEST_VALUE = 16 * 1024
 
@@ -140,10 +116,12 @@ def _adapted(method: Method) -> Any:
 
 def _told(method: str, error: AutotunedError) -> Any:
     """An error that a caller may be told about, under its code."""
-    code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), wire.INTERNAL_ERROR)
+    code = failures.CODES.get(error.kind, wire.INTERNAL_ERROR)
     if code == wire.INTERNAL_ERROR:
         log.error("method failed", method=method, kind=error.kind, reason=error.message)
     data = {name: _brief(value) for name, value in error.data.items()}
+    if code == wire.INTERNAL_ERROR:
+        data = {"kind": error.kind, **data}
     if code == wire.INVALID_PARAMS:
         data = {"exit_reason": error.kind, "run_id": None, **data}
     return Error(code, error.message[:LONGEST_MESSAGE], data)

@@ -100,7 +100,10 @@ class transaction:  # noqa: N801 - reads as a statement: `with transaction(db):`
         return self._db
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        if kind is None:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:  # a full disk has ended it already
+            self._db.execute("ROLLBACK")
 
 
 def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
