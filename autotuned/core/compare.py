@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from autotuned.core import stats
+from autotuned.core.keepbest import same_length
 from autotuned.core.noise import LeadDocument, MeasuredDocument
 from autotuned.core.result import (
     CellDocument,
@@ -156,6 +157,8 @@ class _Run:
         chosen = [cell for cell in self.cells if cell.knobs == self.answer.knobs]
         exact = [cell for cell in chosen if cell.tps_median == self.answer.tps_median]
         self.best: CellDocument | None = next(iter([*exact, *chosen]), None)
+        counts = [] if self.best is None else _reader("completion_tokens")(self.best.samples)
+        self.answer_tokens = stats.median(counts) if counts else None
         self.measured: MeasuredDocument | None = self.result.noise.measured
         self.smallest = None if self.measured is None else self.measured.smallest_difference
 
@@ -182,6 +185,12 @@ def _circumstances(a: _Run, b: _Run) -> list[ValueDocument]:
         *_values({"provider": a.result.provider}, {"provider": b.result.provider}),
         *_values(a.result.inputs.model_dump(), b.result.inputs.model_dump(), "inputs."),
         *_values({"model": a.answer.model}, {"model": b.answer.model}),
+        ValueDocument(
+            name="answer_tokens",
+            a=a.answer_tokens,
+            b=b.answer_tokens,
+            same=same_length(a.answer_tokens, b.answer_tokens),
+        ),
     ]
 
 

@@ -28,6 +28,11 @@ STOP_TOKENS = (
 """What no visible answer may hold, whatever the model; its own special tokens come on top."""
 
 
+def stop_tokens(special: Sequence[str]) -> tuple[str, ...]:
+    """The usual list and a model's own special tokens; those that are blanks alone are layout, and no leak."""
+    return (*STOP_TOKENS, *(token for token in special if token.strip()))
+
+
 def judge(replicates: Sequence[Replicate], gate_ttft_ms: float) -> Failure | None:
     """None when feasible, else why not. TTFT is judged by its p95 in milliseconds."""
     reason = _reason(replicates, gate_ttft_ms)

@@ -157,7 +157,9 @@ class Trial:
 
     @property
     def n_err(self) -> int:
-        """How many replicates failed."""
+        """How many replicates failed; one for a candidate that never came up."""
+        if not self.replicates and self.failure is not None:
+            return int(self.failure.kind is FailureKind.START)
         return sum(1 for replicate in self.replicates if replicate.error is not None)
 
 

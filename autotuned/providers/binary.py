@@ -139,6 +139,34 @@ async def ask(
     )
 
 
+_answers: dict[tuple[object, ...], Answer] = {}
+"""What programs have answered, by the question and by size and time of each file in it."""
+
+
+async def ask_once(
+    argv: Sequence[str], environ: Mapping[str, str], *, timeout_s: float = 20.0
+) -> Answer:
+    """As `ask`, but once for each version of a program: what it knows does not change with the run."""
+    question = tuple((word, *_file_identity(word)) for word in argv)
+    if question not in _answers:
+        answer = await ask(argv, environ, timeout_s=timeout_s)
+        if answer.code is None:
+            return answer
+        _answers[question] = answer
+    return _answers[question]
+
+
+def _file_identity(word: str) -> tuple[int, ...]:
+    """Changes whenever the file is replaced, by its own updater too; empty for a word that is no file's path."""
+    if not word.startswith("/"):
+        return ()
+    try:
+        status = os.stat(word)  # noqa: PTH116
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns
+
+
 def last_line(text: str) -> str | None:
     """The last line that is not blank: stripped, printable, at most `VERSION_LIMIT` characters."""
     for line in reversed(text.splitlines()):

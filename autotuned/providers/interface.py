@@ -6,6 +6,7 @@ how processes are started and measured.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class Binary:
     command: tuple[str, ...]
     """Absolute path first; more than one word where an interpreter or launcher is needed."""
     version: str
+    candidate_flags: bool = False
+    """Whether it takes the private flags of a candidate (macprovider)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,9 @@ class Provider(Protocol):
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
         """What the operator would type to serve with these knobs: `command` without what only a candidate needs."""
+
+    fatal: re.Pattern[str]
+    """What a line of a candidate's log holds that says: it will never serve."""
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed; None where none does."""

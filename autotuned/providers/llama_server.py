@@ -31,7 +31,16 @@ LAUNCHER = Path(__file__).with_name("llama_launcher.py")
 HEADROOM = 256
 """Tokens beyond the target context in stage 1: the first prompt's length is still an estimate."""
 
+FLAGS_S = 5.0
+
 _SETTINGS = ("LLAMA_",)
+
+_CANDIDATE_FLAGS = ("--no-webui", "--offline", "--no-cache-prompt", "--cache-ram 0")
+_NEEDED = (
+    *_CANDIDATE_FLAGS,
+    *("--alias x", "--jinja", "-np 1", "-c 512", "-no-kvu", "-ctk q8_0", "-ctv q8_0"),
+)
+"""Every flag that a candidate may be started with, with a value where it takes one."""
 
 _CACHE_TYPES = {8: "q8_0", 4: "q4_0"}
 
@@ -45,6 +54,7 @@ class LlamaServer:
     weights: WeightsFormat = "gguf"
     catalogue: Sequence[CatalogueEntry] = ()
     readiness: tuple[str, ...] = ("/v1/models", "/health")
+    fatal = log_reason.FATAL
 
     def __init__(
         self, named: Path | None, extra_args: Sequence[str], environ: Mapping[str, str]
@@ -79,13 +89,37 @@ class LlamaServer:
         if answer.code != 0 or version is None:
             message = f"{' '.join(command)} --version {answer.ended}: {answer.said}"
             raise ProviderMissing(message)
+        await self._check_flags(command, version)
         return Binary(command, version)
+
+    async def _check_flags(self, command: tuple[str, ...], version: str) -> None:
+        """Raise ProviderMissing for a server too old for a flag that every candidate gets.
+
+        Flags are read in their order and `--version` ends the reading, so a server that knows them all
+        answers as to `--version` alone. That holds whatever names its help gives them.
+        """
+
+        async def refused(flags: Sequence[str]) -> bool:
+            words = [word for flag in flags for word in flag.split()]
+            argv = [*command, *words, "--version"]
+            answer = await programs.ask_once(argv, self._environ, timeout_s=FLAGS_S)
+            return answer.code not in (0, None)
+
+        if not await refused(_NEEDED):
+            return
+        unknown = [flag.split()[0] for flag in _NEEDED if await refused([flag])]
+        if unknown:
+            message = (
+                f"{' '.join(command)} ({version}) does not know {', '.join(unknown)}, and every candidate "
+                "is started with it; update llama.cpp, or name a newer program as [provider] binary"
+            )
+            raise ProviderMissing(message)
 
     def command(self, binary: Binary, launch: Launch) -> Command:
         """The server with one model, its prompt caches off and a fixed context for each slot."""
         argv = self._serving(binary, launch)
-        argv += ["--host", "127.0.0.1", "--port", str(launch.port), "--no-webui", "--offline"]
-        argv += ["--no-cache-prompt", "--cache-ram", "0"]
+        argv += ["--host", "127.0.0.1", "--port", str(launch.port)]
+        argv += " ".join(_CANDIDATE_FLAGS).split()
         return Command(argv=tuple(argv), env=programs.OFFLINE, settings=_SETTINGS)
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:

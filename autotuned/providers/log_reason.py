@@ -45,6 +45,21 @@ _COMPLAINT = re.compile(
     | no\ such|denied|refused|invalid|unsupported|not\ supported|unknown\ option|in\ use|killed)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+FATAL = re.compile(
+    r"""^\W*fatal(?:\ error)?\s*:\s*[^\W\d]
+    | \b(?:unknown|unsupported|unrecogni[sz]ed)\ (?:model[\ _-])?architecture\b
+    | \b(?:unknown|unsupported|unrecogni[sz]ed)\ model[\ _-]?type\b
+    | \bunsupportedModelType\b | does\ not\ recognize\ this\ architecture
+    | \b(?:model[\ _-]?type|architecture)\W+\S+\ (?:is\ )?(?:not\ supported|unsupported|unknown)\b
+    | \berror\ loading\ model\b | \bmodel\ loading\ error\b
+    | \b(?:failed|unable)\ to\ load\ (?:the\ )?model(?=$|[:.,!]|\ (?:from|at|file|weights|['"/]))
+    | \bRepository\ not\ available\ locally\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What no server says of a load that may still succeed; an adapter may know more."""
+_WARNING = re.compile(r"\bwarn(?:ing)?\b|^\S*\ ?W\ ", re.IGNORECASE)
+_THREAD_DIED = "Exception in thread"
+
 _TRACEBACK = "Traceback (most recent call last)"
 _INDENTS = " \t|+"
 """How a frame's line begins, an exception group's too."""
@@ -66,6 +81,20 @@ def telling_line(log: str) -> str | None:
     if found is None:
         found = next((line for line in lines if _COMPLAINT.search(_meant(line))), lines[-1])
     return _bounded(found)
+
+
+def fatal_line(log: str, fatal: re.Pattern[str]) -> str | None:
+    """The first line that says that the load has failed for good; None where no line does.
+
+    Of a thread that died it is the exception; warnings are none.
+    """
+    lines = [line for line in map(_clean, _LINE_ENDS.split(log)) if line.strip()]
+    for index, line in enumerate(lines):
+        if fatal.search(line) and not _WARNING.search(line):
+            return (
+                telling_line("\n".join(lines[index:])) if _THREAD_DIED in line else _bounded(line)
+            )
+    return None
 
 
 def _errors(lines: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ configuration of ours that holds no identity, credential or knob. Must not know 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -36,12 +37,16 @@ warmup_enabled: false
 losslessness_probe_enabled: false
 donor_mode: false
 auto_update_enabled: false
+credential_store: protected_file
 idle_prewarm:
   enabled: false
 """
 
-# What `serve --help` of a binary lists; asked once for each path, size and modification time.
-_flags_seen: dict[tuple[str, int, int], frozenset[str]] = {}
+SOCKET_PATH_BYTES = 103
+"""The longest path of a socket (macOS)."""
+PROBE_S = 5.0
+
+_KNOWN = re.compile(r"requires\s+\W?--no-join")
 
 
 class MacProvider:
@@ -51,6 +56,7 @@ class MacProvider:
     weights: WeightsFormat = "mlx"
     catalogue: Sequence[CatalogueEntry] = MLX_CATALOGUE
     readiness: tuple[str, ...] = ("/v1/models",)
+    fatal = log_reason.FATAL
 
     def __init__(
         self, named: Path | None, extra_args: Sequence[str], environ: Mapping[str, str]
@@ -82,13 +88,21 @@ class MacProvider:
             raise ProviderMissing(message)
         version = programs.last_line(answer.out) or programs.last_line(answer.err)
         version = version or await programs.digest(path)
-        if "--no-join" not in await self._flags(path):
+        help_ = await programs.ask_once([str(path), "serve", "--help"], self._environ)
+        if help_.code is None:
+            message = f"{path} serve --help {help_.ended}: {help_.said}"
+            raise ProviderMissing(message)
+        if not re.search(r"(?<![\w-])--no-join(?![\w-])", f"{help_.out}\n{help_.err}"):
             message = (
                 f"{path} ({version}) is too old: its `serve --help` lists no --no-join, and without it "
                 "a candidate would join the network; update macprovider"
             )
             raise ProviderMissing(message)
-        return Binary((str(path),), version)
+        # No help lists it; a binary that knows it refuses it alone, and starts nothing.
+        argv = [str(path), "serve", "--autotune-candidate"]
+        probe = await programs.ask_once(argv, self._environ, timeout_s=PROBE_S)
+        known = probe.code not in (None, 0) and _KNOWN.search(f"{probe.out}\n{probe.err}")
+        return Binary((str(path),), version, candidate_flags=bool(known))
 
     def command(self, binary: Binary, launch: Launch) -> Command:
         """`serve` without joining, with a private configuration and at most the three knob flags."""
@@ -97,13 +111,13 @@ class MacProvider:
         argv = [*binary.command, "serve", *self._extra]
         argv += ["--model", self.request_model(launch), "--no-join", "--port", str(launch.port)]
         argv += ["--config", str(config)]
-        if "--candidate-parent-pid" in _flags_seen.get(_identity(Path(binary.command[0])), ()):
-            argv += ["--candidate-parent-pid", str(launch.parent_pid)]
+        if binary.candidate_flags:  # neither is taken without the other
+            argv += ["--autotune-candidate", "--candidate-parent-pid", str(launch.parent_pid)]
         argv += _knob_flags(launch)
         return Command(
             argv=tuple(argv),
             env=programs.OFFLINE,
-            files={config: PRIVATE_CONFIG},
+            files={config: PRIVATE_CONFIG + _private_paths(launch.folder)},
         )
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
@@ -132,18 +146,17 @@ class MacProvider:
         """The line of a candidate's log that says best why it failed."""
         return log_reason.telling_line(log)
 
-    async def _flags(self, path: Path) -> frozenset[str]:
-        identity = _identity(path)
-        if identity not in _flags_seen:
-            argv = [str(path), "serve", "--help"]
-            answer = await programs.ask(argv, self._environ)
-            if answer.code is None:
-                message = f"{path} serve --help {answer.ended}: {answer.said}"
-                raise ProviderMissing(message)
-            text = f"{answer.out}\n{answer.err}"
-            flags = re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", text)
-            _flags_seen[identity] = frozenset(flags)
-        return _flags_seen[identity]
+
+def _private_paths(folder: Path) -> str:
+    """Where a candidate keeps what it would share with the live provider.
+
+    Where the run's folder is too deep for a socket, the name alone: the folder is its working directory.
+    """
+    socket = str(folder / "ctl.sock")
+    if len(os.fsencode(socket)) > SOCKET_PATH_BYTES:
+        socket = "ctl.sock"
+    paths = {"ctl_socket_path": socket, "switch_state_path": str(folder / "switch-state.json")}
+    return "".join(f"{key}: {json.dumps(path)}\n" for key, path in paths.items())
 
 
 def _knob_flags(launch: Launch) -> list[str]:
@@ -157,12 +170,3 @@ def _knob_flags(launch: Launch) -> list[str]:
         "--max-context",
         str(launch.knobs.max_context),
     ]
-
-
-def _identity(path: Path) -> tuple[str, int, int]:
-    """Changes whenever the binary is replaced, its own updater included."""
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path), -1, -1
-    return str(path), status.st_size, status.st_mtime_ns

@@ -38,6 +38,15 @@ _VERSIONS = (
     "print('mlx-lm', version('mlx-lm') + ', mlx', version('mlx'))"
 )
 
+_FATAL = re.compile(rf"^Exception\ in\ thread|{log_reason.FATAL.pattern}", log_reason.FATAL.flags)
+"""A load that failed ends the server's thread, and the server answers on."""
+
+_NEEDED = (
+    *("--decode-concurrency", "--prompt-concurrency", "--prompt-cache-size"),
+    *("--kv-bits", "--quantized-kv-start", "--log-level"),
+)
+"""Every flag beside model and address that a candidate may be started with."""
+
 _FRAME = re.compile(r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - )")
 
 
@@ -48,6 +57,7 @@ class MlxLm:
     weights: WeightsFormat = "mlx"
     catalogue: Sequence[CatalogueEntry] = MLX_CATALOGUE
     readiness: tuple[str, ...] = ("/v1/models", "/health")
+    fatal = _FATAL
 
     def __init__(
         self, named: Path | None, extra_args: Sequence[str], environ: Mapping[str, str]
@@ -86,6 +96,15 @@ class MlxLm:
         version = programs.last_line(answer.out)
         if answer.code != 0 or version is None:
             message = f"{path}: {interpreter} does not know mlx-lm: {log_reason.telling_line(answer.err) or answer.ended}"
+            raise ProviderMissing(message)
+        help_ = await programs.ask_once([str(path), "--help"], self._environ)
+        listed = set(re.findall(r"(?<![\w-])--[\w-]+", help_.out))
+        unknown = [flag for flag in _NEEDED if flag not in listed]
+        if "--model" in listed and unknown:
+            message = (
+                f"{path} ({version}) does not know {', '.join(unknown)}, and candidates are started with "
+                "it; pip install -U mlx-lm, or name a newer program as [provider] binary"
+            )
             raise ProviderMissing(message)
         return Binary((str(path),), version)
 

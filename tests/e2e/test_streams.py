@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.home import Home, Y
+from tests.support.home import Home, Y, whole_model
 
 GOOD = {"ttft_ms": 3, "total_ms": 20}
 
@@ -76,6 +76,53 @@ def test_a_defect_makes_the_candidate_infeasible_with_its_reason(home: Home) -> 
     assert home.sql("SELECT notes FROM tune_trials ORDER BY id") == [(told,) for told in said]
 
 
+def test_figures_that_cannot_be_make_a_candidate_infeasible(home: Home) -> None:
+    home.provider({Y: {"replicates": [{"tokens": 51}]}})
+    document = home.tune(Y)
+    reason = "implausible: 51 completion tokens, 48 were asked for"
+    assert document["infeasible"][0]["reason"] == reason
+
+
+def test_a_load_that_the_log_tells_has_failed_is_not_waited_for(home: Home) -> None:
+    line = "Error: Unsupported model type: acme_new"
+    home.provider({Y: {"never_listens": True, "log": [line, "config: a=1"]}})
+    document = home.tune(Y, timeout=60)  # the time-out of readiness is 300 s
+    assert document["infeasible"][0]["reason"] == f"failed to load: {line}"
+    assert home.sql("SELECT n_err, replicates_n FROM tune_trials") == [(1, 0)]
+
+
+def test_a_line_that_looks_fatal_does_not_end_a_load_that_succeeds(home: Home) -> None:
+    home.provider({Y: {"log": ["fatal error: no fans found"], "load_s": 1.2}})
+    assert home.tune(Y)["exit_reason"] == "ok"
+
+
+def test_special_tokens_that_are_layout_are_no_leak(home: Home) -> None:
+    home.provider({Y: {"replicates": [{"chunks": ["One.", "\n\n", "Two."]}]}})
+    home.cache(Y, files={**whole_model(), "special_tokens_map.json": b'{"eos_token": "\\n\\n"}'})
+    assert home.tune(Y)["exit_reason"] == "ok"
+
+
+def test_doubts_about_answers_are_warnings(home: Home) -> None:
+    cells = {"4/1/2000": {"replicates": [{"tokens": 20, "total_ms": 60}]}}
+    behaviour = {"replicates": [{"chunks": ["no "] * 16, "total_ms": 60}], "cells": cells}
+    home.provider({Y: behaviour})
+    document = home.tune(Y, target_context=2000, kv_bits_axis=[None, 4])
+    assert "degenerate answer" in document["warnings"]
+    (told,) = [line for line in document["warnings"] if line.startswith("answers differ in length")]
+    assert "48 tokens in the best cell, 20 in others" in told
+
+
+def test_todays_binary_gets_the_flags_of_a_candidate_and_paths_of_its_own(home: Home) -> None:
+    home.provider({Y: {}}, candidate_flags=True)
+    assert home.tune(Y)["exit_reason"] == "ok"
+    for start in home.calls("started"):
+        argv = start["argv"]
+        assert "--autotune-candidate" in argv
+        assert argv[argv.index("--candidate-parent-pid") + 1] == str(start["parent"])
+        assert "ctl_socket_path" in start["config"]
+    assert len(home.calls("asked")) == 1
+
+
 NEVER_READY: list[tuple[dict[str, Any], str]] = [
     ({"lists": []}, "does not list the model"),
     ({"lists": ["another/model"]}, "does not list the model"),
@@ -102,9 +149,13 @@ def test_a_request_is_abandoned_as_soon_as_the_gate_is_missed(home: Home) -> Non
 
 
 def test_prompts_have_the_right_length_and_are_never_the_same(home: Home) -> None:
-    counts = [(2.6, 0), (4.0, 34), (5.3, 12), (1.1, 8)]
+    counts = [(2.6, 0), (4.0, 34), (5.3, 12), (1.1, 8), (4.0, 401), (3.3, 990)]
     models = {
-        f"acme/counts-{index}": {"characters_per_token": rate, "overhead": overhead}
+        f"acme/counts-{index}": {
+            "characters_per_token": rate,
+            "overhead": overhead,
+            "refuses_beyond": 2000,
+        }
         for index, (rate, overhead) in enumerate(counts)
     }
     home.provider(models)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from autotuned.core.gate import STOP_TOKENS
 from autotuned.core.model import Replicate
-from autotuned.engine.measure import chat
+from autotuned.engine.measure import chat, event_stream
+from autotuned.engine.measure.event_stream import BrokenStream, EventReader
 from tests.support.raw_server import (
     DONE,
     HEAD,
@@ -106,6 +107,180 @@ async def test_figures_come_from_the_stamps_of_the_bytes() -> None:
     )
 
 
+def chunk(**choice: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {}, **choice}]})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens"),
+    [
+        ((b"data:\n\n", *HELLO, DONE), 2),
+        ((b"data\n\n", b"data: \n\n", *HELLO, DONE), 2),
+        ((b"event: ping\ndata: ping\n\n", *HELLO, DONE), 2),
+        ((b"event: message\n" + HELLO[0], *HELLO[1:], DONE), 2),
+        ((b"\xef\xbb\xbf", *HELLO, DONE), 2),
+        (
+            (b'data: {"choices":\ndata: [{"delta": {"content":\ndata: "x"}}]}\n\n', usage(7), DONE),
+            7,
+        ),
+        ((b"".join((*HELLO, DONE)).replace(b"\n", b"\r"),), 2),
+        ((b"".join((*HELLO, DONE)).rstrip(b"\n"),), 2),
+        (HELLO, 2),  # the closing usage event and the end of the body
+        ((*HELLO[:2], chunk(finish_reason="stop")), 2),
+        ((*HELLO[:2], chunk(finish_reason="length").rstrip(b"\n")), 2),
+        ((event({"choices": [{"delta": {"content": "x"}}], "error": None}), usage(1), DONE), 1),
+        ((text("x"), event({"choices": [], "error": {}}), usage(1), DONE), 1),
+        ((text("x"), event({"error": {"message": "", "code": None}}), usage(1), DONE), 1),
+        ((text("x"), b"error: null\n\n", usage(1), DONE), 1),
+        ((event({"choices": [{"delta": {"content": "x"}, "error": ""}]}), usage(1), DONE), 1),
+        ((text("x").replace(b"x", b"\xff"), usage(1), DONE), 1),  # half of a letter
+    ],
+    ids=range(17),
+)
+async def test_what_the_standard_allows_is_a_whole_answer(
+    pieces: tuple[bytes, ...], tokens: int
+) -> None:
+    found = await measured(sends(*pieces))
+    assert (found.error, found.completion_tokens) == (None, tokens)
+
+
+JSON_HEAD = HEAD.replace(b"text/event-stream", b"application/json")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (sends(text("a"), event({"error": "out of slots"})), "out of slots"),
+        (sends(text("a"), event({"error": {"detail": "no slot"}}), DONE), "no slot"),
+        (sends(text("a"), event({"error": True, "message": "no luck"})), "no luck"),
+        (sends(event({"object": "error", "message": "engine died", "code": 500})), "engine died"),
+        (sends(b"event: error\ndata: plain words\n\n"), "plain words"),
+        (sends(b'event: error\ndata: {"message": "in an object"}\n\n'), "in an object"),
+        (sends(b'error: {"code": 500, "message": "as a field"}\n\n'), "as a field"),
+        (sends(chunk(error={"message": "of a choice"})), "of a choice"),
+        (sends(text("a"), chunk(finish_reason="error"), DONE), "the server ended the answer"),
+        (sends(b'{"error": {"message": "model\\nfailed"}}', head=JSON_HEAD), "model failed"),
+        (sends(b'{\n  "object": "error",\n  "message": "no"\n}\n', head=JSON_HEAD), "no"),
+        (sends(b"<html>hello", head=HEAD), "no event in it: <html>hello"),
+        (sends(), "ended without [DONE]: it is empty"),
+        (
+            sends(*HELLO, head=HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: 9000\r\n\r\n")),
+            "",  # a closing usage event in a body that was cut
+        ),
+    ],
+    ids=range(14),
+)
+async def test_the_servers_own_words_of_an_error_survive(script: Script, words: str) -> None:
+    found = await measured(script)
+    assert found.error is not None
+    assert found.error.startswith(f"broken stream: {words}")
+
+
+@given(st.data())
+def test_however_bytes_are_cut_the_events_are_the_same(data: st.DataObject) -> None:
+    pieces = st.sampled_from(
+        [
+            *HELLO,
+            DONE,
+            b"data: x\r",
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b": c\n",
+            b"event: e\n",
+            b"\xef\xbb\xbf",
+        ]
+    )
+    body = b"".join(data.draw(st.lists(pieces | st.binary(max_size=5), max_size=8)))
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=6).map(sorted))
+    chunks = [body[a:b] for a, b in itertools.pairwise([0, *cuts, len(body)])]
+
+    def events(parts: list[bytes]) -> list[tuple[str, str]]:
+        reader = EventReader()
+        found = [made for part in parts for made in reader.feed(part, 0)]
+        return [(made.name, made.data) for made in (*found, *reader.end(0))]
+
+    assert events(chunks) == events([body])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        ((text("x"), usage(50), DONE), None),
+        ((text("x"), usage(51), DONE), "implausible: 51 completion tokens, 48 were asked for"),
+        (
+            (text("x"), usage(9, macprovider_generated_completion_tokens=900), DONE),
+            "implausible: 900",
+        ),
+        (
+            (text("x"), usage(9, macprovider_generation_ms=0.01), DONE),
+            "implausible: 800000 tok/s of d",
+        ),
+        ((text("x"), usage(9, prompt=10**8), DONE), "implausible: "),
+        (
+            (text("x"), usage(9, macprovider_generation_ms="1"), DONE),
+            "usage: macprovider_generation",
+        ),
+    ],
+    ids=range(6),
+)
+async def test_figures_that_cannot_be_are_an_error(
+    pieces: tuple[bytes, ...], reason: str | None
+) -> None:
+    found = await measured(sends(*pieces))
+    assert (found.error is None) if reason is None else str(found.error).startswith(reason)
+    assert (found.tps is None) is (reason is not None)
+
+
+async def test_the_providers_own_count_and_decode_time_are_taken() -> None:
+    own = {"macprovider_generated_completion_tokens": 41, "macprovider_generation_ms": 400}
+    found = await measured(sends(text("x"), usage(3, **own), DONE))
+    assert (found.completion_tokens, found.decode_tps, found.remarks) == (41, 100.0, ())
+    hidden = await measured(sends(text(None), usage(0, **own), DONE))
+    assert (hidden.completion_tokens, hidden.remarks) == (41, ("no visible text",))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("the " * 40, True),
+        ("!" * 48, True),
+        ("Well, " + "no no no, " * 12, True),
+        ("ab" * 9 + "a", True),
+        ("yes", False),
+        ("a b a b", False),
+        (" ".join(f"word{n}" for n in range(40)), False),
+        ("A sentence of its own that is long enough to matter here: " + "ha " * 9, False),
+        ("", False),
+    ],
+)
+async def test_one_piece_repeated_to_the_end_is_a_doubt(answer: str, expected: bool) -> None:
+    assert chat.degenerate(answer) is expected
+    if answer:
+        pieces = [text(answer[at : at + 7]) for at in range(0, len(answer), 7)]
+        found = await measured(sends(*pieces, usage(40), DONE))
+        assert found.remarks == (("degenerate answer",) if expected else ())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("HTTP 413", True),
+        ("HTTP 413: anything", True),
+        ("HTTP 400: the request exceeds the available context size", True),
+        ("HTTP 400: This model's maximum context length is 2048 tokens", True),
+        ("broken stream: context_length_exceeded", True),
+        ("HTTP 400: Prompt is too long", True),
+        ("HTTP 400: unknown model", False),
+        ("HTTP 500: out of memory", False),
+        ("no token within the gate of 50 ms", False),
+        (None, False),
+    ],
+)
+def test_a_refusal_for_length_is_told_from_others(error: str | None, expected: bool) -> None:
+    assert chat.refused_for_length(Replicate(error=error)) is expected
+
+
 async def test_a_hidden_thought_takes_the_whole_requests_time_and_says_so() -> None:
     found = await measured(sends(text(None), usage(9), DONE))
     assert (found.error, found.remarks) == (None, ("no visible text",))
@@ -158,7 +333,7 @@ async def test_a_figure_that_is_no_count_fails_the_replicate(count: Any, name: s
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (sends(*HELLO), "broken stream: ended without [DONE]"),
+        (sends(*HELLO[:2]), "broken stream: ended without [DONE]"),
         (sends(text("a"), b"data: {half\n\n"), "broken stream: an event that is no JSON: {half"),
         (sends(text("a"), b"data: " + b"[" * 10_000 + b"\n"), "broken stream: an event that is no"),
         (
@@ -188,8 +363,8 @@ async def test_a_figure_that_is_no_count_fails_the_replicate(count: Any, name: s
             "the answer is packed (gzip)",
         ),
         (
-            sends(b"data: " + b"x" * (chat.MAX_LINE_BYTES + 1)),
-            f"broken stream: a line of more than {chat.MAX_LINE_BYTES} bytes",
+            sends(b"data: " + b"x" * (event_stream.MAX_LINE_BYTES + 1)),
+            f"broken stream: a line of more than {event_stream.MAX_LINE_BYTES} bytes",
         ),
         (
             sends(head=HEAD[:-2] + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 900) for n in range(200))),
@@ -303,13 +478,13 @@ async def test_the_request_asks_for_what_the_contract_says() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([*HELLO, DONE, b"data: "]), max_size=6))
 def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
-    answer = chat._Answer(STOP_TOKENS)
-    lines = b"".join(pieces).split(b"\n")
+    answer, reader = chat._Answer(STOP_TOKENS), EventReader()
     error = None
     try:
-        for stamp, line in enumerate(lines, start=1):
-            answer.take(line, stamp)
-    except chat._BrokenStream as broken:
+        for stamp, piece in enumerate(pieces, start=1):
+            answer.take(piece, reader.feed(piece, stamp))
+        answer.take(b"", reader.end(len(pieces)))
+    except BrokenStream as broken:
         error = str(broken)
     if error is None:
         found = answer.replicate(0, 1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,55 @@ def test_after_the_warm_up_and_at_most_one_repeat_every_prompt_is_within_2_perce
         prompt = known.prompt(source)
         assert 0.98 * target <= tokens(prompt) <= target
         known.learn(len(prompt), tokens(prompt))
+
+
+@given(
+    rate=st.floats(2.5, 6.0),
+    share=st.floats(0.0, 0.5),
+    target=st.integers(400, 40_000),
+    limit=st.floats(1.03, 1.1),
+)
+def test_a_template_of_any_size_and_refusals_without_a_count_are_learned_from(
+    rate: float, share: float, target: int, limit: float
+) -> None:
+    """A server refuses beyond its limit, template included, and counts only what it takes."""
+    source, known = random.Random(1), Calibration(target)
+    counted: list[int] = []
+
+    def ask(make: Callable[[], str]) -> int:
+        for _ in range(6):
+            prompt = make()
+            tokens = int(len(prompt) / rate + share * target)
+            if tokens <= limit * target:
+                known.learn(len(prompt), tokens)
+                return tokens
+            assert known.may_shrink(len(prompt))
+        raise AssertionError
+
+    ask(known.warmup_prompt)
+    for _ in range(3):
+        tokens = ask(lambda: known.prompt(source))
+        if known.should_repeat(tokens):
+            tokens = ask(lambda: known.prompt(source))
+        counted.append(tokens)
+    assert all(0.98 * target <= tokens <= target for tokens in counted)
+
+
+def test_a_refusal_of_the_right_length_is_the_servers_answer_in_the_end() -> None:
+    known = Calibration(2000)
+    known.learn(400, 100)
+    refused = 0
+    for _ in range(10):
+        prompt = known.prompt(random.Random(1))
+        if len(prompt) <= 4000:
+            known.learn(len(prompt), len(prompt) // 4)
+            assert known.should_repeat(len(prompt) // 4)
+        elif known.may_shrink(len(prompt)):
+            refused += 1
+        else:
+            break
+    assert refused == 2  # the first guess, and one shorter prompt; then the length was known
+    assert 0.98 * 2000 <= len(prompt) / 4 <= 2000
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | st.integers(-5, 10**7)), max_size=6))

@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from autotuned import providers
 from autotuned.core.model import Knobs
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import log_reason, naming
+from autotuned.providers import llama_server, log_reason, macprovider, mlx_lm, naming
 from autotuned.providers.interface import Binary, Launch, Provider
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import PRIVATE_CONFIG, MacProvider
 from autotuned.providers.mlx_lm import MlxLm
 from autotuned.settings import ProviderSettings
 
+yaml = YAML(typ="safe")
 BINARY = Binary(("/bin/server",), "1")
 DEFAULTS = None
 PLAIN = Knobs(None, 1, 4000)
@@ -91,7 +94,12 @@ def test_a_macprovider_candidate_never_joins_and_never_reads_the_operators_confi
     assert argv.count("--no-join") == 1
     config = Path(argv[argv.index("--config") + 1])
     assert config.parent == Path("/private")
-    assert command.files == {config: PRIVATE_CONFIG}
+    assert list(command.files) == [config]
+    written = yaml.load(command.files[config])
+    assert written["credential_store"] == "protected_file"
+    assert written["ctl_socket_path"] == "/private/ctl.sock"
+    assert Path(written["switch_state_path"]).parent == Path("/private")
+    assert command.files[config].startswith(PRIVATE_CONFIG)
     for word in ("token", "key", "max_batch", "kv_bits", "model"):
         assert f"{word}:" not in PRIVATE_CONFIG
     assert argv[argv.index("--port") + 1] == "18080"
@@ -254,12 +262,125 @@ async def test_a_binary_that_does_not_know_no_join_is_too_old(tmp_path: Path) ->
         await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
 
 
-async def test_a_parents_pid_is_given_only_to_a_binary_that_takes_it(tmp_path: Path) -> None:
-    path = program(tmp_path, "macprovider-cli", "echo --no-join --candidate-parent-pid")
-    provider = MacProvider(path, (), {"PATH": "/bin"})
-    argv = provider.command(await provider.locate(), launch(PLAIN)).argv
-    assert argv[argv.index("--candidate-parent-pid") + 1] == "77"
-    assert "--candidate-parent-pid" not in words(MAC, PLAIN)
+def test_a_control_socket_has_a_short_path_however_deep_the_folder_is() -> None:
+    deep = replace(launch(PLAIN), folder=Path("/" + "d" * 95))
+    (text,) = MAC.command(BINARY, deep).files.values()
+    assert yaml.load(text)["ctl_socket_path"] == "ctl.sock"  # in the folder that it is started in
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("echo 'Error: --autotune-candidate requires --no-join' >&2; exit 64", True),
+        ("echo \"Error: Unknown option '--autotune-candidate'\" >&2; exit 64", False),
+        ("exit 0", False),
+        ("sleep 60", False),
+    ],
+    ids=range(4),
+)
+async def test_the_flags_of_a_candidate_are_asked_for_once_and_given_together_or_not_at_all(
+    tmp_path: Path, answer: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(macprovider, "PROBE_S", 0.3 if answer == "sleep 60" else 10.0)
+    body = f"""echo "$*" >> {tmp_path}/calls
+case "$*" in
+--version) echo 1.4;;
+"serve --help") echo --no-join --candidate-parent-pid;;
+"serve --autotune-candidate") {answer};;
+esac"""
+    path = program(tmp_path, "macprovider-cli", body)
+    provider = MacProvider(path, (), {"PATH": "/bin:/usr/bin"})
+    for _ in range(2):
+        argv = provider.command(await provider.locate(), launch(PLAIN)).argv
+        assert ("--autotune-candidate" in argv) is known
+        assert ("--candidate-parent-pid" in argv) is known
+    if known:
+        assert argv[argv.index("--candidate-parent-pid") + 1] == "77"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls.count("serve --help") == 1
+    assert calls.count("serve --autotune-candidate") == (2 if answer == "sleep 60" else 1)
+
+
+LLAMA_FLAGS = (
+    "--no-webui --offline --no-cache-prompt --cache-ram --alias --jinja -np -c -no-kvu -ctk -ctv"
+)
+
+
+async def test_a_llama_server_too_old_for_a_flag_is_refused_by_the_flags_name(
+    tmp_path: Path,
+) -> None:
+    old = """for w in "$@"; do case "$w" in --version) echo "version: 4500 (abcdef12)"; exit 0;;
+--offline|-no-kvu) echo "error: invalid argument: $w" >&2; exit 1;; esac; done"""
+    path = program(tmp_path, "llama-server", old)
+    provider = LlamaServer(path, (), {"PATH": "/bin:/usr/bin"})
+    with pytest.raises(ProviderMissing, match=r"does not know --offline, -no-kvu, .*update llama"):
+        await provider.locate()
+    path = program(tmp_path, "llama-server", old.replace("--offline|-no-kvu", "--other"))
+    assert await LlamaServer(path, (), {"PATH": "/bin"}).locate() == Binary(
+        (str(path),), "4500 (abcdef12)"
+    )
+
+
+def test_every_flag_of_a_llama_candidate_is_one_that_the_server_is_asked_about() -> None:
+    of_everyone = {"-m", "--host", "--port"}
+    for knobs in (DEFAULTS, PLAIN, FULL):
+        flags = {word for word in words(LLAMA, knobs) if word.startswith("-")}
+        assert flags - of_everyone <= set(LLAMA_FLAGS.split())
+    assert {flag.split()[0] for flag in llama_server._NEEDED} == set(LLAMA_FLAGS.split())
+
+
+async def test_an_mlx_lm_too_old_for_a_flag_is_refused_by_the_flags_name(tmp_path: Path) -> None:
+    python = program(
+        tmp_path, "python3", 'case "$1" in -I) echo mlx-lm 0.20, mlx 0.20;; *) sh "$@";; esac'
+    )
+    path = tmp_path / "mlx_lm.server"
+    listed = "--model --host --port --log-level --decode-concurrency --prompt-concurrency"
+    for more, unknown in (("--kv-bits --quantized-kv-start", "--prompt-cache-size"), ("", "--kv-")):
+        path.write_text(f"#!{python}\necho '{listed} {more}'\n")
+        path.chmod(0o755)
+        with pytest.raises(ProviderMissing, match=f"does not know .*{unknown}"):
+            await MlxLm(path, (), {"PATH": "/bin:/usr/bin"}).locate()
+    path.write_text(f"#!{python}\necho '{listed} {' '.join(mlx_lm._NEEDED)}'\n")
+    assert (await MlxLm(path, (), {"PATH": "/bin:/usr/bin"}).locate()).version == (
+        "mlx-lm 0.20, mlx 0.20"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "fatal"),
+    [
+        ("llama_model_load: error loading model: unknown model architecture: 'foo'", True),
+        ("ValueError: Model type foo not supported.", True),
+        ("Error: Unsupported model type: foo", True),
+        ('unsupportedModelType("foo")', True),
+        ("error: architecture 'foo' is not supported", True),
+        ("fatal error: cannot map weights", True),
+        ("Offline mode error: Repository not available locally", True),
+        ("srv load_model: failed to load model, '/m.gguf'", True),
+        ("failed to load model metadata, using defaults", False),
+        ("warning: unknown model architecture in the draft, ignored", False),
+        ("0.01.234.567 W error loading model of the projector", False),
+        ("fatal: 0, errors: 0", False),
+        ("loading model, architecture llama", False),
+        ("model_type: qwen2", False),
+    ],
+    ids=range(14),
+)
+def test_a_line_that_ends_the_wait_is_told_from_one_that_only_looks_so(
+    line: str, fatal: bool
+) -> None:
+    for provider in (MAC, MLX, LLAMA):
+        found = log_reason.fatal_line(f"loading\n{line}\nconfig: a=1", provider.fatal)
+        assert found == (line if fatal else None)
+
+
+def test_of_a_server_that_outlives_its_loading_thread_the_exception_is_told() -> None:
+    log = (
+        "GET /health\nException in thread Thread-1 (_generate):\nTraceback (most recent call last):\n"
+        "  File 'x'\nValueError: bad shard\nGET /health"
+    )
+    assert log_reason.fatal_line(log, MLX.fatal) == "ValueError: bad shard"
+    assert log_reason.fatal_line(log, LLAMA.fatal) is None
 
 
 async def test_a_binary_that_fails_or_hangs_is_told_with_what_it_said(tmp_path: Path) -> None:

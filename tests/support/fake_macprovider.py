@@ -71,6 +71,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             head=prompt[:80],
             model=asked["model"],
         )
+        limit = self.behaviour.get("refuses_beyond")
+        if limit is not None and self.prompt_tokens(len(prompt)) > limit:
+            self.answer(413, b'{"error": "context_length_exceeded"}')
+            return
         if "sends" in plan:
             self.close_connection = True
             with contextlib.suppress(ConnectionError):
@@ -119,17 +123,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
         sleep_until(arrived + max(first_s, total_s))
         if not plan.get("no_usage"):
-            rate, overhead = (
-                self.behaviour.get("characters_per_token", 4.0),
-                self.behaviour.get("overhead", 0),
-            )
             usage = {
-                "prompt_tokens": int(characters / rate) + overhead,
+                "prompt_tokens": self.prompt_tokens(characters),
                 "completion_tokens": tokens,
                 **plan.get("usage", {}),
             }
             self.event({"choices": [], "usage": usage})
         self.write("data: [DONE]\n\n")
+
+    def prompt_tokens(self, characters: int) -> int:
+        """What a prompt of so many characters comes to, template included."""
+        rate = self.behaviour.get("characters_per_token", 4.0)
+        return int(characters / rate) + int(self.behaviour.get("overhead", 0))
 
     def event(self, content: dict[str, Any]) -> None:
         """One event; NaN and infinity are written as Python does."""
@@ -215,6 +220,14 @@ def main() -> None:
     if "--help" in sys.argv:
         print(plan.get("help", HELP))
         return
+    if sys.argv[1:] == ["serve", "--autotune-candidate"]:  # alone it only tells whether it is known
+        record(asked="--autotune-candidate")
+        known = plan.get("candidate_flags")
+        print(
+            "--autotune-candidate requires --no-join" if known else "Unknown option",
+            file=sys.stderr,
+        )
+        sys.exit(64)
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
     for flag in (

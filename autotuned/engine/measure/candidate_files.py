@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from autotuned.providers.interface import Provider
+
 LOG_PART_BYTES = 256 * 1024
 """Of a long provider log the first and the last part of this size are searched for the reason."""
 
@@ -31,6 +33,12 @@ def read_log(path: Path) -> str:
             return text.decode("utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def with_telling_line(reason: str, provider: Provider, log: Path) -> str:
+    """`reason`, and the line of the candidate's log that says best why it failed."""
+    line = provider.telling_line(read_log(log))
+    return f"{reason}: {line}" if line else reason
 
 
 def write_private(path: Path, text: str) -> None:

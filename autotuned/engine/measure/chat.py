@@ -7,11 +7,13 @@ no figure that counts. Knows no policy: no retry, no verdict, no prompt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
+import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +21,44 @@ import httpx
 
 from autotuned.core.gate import bounded
 from autotuned.core.model import Replicate
+from autotuned.engine.measure.event_stream import (
+    BrokenStream,
+    Event,
+    EventReader,
+    decoded,
+    error_words,
+    refusal_words,
+)
 
-MAX_LINE_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 NOTHING_SAID = "no text and no tokens"
 MAX_TOKENS = 2**31
 CACHED_SHARE = 0.05
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
+FAILED_FINISH = ("error", "abort")
+"""Finish reasons by which servers say that an answer was not finished."""
+HEAD_BYTES = 16 * 1024
+"""Of a body that holds no event so much is kept, for the words in it."""
+
+TOKENS_BEYOND = 2
+"""Servers may count the tokens that begin and end an answer beyond those that were asked for."""
+FASTEST_TPS = 100_000.0
+SHORTEST_PREFILL_MS = 50.0
+"""A prompt read in less is judged as if it had taken this long: small models are done at once."""
+SHORTEST_DECODE_MS = 1.0
+"""Text that arrives within less came in one burst: its stamps tell nothing of the decoding."""
+REPEATS = 8
+"""A piece that stands so often at the end, and fills half of an answer, makes it degenerate."""
+ANSWER_CHARACTERS = 4096
+
+_TOO_LONG = re.compile(
+    r"""^HTTP\ 413\b
+    | context.{0,40}(?:length|size|window|exceed|limit|overflow)
+    | (?:prompt|input|request|sequence|messages?)\b.{0,40}(?:too\ (?:long|large|big)|longer|exceed)
+    | too\ many\ (?:\w+\ )?tokens | exceed.{0,40}(?:context|tokens|length)
+    | max(?:imum)?.{0,20}(?:context|tokens|length)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 Clock = Callable[[], int]
 
@@ -70,6 +103,11 @@ def served_from_cache(replicate: Replicate) -> bool:
     return (replicate.cached_tokens or 0) > CACHED_SHARE * (replicate.prompt_tokens or math.inf)
 
 
+def refused_for_length(replicate: Replicate) -> bool:
+    """True when the server refused the prompt because it is too long."""
+    return replicate.error is not None and _TOO_LONG.search(replicate.error) is not None
+
+
 async def measure(
     client: httpx.AsyncClient,
     request: ChatRequest,
@@ -85,6 +123,7 @@ async def measure(
     `clock` gives nanoseconds.
     """
     answer = _Answer(stop_tokens)
+    reader, stamp, total = EventReader(), 0, 0
     content = json.dumps(request.body()).encode()
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     sent = _Sent(clock)
@@ -105,21 +144,27 @@ async def measure(
                 coding = response.headers.get("content-encoding", "identity")
                 if coding != "identity":
                     return _failed(f"the answer is packed ({coding}) though identity was asked for")
-                async for stamp, line in _lines(response, clock):
-                    answer.take(line, stamp)
+                async for chunk in response.aiter_raw():
+                    stamp = clock()
+                    total += len(chunk)
+                    if total > MAX_BODY_BYTES:
+                        return _failed(f"broken stream: more than {MAX_BODY_BYTES} bytes")
+                    answer.take(chunk, reader.feed(chunk, stamp))
                     if answer.first is not None:
                         deadline.reschedule(end_at)
                     if answer.done:
                         break
+                else:
+                    answer.take(b"", reader.end(stamp))
     except TimeoutError:
         if answer.first is None and gate_at <= end_at:
             return Replicate(
                 error=f"no token within the gate of {gate_ttft_ms:.0f} ms", gate_missed=True
             )
         return _failed(f"timed out after {timeout_s:g} s")
-    except (httpx.HTTPError, httpx.InvalidURL, _BrokenStream) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, BrokenStream) as error:
         return _failed(f"broken stream: {str(error) or type(error).__name__}")
-    return answer.replicate(sent.stamp, gate_ttft_ms)
+    return _plausible(answer.replicate(sent.stamp, gate_ttft_ms), request.max_tokens)
 
 
 class _Sent:
@@ -140,25 +185,36 @@ def _failed(reason: str) -> Replicate:
     return Replicate(error=bounded(reason))
 
 
-class _BrokenStream(Exception):
-    """What arrived is not a whole event stream."""
+def _plausible(replicate: Replicate, max_tokens: int) -> Replicate:
+    """The replicate, or an error where its figures cannot be. The figures of a warm-up count for nothing."""
+    if replicate.error is not None or max_tokens <= 1:
+        return replicate
+    tokens = replicate.completion_tokens or 0
+    if tokens > max_tokens + TOKENS_BEYOND:
+        return _failed(f"implausible: {tokens} completion tokens, {max_tokens} were asked for")
+    uncached = (replicate.prompt_tokens or 0) - (replicate.cached_tokens or 0)
+    prefill_ms = max(replicate.ttft_ms or 0.0, SHORTEST_PREFILL_MS)
+    rates = {
+        "end to end": replicate.tps or 0.0,
+        "of decoding": replicate.decode_tps or 0.0,
+        "of prefill": uncached / prefill_ms * 1000,
+    }
+    name, fastest = max(rates.items(), key=lambda rate: rate[1])
+    if fastest > FASTEST_TPS:
+        return _failed(f"implausible: {fastest:.0f} tok/s {name}")
+    return replicate
 
 
-async def _lines(response: httpx.Response, clock: Clock) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines with the moment at which their last byte arrived; split at newline bytes only."""
-    waiting, total = b"", 0
-    async for chunk in response.aiter_raw():
-        stamp = clock()
-        total += len(chunk)
-        if total > MAX_BODY_BYTES:
-            message = f"more than {MAX_BODY_BYTES} bytes"
-            raise _BrokenStream(message)
-        *lines, waiting = (waiting + chunk).split(b"\n")
-        if len(waiting) > MAX_LINE_BYTES:
-            message = f"a line of more than {MAX_LINE_BYTES} bytes"
-            raise _BrokenStream(message)
-        for line in lines:
-            yield stamp, line.rstrip(b"\r")
+def degenerate(text: str) -> bool:
+    """True when the answer ends in one piece that is repeated and fills at least half of it."""
+    text = text.strip()
+    for period in range(1, len(text) // REPEATS + 1):
+        length = period
+        while length < len(text) and text[-length - 1] == text[-length - 1 + period]:
+            length += 1
+        if length >= max(REPEATS * period, len(text) / 2):
+            return True
+    return False
 
 
 async def _refusal(response: httpx.Response) -> str:
@@ -167,25 +223,13 @@ async def _refusal(response: httpx.Response) -> str:
         text += chunk
         if len(text) > 4096:
             break
-    said = " ".join(_message(text).split())[:200]
-    return f"HTTP {response.status_code}" + (f": {said}" if said else "")
-
-
-def _message(body: bytes) -> str:
-    """The `error.message` of a JSON refusal in any of its usual shapes, else the text itself."""
-    text = body.decode("utf-8", errors="replace")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    error = found.get("error", found) if isinstance(found, dict) else found
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return message if isinstance(message, str) else json.dumps(message)
+    words = " ".join(refusal_words(text).split())[:200]
+    return f"HTTP {response.status_code}" + (f": {words}" if words else "")
 
 
 @dataclass(slots=True)
 class _Answer:
-    """What the stream has said so far; stamps are nanoseconds."""
+    """What the stream has brought so far; stamps are nanoseconds."""
 
     stop_tokens: Sequence[str]
     first: int | None = None
@@ -193,37 +237,60 @@ class _Answer:
     ended: int = 0
     done: bool = False
     chunks: int = 0
-    tail: str = ""
-    """The end of what was said, as much as may begin a stop token."""
     leaked: set[str] = field(default_factory=set)
+    text: str = ""
+    """The end of the answer, at most ANSWER_CHARACTERS."""
     usage: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None
+    finished: bool = False
+    """A finish reason or the closing usage event has come: with the end of the body the answer is whole."""
+    head: bytes = b""
+    """The beginning of the body for as long as no event has come."""
 
-    def take(self, line: bytes, stamp: int) -> None:
-        """Read one line of the event stream; comments, other fields and empty lines say nothing."""
-        if not line.startswith(b"data:"):
+    def take(self, chunk: bytes, events: Iterable[Event]) -> None:
+        """Read the events of one chunk. Raises BrokenStream for what no answer may hold."""
+        if not self.ended and len(self.head) < HEAD_BYTES:
+            self.head += chunk[:HEAD_BYTES]
+        for event in events:
+            self._event(event)
+            if self.done:
+                return
+
+    def _event(self, event: Event) -> None:
+        if event.name not in ("", "message", "error"):
             return
-        data = line[5:].strip()
-        self.ended = stamp
-        if data == b"[DONE]":
+        self.ended = event.stamp
+        if event.data == "[DONE]":
             self.done = True
             return
         try:
-            event = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            message = f"an event that is no JSON: {data[:60].decode('utf-8', errors='replace')}"
-            raise _BrokenStream(message) from error
-        if isinstance(event, dict):
-            self._event(event, stamp)
+            content = decoded(event.data)
+        except ValueError:
+            if event.name == "error":
+                raise BrokenStream(event.data) from None
+            message = f"an event that is no JSON: {event.data[:60]}"
+            raise BrokenStream(message) from None
+        words = error_words(content)
+        if words is None and event.name == "error" and content:
+            words = refusal_words(event.data.encode())
+        if words is not None:
+            raise BrokenStream(words)
+        if isinstance(content, dict):
+            self._content(content, event.stamp)
 
-    def _event(self, event: dict[str, Any], stamp: int) -> None:
-        if "error" in event:
-            raise _BrokenStream(_message(json.dumps(event).encode()))
-        if isinstance(event.get("usage"), dict):
-            self.usage = event["usage"]
-        choices = event.get("choices")
+    def _content(self, content: dict[str, Any], stamp: int) -> None:
+        choices = content.get("choices")
+        if isinstance(content.get("usage"), dict):
+            self.usage = content["usage"]
+            self.finished = self.finished or not choices
         for choice in choices if isinstance(choices, list) else ():
-            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if not isinstance(choice, dict):
+                continue
+            reason = choice.get("finish_reason")
+            if reason in FAILED_FINISH:
+                message = f"the server ended the answer with finish_reason {reason}"
+                raise BrokenStream(message)
+            self.finished = self.finished or bool(reason)
+            delta = choice.get("delta")
             if not isinstance(delta, dict):
                 continue
             text = "".join(delta[name] for name in TEXT_FIELDS if isinstance(delta.get(name), str))
@@ -233,18 +300,20 @@ class _Answer:
                 self._hear(text)
 
     def _hear(self, text: str) -> None:
-        """Count a chunk and look for stop tokens, also across chunks; nothing of it is kept for long."""
+        """Count a chunk and look for stop tokens, also across chunks; only the end of the text is kept."""
         self.chunks += 1
-        said = self.tail + text
-        self.leaked.update(token for token in self.stop_tokens if token and token in said)
-        self.tail = said[-max(map(len, self.stop_tokens), default=1) :]
+        longest = max(map(len, self.stop_tokens), default=1)
+        seen = self.text[-longest:] + text
+        self.leaked.update(token for token in self.stop_tokens if token and token in seen)
+        self.text = (self.text + text)[-ANSWER_CHARACTERS:]
 
     def replicate(self, sent: int, gate_ttft_ms: float) -> Replicate:
         """The figures of a stream that has ended."""
-        if not self.done:
-            return Replicate(error="broken stream: ended without [DONE]")
+        if not (self.done or self.finished):
+            return _failed(f"broken stream: {self._unfinished()}")
         try:
             prompt, completion, cached = self._tokens()
+            decode_ms = self._decode_ms()
         except ValueError as error:
             return _failed(str(error))
         remarks = ["tokens counted from chunks"] if completion is None else []
@@ -253,6 +322,8 @@ class _Answer:
             return Replicate(error=NOTHING_SAID)
         if self.first is None:
             remarks.append("no visible text")
+        if degenerate(self.text):
+            remarks.append("degenerate answer")
         total_ms = (self.ended - sent) / 1e6
         ttft_ms = total_ms if self.first is None else (self.first - sent) / 1e6
         if not (total_ms > 0 and ttft_ms > 0):
@@ -261,11 +332,10 @@ class _Answer:
             return Replicate(
                 error=f"no token within the gate of {gate_ttft_ms:.0f} ms", gate_missed=True
             )
-        decode_ms = 0.0 if self.first is None else (self.last - self.first) / 1e6
         return Replicate(
             ttft_ms=ttft_ms,
             tps=tokens / total_ms * 1000,
-            decode_tps=(tokens - 1) / decode_ms * 1000 if tokens > 1 and decode_ms > 0 else None,
+            decode_tps=(tokens - 1) / decode_ms * 1000 if tokens > 1 and decode_ms else None,
             prefill_tps=prompt / ttft_ms * 1000 if prompt else None,
             total_ms=total_ms,
             prompt_tokens=prompt,
@@ -275,17 +345,35 @@ class _Answer:
             remarks=tuple(remarks),
         )
 
+    def _unfinished(self) -> str:
+        """Why this is no whole answer: the server's words where the body is an error and no stream."""
+        if self.ended:
+            return "ended without [DONE], finish reason or closing usage"
+        with contextlib.suppress(ValueError):
+            words = error_words(decoded(self.head.decode("utf-8", errors="replace")))
+            if words is not None:
+                return words
+        start = self.head[:60].decode("utf-8", errors="replace").strip()
+        return f"no event in it: {start}" if start else "ended without [DONE]: it is empty"
+
+    def _decode_ms(self) -> float | None:
+        """How long decoding took, by the server's own clock where it tells. Raises ValueError."""
+        own = self.usage.get("macprovider_generation_ms")
+        if own is not None:
+            if isinstance(own, bool) or not isinstance(own, int | float) or not 0 <= own < math.inf:
+                message = f"usage: macprovider_generation_ms is not a duration: {own!r:.40}"
+                raise ValueError(message)
+            return float(own) or None
+        arrived_ms = 0.0 if self.first is None else (self.last - self.first) / 1e6
+        return arrived_ms if arrived_ms >= SHORTEST_DECODE_MS else None
+
     def _tokens(self) -> tuple[int | None, int | None, int | None]:
         """Prompt, completion and cached tokens. Raises ValueError for a figure that cannot be."""
         details = self.usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        generated = self.usage.get("macprovider_generated_completion_tokens")
         completion = _count("completion_tokens", self.usage.get("completion_tokens"))
-        hidden = _count("macprovider_generated_completion_tokens", generated)
-        if (
-            not self.chunks and hidden
-        ):  # all of a hidden reasoning counts where none of it was shown
-            completion = max(completion or 0, hidden)
+        generated = "macprovider_generated_completion_tokens"  # hidden channels included
+        completion = _count(generated, self.usage.get(generated)) or completion
         if completion == 0 and self.chunks:
             message = "usage: completion_tokens is 0 though there was text"
             raise ValueError(message)

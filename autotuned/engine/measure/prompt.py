@@ -1,8 +1,9 @@
 """Prompts of real prose: an exact number of tokens, and never the same prompt twice.
 
-A model's characters per token are learned: from the warm-up, then from each replicate. The prose
-always runs in the same order behind a first line that is new each time, so that no prompt cache helps
-and what was learned of one prompt holds for the next.
+Two things of a model are learned, from the warm-up and then from each replicate: its characters per
+token, and how many tokens its chat template adds. That takes prompts of two lengths. The prose always
+runs in the same order behind a first line that is new each time, so that no prompt cache helps and what
+was learned of one prompt holds for the next.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from importlib import resources
 GUESS = 4.0
 """Characters per token where nothing plausible was learned."""
 PLAUSIBLE_CHARACTERS = (0.5, 16.0)
-PLAUSIBLE_OVERHEAD = (0.0, 400.0)
-"""Tokens that a chat template may add around the prompt."""
+PLAUSIBLE_OVERHEAD = 0.75
+"""Of the target: what a chat template may add around the prompt. Templates of 1,000 tokens are in use."""
+REFUSALS = 3
+"""So often a model's prompt may be refused for its length, each time for a shorter one, until its length is learned."""
 BAND = 0.02
 AIM = 0.993
 """Of the target: inside the band, with room above for what differs between first lines."""
@@ -30,12 +33,25 @@ class Calibration:
         self.target = target
         self._observed: dict[int, int] = {}
         self._repeated = False
+        self._refusals = REFUSALS
+        self._most: int | None = None
+        """Characters of the next prompt at most, after a refusal."""
 
     def learn(self, characters: int, tokens: int | None) -> None:
         """A prompt of so many characters was counted as so many tokens, template included."""
         if tokens is not None and tokens > 0:
             self._observed.pop(characters, None)
             self._observed[characters] = tokens
+            self._most = None
+
+    def may_shrink(self, characters: int) -> bool:
+        """A prompt of so many characters was refused for its length: True when a shorter one may teach more."""
+        if self._refusals == 0 or self._repeated:
+            return False
+        self._refusals -= 1
+        taken = max((known for known in self._observed if known < characters), default=0)
+        self._most = (taken + characters) // 2
+        return True
 
     def warmup_prompt(self) -> str:
         """A short prompt; the very first one is longer, because it teaches how long tokens are."""
@@ -43,12 +59,15 @@ class Calibration:
         if not self._observed:
             low, high = FIRST_WARMUP_TOKENS
             tokens = min(high, max(low, self.target // 4))
-        return text_of(round(tokens * GUESS), None)
+        return text_of(self._bounded(tokens * GUESS), None)
 
     def prompt(self, source: random.Random) -> str:
         """Prose of the target's length in tokens, never above, behind a first line that is new."""
         overhead, characters = self._line()
-        return text_of(int((self.target * AIM - overhead) * characters), source)
+        return text_of(self._bounded((self.target * AIM - overhead) * characters), source)
+
+    def _bounded(self, characters: float) -> int:
+        return int(characters if self._most is None else min(characters, self._most))
 
     def should_repeat(self, tokens: int | None) -> bool:
         """True at most once: the prompt missed the band, and the miss has taught how to hit it."""
@@ -65,9 +84,12 @@ class Calibration:
         if found is not None:
             return found
         if self._observed:
-            characters, tokens = next(reversed(self._observed.items()))
+            characters, tokens = max(self._observed.items())
             if PLAUSIBLE_CHARACTERS[0] <= characters / tokens <= PLAUSIBLE_CHARACTERS[1]:
                 return 0.0, characters / tokens
+            overhead = tokens - characters / GUESS
+            if 0.0 <= overhead <= PLAUSIBLE_OVERHEAD * self.target:
+                return overhead, GUESS
         return 0.0, GUESS
 
     def _two_points(self) -> tuple[float, float] | None:
@@ -83,7 +105,7 @@ class Calibration:
         overhead = last_tokens - last / characters
         if not PLAUSIBLE_CHARACTERS[0] <= characters <= PLAUSIBLE_CHARACTERS[1]:
             return None
-        if not PLAUSIBLE_OVERHEAD[0] - BAND * last_tokens <= overhead <= PLAUSIBLE_OVERHEAD[1]:
+        if not -BAND * last_tokens <= overhead <= PLAUSIBLE_OVERHEAD * self.target:
             return None
         return overhead, characters
 

@@ -1,19 +1,71 @@
-"""Does a server that listens also serve? One look at the paths that its adapter names.
+"""Waiting until a candidate serves: its own group listens, and the paths that its adapter names answer.
 
-Each look is bounded in time and bytes, whatever the server sends. Must not know whose process listens.
+Each look is bounded in time and bytes, whatever the server sends. A fatal error in the candidate's log
+ends the wait: some servers live on after a load that failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
+from pathlib import Path
 
 import httpx
 
-from autotuned.providers.interface import Provider
+from autotuned.engine.measure.candidate_files import read_log, with_telling_line
+from autotuned.engine.measure.context import Bench
+from autotuned.host.interface import Child
+from autotuned.providers import log_reason
+from autotuned.providers.interface import Launch, Provider
 
+POLL_S = 0.05
+LOG_POLL_S = 0.5
+FATAL_GRACE_S = 2.0
+"""After a fatal line in its log a server has this long to exit, or to serve all the same."""
 LOOK_TIMEOUT_S = 2.0
 BODY_MAX_BYTES = 1024 * 1024
+
+
+async def reason_not_ready(
+    bench: Bench, client: httpx.AsyncClient, child: Child, launch: Launch, log: Path
+) -> str | None:
+    """Wait until the candidate's own group serves the model, or has ended: None. Else why it never did."""
+    began = time.monotonic()
+    log_due, fatal, fatal_at = began + LOG_POLL_S, None, 0.0
+    waiting_for = ""
+    while (now := time.monotonic()) < began + bench.settings.ready_timeout_s:
+        if child.exit_code is not None:
+            return None
+        state = await _state(bench, client, child, launch)
+        if state is None:
+            return None
+        waiting_for = state
+        if fatal is not None and now >= fatal_at + FATAL_GRACE_S:
+            return f"failed to load: {bench.provider.telling_line(fatal) or fatal}"
+        if fatal is None and now >= log_due:
+            text = await asyncio.to_thread(read_log, log)
+            fatal, fatal_at = log_reason.fatal_line(text, bench.provider.fatal), now
+            log_due = now + LOG_POLL_S
+        try:
+            async with asyncio.timeout(POLL_S):
+                await child.exited()
+        except TimeoutError:
+            continue
+    reason = f"not ready within {bench.settings.ready_timeout_s:g} s: {waiting_for}"
+    return await asyncio.to_thread(with_telling_line, reason, bench.provider, log)
+
+
+async def _state(
+    bench: Bench, client: httpx.AsyncClient, child: Child, launch: Launch
+) -> str | None:
+    """None when ready, else what is still missing."""
+    if not bench.ports.listens(child.id.pid, launch.port):
+        holder = bench.ports.holder(launch.port)
+        if holder is None:
+            return f"nothing listens on port {launch.port}"
+        return f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
+    return await missing(client, bench.provider, launch.port, launch.model)
 
 
 async def missing(

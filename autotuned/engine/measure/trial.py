@@ -19,7 +19,7 @@ import httpx
 from autotuned.core import gate, stats
 from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
 from autotuned.engine.measure import chat, readiness
-from autotuned.engine.measure.candidate_files import log_name, read_log, write_private
+from autotuned.engine.measure.candidate_files import log_name, with_telling_line, write_private
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.resource_usage import Gauge
@@ -32,7 +32,6 @@ from autotuned.weights.cache import Weights
 
 T = TypeVar("T")
 
-READY_POLL_S = 0.05
 DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""
 PORT_FREE_S = 10.0
@@ -212,45 +211,25 @@ class TrialRun:
         self, client: httpx.AsyncClient, child: Child, launch: Launch
     ) -> Failure | None:
         """None once the candidate's own group serves the model; else why it never did."""
-        waiting_for = f"nothing listens on port {launch.port}"
-        deadline = time.monotonic() + self._bench.settings.ready_timeout_s
-        while time.monotonic() < deadline:
-            if child.exit_code is not None:
-                return await self._died(child.exit_code, "during load")
-            state = await self._probe(client, child, launch)
-            if state is None:
-                return None
-            waiting_for = state
-            try:
-                async with asyncio.timeout(READY_POLL_S):
-                    await child.exited()
-            except TimeoutError:
-                continue
-        reason = f"not ready within {self._bench.settings.ready_timeout_s:g} s: {waiting_for}"
-        return await self._with_log(FailureKind.START, reason)
-
-    async def _probe(self, client: httpx.AsyncClient, child: Child, launch: Launch) -> str | None:
-        """None when ready, else what is still missing."""
-        if not self._bench.ports.listens(child.id.pid, launch.port):
-            holder = self._bench.ports.holder(launch.port)
-            if holder is None:
-                return f"nothing listens on port {launch.port}"
-            return (
-                f"port {launch.port} is held by {holder.name or 'another program'} pid {holder.pid}"
-            )
-        return await readiness.missing(client, self._bench.provider, launch.port, launch.model)
+        reason = await readiness.reason_not_ready(self._bench, client, child, launch, self.log)
+        if child.exit_code is not None:
+            return await self._died(child.exit_code, "during load")
+        return None if reason is None else Failure(FailureKind.START, self._bench.mask(reason))
 
     async def _warm(
         self, client: httpx.AsyncClient, child: Child, launch: Launch
     ) -> Failure | None:
         """One disposable request; it also teaches how long this model's tokens are."""
         calibration = self._bench.calibration(launch.model)
-        prompt = calibration.warmup_prompt()
-        request = self._request(launch, prompt, max_tokens=1)
         seconds = self._bench.settings.ready_timeout_s
-        answer = await chat.measure(
-            client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=()
-        )
+        while True:
+            prompt = calibration.warmup_prompt()
+            request = self._request(launch, prompt, max_tokens=1)
+            answer = await chat.measure(
+                client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=()
+            )
+            if not (chat.refused_for_length(answer) and calibration.may_shrink(len(prompt))):
+                break
         if answer.error is not None:
             await _settled(child, DEATH_SETTLE_S)
         if child.exit_code is not None:
@@ -333,18 +312,22 @@ class TrialRun:
     async def _request_once(
         self, client: httpx.AsyncClient, launch: Launch, weights: Weights, calibration: Calibration
     ) -> Replicate:
-        prompt = calibration.prompt(random.SystemRandom())
+        """One request that counts: a prompt refused for its length teaches, and a shorter one follows."""
         gate_ms = self._bench.gate_ttft_ms
-        replicate = await chat.measure(
-            client,
-            self._request(launch, prompt, self._bench.settings.max_tokens),
-            gate_ttft_ms=gate_ms,
-            timeout_s=gate_ms / 1000 + DECODE_ALLOWANCE_S,
-            stop_tokens=(*gate.STOP_TOKENS, *weights.special_tokens),
-        )
+        while True:
+            prompt = calibration.prompt(random.SystemRandom())
+            replicate = await chat.measure(
+                client,
+                self._request(launch, prompt, self._bench.settings.max_tokens),
+                gate_ttft_ms=gate_ms,
+                timeout_s=gate_ms / 1000 + DECODE_ALLOWANCE_S,
+                stop_tokens=gate.stop_tokens(weights.special_tokens),
+            )
+            if not (chat.refused_for_length(replicate) and calibration.may_shrink(len(prompt))):
+                break
         calibration.learn(len(prompt), replicate.prompt_tokens)
-        said = replicate.error
-        return replicate if said is None else replace(replicate, error=self._bench.mask(said))
+        error = replicate.error
+        return replicate if error is None else replace(replicate, error=self._bench.mask(error))
 
     def _request(self, launch: Launch, prompt: str, max_tokens: int) -> chat.ChatRequest:
         return chat.ChatRequest(
@@ -372,9 +355,8 @@ class TrialRun:
         return await self._with_log(FailureKind.START, reason)
 
     async def _with_log(self, kind: FailureKind, reason: str) -> Failure:
-        text = await asyncio.to_thread(read_log, self.log)
-        line = self._bench.provider.telling_line(text)
-        return Failure(kind, self._bench.mask(f"{reason}: {line}" if line else reason))
+        reason = await asyncio.to_thread(with_telling_line, reason, self._bench.provider, self.log)
+        return Failure(kind, self._bench.mask(reason))
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:

@@ -13,6 +13,7 @@ from typing import Any
 
 from autotuned.core import noise
 from autotuned.core import result as public
+from autotuned.core.keepbest import uneven_lengths
 from autotuned.core.model import ExitReason, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
 from autotuned.core.request import Plan, TuneRequest
@@ -94,6 +95,7 @@ class Records:
             *details.get("warnings", ()),
             *runner.warnings,
             *public.doubts(self._machine.facts(), finish),
+            *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
         ]
         details["left_stopped"] = runner.left_stopped
         details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
