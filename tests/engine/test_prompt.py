@@ -72,7 +72,7 @@ def test_a_template_of_any_size_and_refusals_without_a_count_are_learned_from(
 def test_a_refusal_of_the_right_length_is_the_servers_answer_in_the_end() -> None:
     known = Calibration(2000)
     known.learn(400, 100)
-    refused = 0
+    refused, prompt = 0, ""
     for _ in range(10):
         prompt = known.prompt(random.Random(1))
         if len(prompt) <= 4000:

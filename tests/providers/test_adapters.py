@@ -294,8 +294,8 @@ esac"""
         argv = provider.command(await provider.locate(), launch(PLAIN)).argv
         assert ("--autotune-candidate" in argv) is known
         assert ("--candidate-parent-pid" in argv) is known
-    if known:
-        assert argv[argv.index("--candidate-parent-pid") + 1] == "77"
+        if known:
+            assert argv[argv.index("--candidate-parent-pid") + 1] == "77"
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls.count("serve --help") == 1
     assert calls.count("serve --autotune-candidate") == (2 if answer == "sleep 60" else 1)
