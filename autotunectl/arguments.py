@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuned.shared import wire
+from autotuned.shared import paths, wire
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -79,9 +79,7 @@ def words(*choices: str, several: bool = False) -> Completer:
 
 def model(word: str) -> str:
     """A model's id, or the absolute path of what exists here: the agent works in another folder."""
-    path = os.path.expanduser(word)  # noqa: PTH111 - pathlib costs start-up time
-    here = word.startswith(("./", "../", "~")) or os.path.exists(path)  # noqa: PTH110
-    return os.path.abspath(path) if here and word else word  # noqa: PTH100
+    return paths.resolved(word, os.environ)
 
 
 def files(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:

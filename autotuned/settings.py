@@ -6,20 +6,29 @@ comes over the socket can change a value here: programs and files are named by t
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from autotuned.errors import SettingsError, invalid
 from autotuned.shared import wire
+from autotuned.shared.paths import with_home
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+
+def _without_tilde(path: Path, info: ValidationInfo) -> Path:
+    return Path(with_home(str(path), info.context or os.environ))
+
+
+UserPath = Annotated[Path, AfterValidator(_without_tilde)]
+"""A path as the operator writes it: `~` is the home folder."""
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -28,7 +37,7 @@ class ProviderSettings(_Section):
     """`[provider]`: which serving program, and how patient to be with it."""
 
     kind: Literal["auto", "macprovider", "mlx-lm", "llama-server"] = "auto"
-    binary: Path | None = None
+    binary: UserPath | None = None
     extra_args: tuple[str, ...] = ()
     ready_timeout_s: Seconds = 300.0
     stop_grace_s: Seconds = 10.0
@@ -41,7 +50,7 @@ class LiveSettings(_Section):
 
     label: Annotated[str, Field(min_length=1)] | None = None
     labels: tuple[str, ...] = ("live.streamvc.macprovider", "live.malibu.provider")
-    plist: Path | None = None
+    plist: UserPath | None = None
 
     @property
     def known_labels(self) -> tuple[str, ...]:
@@ -52,7 +61,7 @@ class LiveSettings(_Section):
 class ApplySettings(_Section):
     """`[apply]`: the provider's configuration file."""
 
-    config: Path | None = None
+    config: UserPath | None = None
 
 
 class NotifySettings(_Section):
@@ -118,7 +127,7 @@ def load(
     path = home / "autotuned.toml"
     content = _read(path)
     try:
-        sections = _File.model_validate(content)
+        sections = _File.model_validate(content, context=environ)
     except ValidationError as error:
         problem = invalid(error, _names(error))
         key, rule = problem.field, problem.rule
@@ -128,7 +137,7 @@ def load(
     return Settings(
         home=home,
         socket=socket or Path(wire.socket_path(environ)),
-        database=database or Path(override or home / "autotune.sqlite"),
+        database=database or Path(with_home(override or f"{home}/autotune.sqlite", environ)),
         logs=Path(wire.log_folder(environ)),
         **{name: getattr(sections, name) for name in _File.model_fields},
     )

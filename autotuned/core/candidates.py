@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from autotuned.core.model import Candidate
 from autotuned.errors import ConfigError
+from autotuned.shared.paths import is_path
 
 Catalogue = Sequence[tuple[str, float]]
 """Model ids with their parameters in billions, largest first."""
@@ -41,11 +42,6 @@ def size_b(model: str, catalogue: Catalogue = ()) -> float | None:
         for experts, number, unit in _SIZE.findall(name)
     ]
     return max(filter(math.isfinite, sizes), default=None)
-
-
-def is_path(model: str) -> bool:
-    """True for a candidate that names a file or folder of this machine, not a repository."""
-    return model.startswith(("/", "./", "../", "~"))
 
 
 def parse_limit(field: str, value: str | float | None) -> float | None:

@@ -21,7 +21,7 @@ from autotuned.engine.events import Events
 from autotuned.errors import Busy, NotFound, ProviderMissing
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
-from autotuned.weights.cache import hub_cache
+from autotuned.weights.cache import hub_cache, require_paths
 from autotuned.weights.choice import disk_free
 from autotuned.weights.inventory import shelf
 from autotuned.weights.prewarm import Prewarmer
@@ -87,6 +87,7 @@ class Pulls:
     ) -> dict[str, Any]:
         """Begin, or join the one of the same model. Raises ConfigError, or Busy while a run or another pull goes on."""
         (candidate,) = candidates.explicit([model], ())
+        require_paths([model], self._prewarmer.environ)
         active = self.active
         if active is not None and active.model == candidate.model:
             return active.document()

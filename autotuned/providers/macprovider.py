@@ -25,6 +25,7 @@ from autotuned.providers.interface import (
     Command,
     Launch,
 )
+from autotuned.shared import paths
 
 NAME = "macprovider-cli"
 
@@ -133,14 +134,14 @@ class MacProvider:
     def serves(self, listing: Any, model: str) -> bool:
         """The id that it lists is the one it serves; of a local path it may list the name alone."""
         wanted = {model}
-        if naming.is_path(model):
-            path = naming.expanded(model, self._environ)
+        if paths.is_path(model):
+            path = paths.expanded(model, self._environ)
             wanted |= {path, os.path.realpath(path), os.path.basename(path)}  # noqa: PTH119
         return not wanted.isdisjoint(naming.listed(listing))
 
     def request_model(self, launch: Launch) -> str:
         """The same words as behind `--model`: the id, or the folder of a local model."""
-        return str(launch.weights) if naming.is_path(launch.model) else launch.model
+        return str(launch.weights) if paths.is_path(launch.model) else launch.model
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed."""

@@ -25,6 +25,7 @@ from autotuned.providers.interface import (
     Command,
     Launch,
 )
+from autotuned.shared import paths
 
 NAME = "mlx_lm.server"
 
@@ -114,7 +115,7 @@ class MlxLm:
         argv += ["--host", "127.0.0.1", "--port", str(launch.port)]
         argv += ["--log-level", "INFO", "--prompt-cache-size", "0"]
         env = dict(programs.OFFLINE)
-        if self._model(launch) != launch.model or naming.is_path(launch.model):
+        if self._model(launch) != launch.model or paths.is_path(launch.model):
             # Its list walks the whole hub cache, and breaks off where there is none: an empty folder
             # of ours does instead, since nothing of the cache is needed for a path.
             env["HF_HUB_CACHE"] = str(launch.folder)
@@ -138,8 +139,8 @@ class MlxLm:
     def serves(self, listing: Any, model: str) -> bool:
         """It lists an id as such, and the folder behind `--model` with all links resolved."""
         ids = set(naming.listed(listing))
-        if naming.is_path(model):
-            return os.path.realpath(naming.expanded(model, self._environ)) in ids
+        if paths.is_path(model):
+            return os.path.realpath(paths.expanded(model, self._environ)) in ids
         snapshot = f"/models--{model.replace('/', '--')}/snapshots/"
         return model in ids or any(snapshot in listed for listed in ids)
 
@@ -154,7 +155,7 @@ class MlxLm:
 
     def _model(self, launch: Launch) -> str:
         """The id where the server would list it, else the folder, which it lists always."""
-        by_id = not naming.is_path(launch.model) and all(
+        by_id = not paths.is_path(launch.model) and all(
             (launch.weights / name).is_file() for name in _LISTED_WHEN
         )
         return launch.model if by_id else str(launch.weights)

@@ -1,27 +1,12 @@
 """How a model is named in a request, on a command line and in a server's list.
 
-Pure string work shared by the adapters, apart from resolving links of a local path. Knows no server.
+Pure string work shared by the adapters. Knows no server.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-_PATH_STARTS = ("/", "~/", "./", "../")
-
-
-def is_path(model: str) -> bool:
-    """True where `model` names a file or folder of this disk and not a repository."""
-    return model.startswith(_PATH_STARTS) or model in ("~", ".", "..")
-
-
-def expanded(model: str, environ: Mapping[str, str]) -> str:
-    """A local path with `~` replaced by the home folder of `environ`, absolute, links kept."""
-    if model == "~" or model.startswith("~/"):
-        model = environ.get("HOME", os.path.expanduser("~")) + model[1:]  # noqa: PTH111
-    return os.path.abspath(model)  # noqa: PTH100 - Path.absolute() would keep `..`
 
 
 def listed(listing: Any) -> Iterator[str]:

@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
+from autotuned.errors import ConfigError
+from autotuned.shared.paths import expanded, is_path
 from autotuned.weights import integrity, selection
 
 CHUNK_BYTES = 4 << 20
@@ -97,12 +98,20 @@ def snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
     return folder if re.fullmatch(r"[\w-]+", commit) and folder.is_dir() else None
 
 
+def require_paths(models: Iterable[str], environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for one that is written as a path and does not exist."""
+    for model in models:
+        if is_path(model) and not os.path.exists(expanded(model, environ)):  # noqa: PTH110 - any word
+            field, rule = "candidate_models", "is a path, and there is no such file or folder"
+            raise ConfigError(field, model, rule)
+
+
 def locate(
     model: str, form: WeightsFormat, environ: Mapping[str, str]
 ) -> Found | NotHere | Failure:
     """Where the weights of `model` are on this disk. Raises OSError."""
     if is_path(model):
-        path = Path(os.path.abspath(re.sub(r"^~(?=/|$)", environ.get("HOME", "~"), model)))  # noqa: PTH100
+        path = Path(expanded(model, environ))
         if not path.exists():
             return transient(f"no such file or folder: {path}")
         if path.is_dir() != (form == "mlx"):

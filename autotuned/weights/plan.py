@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, WeightsFormat
+from autotuned.shared.paths import is_path
 from autotuned.weights import cache, choice, integrity
 from autotuned.weights.cache import NotHere, damaged, transient
 from autotuned.weights.hub.session import IMPATIENT, HubFault, HubSession, is_offline

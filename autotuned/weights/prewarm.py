@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from autotuned.core.candidates import is_path
 from autotuned.core.model import Failure, WeightsFormat
+from autotuned.shared.paths import is_path
 from autotuned.weights import cache, choice, integrity
 from autotuned.weights.cache import Found, Weights, damaged, transient
 from autotuned.weights.hub.session import (
@@ -124,7 +124,8 @@ class Prewarmer:
                 self._remember(fault)
                 if lacking is not None:  # what is here is all there is to judge by
                     raise lacking from None
-                return transient(f"{model}: {fault.reason} ({absent})")
+                where = f" ({absent})" if fault.unreachable else ""
+                return transient(f"{model}: {fault.reason}{where}")
             return await self._fetch(session, listing, model, form, report, memory_bytes)
 
     def _patience_now(self) -> Patience:

@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from autotuned.core.candidates import is_path
 from autotuned.core.config.reader import Scalar
 from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
@@ -34,8 +33,8 @@ from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
-from autotuned.providers.naming import expanded
 from autotuned.settings import Settings
+from autotuned.shared.paths import expanded, is_path
 from autotuned.store.runs import RunRow
 
 CONFIGURED_KIND = "macprovider"

@@ -42,6 +42,7 @@ from autotuned.errors import (
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store.runs import RunRow
+from autotuned.weights.cache import require_paths
 from autotuned.weights.prewarm import Prewarmer
 from autotuned.weights.verified import Ledger
 
@@ -225,6 +226,7 @@ class Agent:
 
         Raises ConfigError or ProviderMissing.
         """
+        require_paths(request.candidate_models or (), self._prewarmer.environ)
         provider = self._provider(request.provider)
         binary = await provider.locate()
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]

@@ -48,7 +48,7 @@ def translated(error: Exception) -> Fault:
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
         return _of_network(error)
     if isinstance(error, hub_errors.HFValidationError):
-        return Fault("is not the name of a repository")
+        return Fault("is not the name of a repository: write OWNER/NAME as the hub does")
     if isinstance(error, OSError):
         return on_disk(error)
     return Fault(f"the hub's answer makes no sense: {type(error).__name__}: {_line(error)}")
@@ -73,7 +73,10 @@ def _answered(error: hub_errors.HfHubHTTPError) -> Fault:
     if isinstance(error, hub_errors.RemoteEntryNotFoundError):
         return Fault(f"the hub does not have a file that it lists (HTTP {status})")
     if isinstance(error, hub_errors.RepositoryNotFoundError):
-        return Fault(f"no such repository, or a private one that needs HF_TOKEN (HTTP {status})")
+        return Fault(
+            f"no such repository, or a private one that needs HF_TOKEN (HTTP {status}): "
+            "look its name up on the hub"
+        )
     if status in (401, 403):
         return Fault(f"no permission (HTTP {status}): is HF_TOKEN right?")
     if status not in RETRIED:
