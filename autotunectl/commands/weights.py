@@ -132,5 +132,9 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         )
     code = EXITS.get(pull["outcome"] or "", 1)
     if code != 0:
-        complain(f"{pull['model']}: {pull['reason']}", HINTS.get(pull["outcome"] or ""))
+        reason, hint = str(pull["reason"]), HINTS.get(pull["outcome"] or "")
+        if pull["outcome"] == "transient":
+            reason = reason.partition(f"{pull['model']}: ")[2] or reason
+            hint = hint if pull["progress"] else None  # else there is nothing to go on with
+        complain(f"{pull['model']}: {reason}", hint)
     sys.exit(code)

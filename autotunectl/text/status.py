@@ -24,6 +24,10 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
         lines.append(f"recipe    {result.staleness(document['stale'])}")
     if document.get("schedule"):
         lines.append(f"schedule  {result.schedule_line(document['schedule'])}")
+    pull = document.get("pull")
+    if pull:
+        doing = formats.transfer(pull["progress"]) or "asking the hub"
+        lines.append(f"pull      {pull['model']}: {doing}")
     if run is None:
         return "\n".join([*lines, "run       none yet", "next      autotunectl start --wait"])
     return "\n".join([*lines, *_run(run, error)])

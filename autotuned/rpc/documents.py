@@ -256,6 +256,8 @@ class StatusDocument(Document):
     left_stopped: LeftStoppedDocument | None
     stale: dict[str, Any] | None
     schedule: dict[str, Any]
+    pull: dict[str, Any] | None = None
+    """The pull in progress, as `pull.wait` answers it."""
 
 
 class CancelDocument(Document):

@@ -138,7 +138,16 @@ def test_pull_exits_by_what_became_of_it(home: Home, hub: FakeHub) -> None:
     large_one = home.ctl("pull", Y)
     assert large_one.returncode == 3
     assert "static: weights" in large_one.stderr
-    assert home.ctl("pull", "acme/none").returncode == 3
+    absent = home.ctl("pull", "acme/none")
+    assert absent.returncode == 3
+    assert absent.stderr.count("acme/none") == 1
+    assert "look its name up on the hub" in absent.stderr
+    assert "goes on where" not in absent.stderr
+    malformed = home.ctl("pull", "a/b/c d")
+    assert malformed.returncode == 3
+    assert malformed.stderr.count("a/b/c d") == 1
+    assert "OWNER/NAME" in malformed.stderr
+    assert home.ctl("pull", "./none").returncode == 2
     assert home.ctl("pull", "").returncode == 2
 
 
@@ -150,6 +159,8 @@ def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHu
     home.start_daemon()
     client = home.ctl_begin("pull", X)
     poll(lambda: hub.sent_of("model.safetensors") > 20_000)
+    assert f"pull      {X}: " in home.ctl("status").stdout
+    assert home.rpc("status")["pull"]["model"] == X
     busy = home.ctl("start", "--candidate-models", Y, "--port", str(home.port))
     assert busy.returncode == 10
     assert "autotunectl pull --cancel" in busy.stderr

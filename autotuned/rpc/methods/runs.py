@@ -69,6 +69,7 @@ def methods(pieces: Pieces) -> list[Method]:
             "left_stopped": await pieces.live.left_stopped(),
             "stale": None if glanced is None else glanced.document(),
             "schedule": await pieces.nightly.brief(),
+            "pull": agent.pulls.active.document() if agent.pulls.active else None,
         }
 
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
