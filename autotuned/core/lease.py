@@ -27,7 +27,11 @@ class State(StrEnum):
     FAILED = "failed"
     """The restore has failed for now: it is owed, and tried again."""
     RESTORED = "restored"
-    """Loaded with a live process again; the lock is still ours."""
+    """Loaded with a live process again, and watched: it may still end during its start-up."""
+    ROLLING_BACK = "rolling back"
+    """It did not start with the new configuration: the old one is being put back."""
+    LIVING = "living"
+    """It has answered, or lived long enough; the lock is still ours."""
     RELEASED = "released"
     """Nothing is owed."""
 
@@ -41,7 +45,12 @@ class Event(StrEnum):
     RESTORE = "restore"
     REFUSED = "refused"
     VERIFIED = "verified"
+    DIED = "died"
+    ROLL_BACK = "roll back"
+    ROLLED_BACK = "rolled back"
+    LIVED = "lived"
     WAIVED = "waived"
+    FORGOTTEN = "forgotten"
     RELEASE = "release"
 
 
@@ -56,11 +65,25 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.DRAINED, Event.RESTORE): State.RESTORING,
     (State.RESTORING, Event.RESTORE): State.RESTORING,
     (State.FAILED, Event.RESTORE): State.RESTORING,
+    (State.RESTORED, Event.RESTORE): State.RESTORING,
     (State.RESTORING, Event.REFUSED): State.FAILED,
     (State.RESTORING, Event.VERIFIED): State.RESTORED,
-    # A foreground process that nobody asked to have restarted.
+    # Its process has ended during its start-up, perhaps before it was seen alive.
+    (State.RESTORING, Event.DIED): State.RESTORING,
+    (State.RESTORED, Event.DIED): State.RESTORING,
+    (State.LIVING, Event.DIED): State.RESTORING,
+    (State.RESTORED, Event.REFUSED): State.FAILED,
+    # ... with a configuration that is ours to take back.
+    (State.RESTORING, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.RESTORED, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.ROLLING_BACK, Event.ROLLED_BACK): State.RESTORING,
+    (State.ROLLING_BACK, Event.REFUSED): State.FAILED,
+    # A foreground process that nobody asked to have restarted, or a server that runs already.
     (State.RESTORING, Event.WAIVED): State.RELEASED,
-    (State.RESTORED, Event.RELEASE): State.RELEASED,
+    (State.RESTORED, Event.LIVED): State.LIVING,
+    (State.LIVING, Event.RELEASE): State.RELEASED,
+    # The operator lets it go, whatever is owed.
+    **{(state, Event.FORGOTTEN): State.RELEASED for state in State if state is not State.RELEASED},
 }
 
 
@@ -158,6 +181,12 @@ class Lease:
     """Why it is not back yet."""
     by: str = "agent"
     """Who wrote this state: `agent`, `guardian` or `operator`."""
+    deaths: int = 0
+    """How often it has ended during its start-up since the restore began."""
+    rollback: Rollback | None = None
+    """How to take back what was written into its configuration while it was stopped."""
+    rolled_back: str | None = None
+    """That it was taken back, and why, in one sentence."""
 
     @property
     def open(self) -> bool:

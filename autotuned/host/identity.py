@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 TOOL_DEADLINE_S = 5.0
@@ -51,6 +52,20 @@ def alive(pid: int, since: str | None = None) -> bool:
         return since is None
     now = started(pid)
     return now is not None and since in (None, now)
+
+
+def age_s(pid: int) -> float:
+    """How long ago the process was started; 0 where none is alive."""
+    if sys.platform == "darwin":
+        days, _, clock = ("0-" + _said("/bin/ps", "-o", "etime=", "-p", str(pid))).rpartition("-")
+        parts = [int(part) for part in clock.split(":") if part.isdigit()]
+        seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
+        return seconds + 86_400.0 * int(days.rpartition("-")[2] or 0)
+    since = started(pid)
+    if since is None:
+        return 0.0
+    ticks = int(since) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks)
 
 
 def _said(*command: str) -> str:

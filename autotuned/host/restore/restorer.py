@@ -1,8 +1,9 @@
 """Bringing a live provider back: one algorithm for the agent, its guardian and an operator in trouble.
 
 It reads the journal, looks what is there, and does what is missing until the job is loaded with a
-live process (or the foreground process runs again); any step may have been done before. Whoever calls
-it holds the lock. Standard library only.
+live process (or the foreground process runs again) that holds; any step may have been done before. One
+that ends during its start-up gets its old configuration back, where ours is in force, and a second
+chance. Whoever calls it holds the lock. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuned.core.lease import Event, Foreground, Job, Lease, State, advance
+from autotuned.errors import AutotunedError
 from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
 from autotuned.host.identity import alive, boot_id, started
@@ -29,8 +31,13 @@ from autotuned.host.managers.launchd import (
     LoadedJob,
     Presence,
 )
+from autotuned.host.restore import watch
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.relaunch import restart
+from autotuned.host.restore.rollback import roll_back
+
+DEATHS = 2
+"""One that has ended so often during its start-up is not restored for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +58,15 @@ class Pace:
     """Beyond the job's exit time-out: after that, a process that still runs has not been asked to end."""
     reboot_s: float = 3.0
     """After a reboot launchd loads the job itself; it gets this long before we help."""
+    watch_s: float = watch.LIVES_S
+    """A process that neither answers nor ends is watched for this long; a shorter watch leaves it `restored`."""
     total_s: float = 150.0
-    """All of it together."""
+    """All of it together, but for the watch."""
 
 
 PACE = Pace()
+DIED = "died"
+"""In place of a reason: it was started, and has ended again before it could be watched."""
 
 
 class Restorer:
@@ -67,35 +78,110 @@ class Restorer:
         self._deadline = 0.0
 
     def restore(self, lease: Lease) -> Lease:
-        """Carry `lease` on to `restored`, `released` or `failed`, with every step in the journal.
+        """Carry `lease` on to `living`, `released` or `failed`, with every step in the journal.
 
-        A journal that cannot be written (a full disk) stops no restore: the next look finds what is true.
+        With a short watch it may stay `restored`: then it is to be watched again. A journal that cannot be
+        written (a full disk) stops no restore: the next look finds what is true.
         """
-        if not lease.open or lease.state is State.RESTORED:
+        if not lease.open or lease.state is State.LIVING:
             return lease
+        if lease.state is State.ROLLING_BACK:
+            lease = self._roll_back(lease)
+            if lease.state is State.FAILED:
+                return lease
         before = lease.state
-        lease = self._step(lease, Event.RESTORE, attempts=lease.attempts + 1)
+        lease = self._step(lease, Event.RESTORE, attempts=lease.attempts + 1, deaths=0)
         failpoint.reach("restore.begun")
+        while True:
+            lease, died = self._bring_up(lease, before)
+            if lease.state is State.RESTORED:
+                lease, died = self._watched(lease)
+            if not died:
+                return lease
+            failpoint.reach("restore.died")
+            lease = self._after_death(lease)
+            if lease.state is State.FAILED:
+                return lease
+            before = State.RESTORING
+
+    def release(self, lease: Lease) -> Lease:
+        """Write down that nothing is owed any more, where it lives."""
+        if lease.state is State.LIVING:
+            lease = self._step(lease, Event.RELEASE)
+            failpoint.reach("restore.released")
+        return lease
+
+    def look_again(self, lease: Lease) -> Lease:
+        """`living` as it was, or what a new restore makes of one that has ended meanwhile."""
+        if lease.state is not State.LIVING or self._lives(lease):
+            return lease
+        return self.restore(self._step(lease, Event.DIED))
+
+    def _bring_up(self, lease: Lease, before: State) -> tuple[Lease, bool]:
+        """The lease, `restored` once there is a live process; True where that has ended at once."""
         self._deadline = time.monotonic() + self._pace.total_s
+        elsewhere = watch.served_elsewhere(lease.target, lease.port, self._launchd)
+        if elsewhere is not None:
+            return self._step(lease, Event.WAIVED, reason=elsewhere), False
         if isinstance(lease.target, Job):
             reason = self._job(lease, lease.target, before)
         else:
             lease, reason = self._foreground(lease, lease.target, before)
             if lease.state is State.RELEASED:
-                return lease
+                return lease, False
+        if reason == DIED:
+            return lease, True
         if reason is not None:
-            return self._step(lease, Event.REFUSED, reason=reason)
+            return self._step(lease, Event.REFUSED, reason=reason), False
         failpoint.reach("restore.verified")
         lease = self._step(lease, Event.VERIFIED, reason=None)
         failpoint.reach("restore.restored")
+        return lease, False
+
+    def _watched(self, lease: Lease) -> tuple[Lease, bool]:
+        """The lease, `living` once it holds; True where it has ended."""
+        target, idle = lease.target, False
+        if isinstance(target, Job) and not target.was_running:
+            idle = not self._look(target).running
+        found = idle or watch.holds(target, lease.port, self._launchd, self._pace.watch_s)
+        if found:
+            failpoint.reach("restore.lived")
+            lease = self._step(lease, Event.LIVED)
+            failpoint.reach("restore.living")
+        return lease, found is False
+
+    def _after_death(self, lease: Lease) -> Lease:
+        """One that has ended during its start-up: rolled back, tried again, or given up for now."""
+        target = lease.target
+        words = watch.last_line(target)
+        if lease.rollback is not None and lease.rolled_back is None:
+            lease = self._step(lease, Event.ROLL_BACK, reason=words)
+            failpoint.reach("rollback.begun")
+            return self._roll_back(lease)
+        deaths = lease.deaths + 1
+        if deaths < DEATHS:
+            return self._step(lease, Event.DIED, deaths=deaths)
+        reason = f"{target.name} was started {deaths} times and ended each time: {words}"
+        return self._step(lease, Event.REFUSED, reason=reason, deaths=deaths)
+
+    def _roll_back(self, lease: Lease) -> Lease:
+        """Put the old configuration back; `failed` where that cannot be done now."""
+        assert lease.rollback is not None  # noqa: S101 - it is being rolled back
+        try:
+            roll_back(lease.rollback)
+        except (AutotunedError, OSError) as error:
+            reason = f"it did not start with the new recipe, which cannot be taken back: {error}"
+            return self._step(lease, Event.REFUSED, reason=reason)
+        words = f"rolled back: the live provider did not start with the new recipe: {lease.reason}"
+        lease = self._step(lease, Event.ROLLED_BACK, rolled_back=words, reason=None, deaths=0)
+        failpoint.reach("rollback.done")
         return lease
 
-    def release(self, lease: Lease) -> Lease:
-        """Write down that nothing is owed any more."""
-        if lease.state is State.RESTORED:
-            lease = self._step(lease, Event.RELEASE)
-            failpoint.reach("restore.released")
-        return lease
+    def _lives(self, lease: Lease) -> bool:
+        target = lease.target
+        if isinstance(target, Job):
+            return _back(target, self._look(target))
+        return target.new_pid is not None and alive(target.new_pid, target.new_started)
 
     def _step(self, lease: Lease, event: Event, **changes: Any) -> Lease:
         try:
@@ -130,8 +216,8 @@ class Restorer:
                 return reason
             tries += 1
             reason = self._once(job, now, rebooted=rebooted)
-            if reason == "":
-                return None
+            if reason in ("", DIED):
+                return reason or None
             with contextlib.suppress(OSError):  # whoever asks meanwhile is told of each failure
                 self._journal.write(replace(lease, reason=reason))
             if tries < self._pace.tries:
@@ -142,6 +228,7 @@ class Restorer:
         """One try; empty when it runs, else what stood in the way."""
         # Where `print` is of no use, a bootstrap of what is loaded already does no harm.
         blind = now.presence is Presence.UNKNOWN and not rebooted
+        runs = (now.runs or 0) if now.presence is Presence.LOADED else 0
         if now.presence is Presence.MISSING or blind:
             if not Path(job.plist).is_file():
                 return f"its plist {job.plist} is gone"
@@ -156,9 +243,20 @@ class Restorer:
                 return f"launchctl kickstart {job.name}: {_told(job, answer)}"
         elif now.presence is not Presence.LOADED:
             return f"launchctl print {job.name}: {now.reason}"
-        if self._wait_while(job, lambda now: not _back(job, now), self._pace.verify_s, settle=True):
-            return ""
+        return self._verified(job, runs)
+
+    def _verified(self, job: Job, runs: int) -> str:
+        """As `_once`: what became of a job that was asked for, and had been started `runs` times before."""
+
+        def undecided(now: LoadedJob) -> bool:
+            return not _back(job, now) and not _ended(now, runs)
+
+        came = self._wait_while(job, undecided, self._pace.verify_s, settle=True)
         last = self._look(job)
+        if _back(job, last) or (came and not _ended(last, runs)):
+            return ""
+        if _ended(last, runs):
+            return DIED
         if last.presence is Presence.UNKNOWN:
             return f"launchctl print {job.name}: {last.reason}"
         if last.presence is Presence.MISSING:
@@ -246,9 +344,7 @@ class Restorer:
         except OSError as error:
             return held, f"it cannot be started again: {error}"
         failpoint.reach("restore.asked")
-        if not self._stays(held):
-            return held, f"started again, it ended at once: see {process.log}"
-        return held, None
+        return held, None if self._stays(held) else DIED
 
     def _gone(self, process: Foreground) -> None:
         deadline = time.monotonic() + self._pace.ending_s
@@ -272,6 +368,12 @@ def _back(job: Job, now: LoadedJob) -> bool:
     """It is as it was: loaded with a live process, or loaded and idle where it was idle before."""
     idle = now.presence is Presence.LOADED and not now.dying
     return now.running or (idle and not job.was_running)
+
+
+def _ended(now: LoadedJob, runs: int) -> bool:
+    """It has been started since there were so many runs, and has no live process any more."""
+    idle = now.presence is Presence.LOADED and not now.running and not now.dying
+    return idle and now.runs is not None and now.runs > runs
 
 
 def _told(job: Job, answer: Answer) -> str:
