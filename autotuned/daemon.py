@@ -47,6 +47,7 @@ from autotuned.host.machine import ThisMachine
 from autotuned.host.mains import on_ac
 from autotuned.host.managers.launchd import Launchd
 from autotuned.host.ports import LoopbackPorts
+from autotuned.host.restore.orphans import MARKER
 from autotuned.host.sleep import SleepClock
 from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
@@ -54,9 +55,6 @@ from autotuned.settings import Settings
 from autotuned.shared import wire
 from autotuned.store import events as kept
 from autotuned.store.database import Database
-
-MARKER = "AUTOTUNED_CANDIDATE"
-"""The environment variable by which a candidate of this home is known; its value is the home's folder."""
 
 log = structlog.get_logger(__name__)
 

@@ -1,11 +1,12 @@
-"""`provider status` and `provider restore`: the live provider, and what is owed to it.
+"""`provider status`, `restore` and `forget`: the live provider, and what is owed to it.
 
-Both work without the agent, from its journal alone: this is the glass to break.
+All work without the agent, from its journal alone: this is the glass to break.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -84,6 +85,25 @@ def provider_restore(reach: Reach, as_json: bool) -> None:
     sys.exit(0 if answer["restored"] else wire.EXIT_RESTORE_OUTSTANDING)
 
 
+@provider.command("forget")
+@click.option("--yes", is_flag=True, help="Drop it; without this only what a restore would do.")
+@json_option()
+@click.pass_obj
+def provider_forget(reach: Reach, yes: bool, as_json: bool) -> None:
+    """Drop what is owed to a live provider that cannot be brought back, so that runs can start again.
+
+    \b
+    Example:
+      autotunectl provider forget --yes
+    """
+    if _ask(reach, "status") is None:
+        _break_glass("forget", as_json=as_json, words=["--yes"] if yes else [])
+    with _client(reach) as client:
+        answer = client.request("provider.forget", {"yes": yes}, timeout_s=RESTORE_S)
+    click.echo(as_text(answer) if as_json else provider_text.forgotten(answer))
+    sys.exit(wire.EXIT_RESTORE_OUTSTANDING if answer["lease"] else 0)
+
+
 def _client(reach: Reach) -> Client:
     if reach.hosts:
         return reach.client()
@@ -103,12 +123,12 @@ def _ask(reach: Reach, method: str) -> dict[str, Any] | None:
         raise
 
 
-def _break_glass(command: str, *, as_json: bool) -> NoReturn:
+def _break_glass(command: str, *, as_json: bool, words: Sequence[str] = ()) -> NoReturn:
     """Do it without the agent, in a program of its own that needs nothing but the journal."""
     import subprocess
 
     click.echo("the agent does not answer: asking its journal", err=True)
-    words = [command, *(["--json"] if as_json else [])]
+    words = [command, *words, *(["--json"] if as_json else [])]
     sys.stdout.flush()
     done = subprocess.run(
         [sys.executable, "-m", "autotuned.host.restore.break_glass", *words], check=False

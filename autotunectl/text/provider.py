@@ -54,6 +54,8 @@ def warning(status: Mapping[str, Any]) -> list[str]:
     if not owed(status):
         return []
     lease = status["lease"]
+    if lease["state"] in ("restored", "living"):
+        return [f"WATCHED: the live provider runs again for run {lease['run_id']}; does it hold?"]
     name = (
         f"{lease['domain']}/{lease['label']}"
         if lease["kind"] == "launchd"
@@ -66,6 +68,16 @@ def warning(status: Mapping[str, Any]) -> list[str]:
         f"  tried   {lease['attempts']} times, last at {lease['updated_at']}; no new run starts until it is back",
         "  do      autotunectl provider restore",
     ]
+
+
+def forgotten(answer: Mapping[str, Any]) -> str:
+    """What was dropped, or would be."""
+    if not answer["would"]:
+        return "nothing is owed: no live provider is drained"
+    would = "\n".join(f"  {step}" for step in answer["would"])
+    if answer["forgotten"]:
+        return f"forgotten; a restore would have done:\n{would}"
+    return f"a restore would:\n{would}\nto drop it all the same: autotunectl provider forget --yes"
 
 
 def event(document: Mapping[str, Any]) -> str:

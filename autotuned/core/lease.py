@@ -245,6 +245,20 @@ def parse(found: Any) -> Lease:
         raise ValueError(message) from error
 
 
+def owed(lease: Lease) -> list[str]:
+    """What a restore of this lease would do, a line each."""
+    target, rollback = lease.target, lease.rollback
+    if isinstance(target, Job):
+        steps = [f"launchctl bootstrap {target.domain} {target.plist}"]
+    elif target.restart:
+        steps = [f"start {target.name} again: {target.argv[0]}"]
+    else:
+        steps = [f"nothing: {target.name} was not to be started again"]
+    if rollback is not None and lease.rolled_back is None:
+        steps.append(f"put {rollback['path']} back as it was, where that does not start with it")
+    return steps
+
+
 def public(lease: Lease) -> dict[str, Any]:
     """What everybody may see of a lease."""
     target = lease.target

@@ -323,3 +323,11 @@ class RestoreDocument(Document):
 
     restored: bool
     lease: LeaseDocument | None
+
+
+class ForgetDocument(Document):
+    """Whether the lease was dropped, what a restore would have done, and what is still owed."""
+
+    forgotten: bool
+    would: list[str]
+    lease: LeaseDocument | None

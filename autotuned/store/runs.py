@@ -143,6 +143,19 @@ def annotate(
         db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
 
 
+def take_back(db: sqlite3.Connection, run_id: str, warning: str) -> None:
+    """What was applied of a run is in force no longer; `warning` says why. Idempotent."""
+    with transaction(db, durable=True):
+        if run(db, run_id) is None:
+            return
+        details = details_of(db, run_id)
+        for kept in [details, details["document"]] if "document" in details else [details]:
+            kept["applied"] = None
+            kept["warnings"] = list(dict.fromkeys([*kept.get("warnings", ()), warning]))
+        db.execute("UPDATE tune_runs SET applied = 0 WHERE run_id = ?", (run_id,))
+        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+
+
 def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
     """One run, or None."""
     row = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE run_id = ?", (run_id,)).fetchone()

@@ -15,6 +15,7 @@ from autotuned.core.lease import (
     Foreground,
     Job,
     Lease,
+    Rollback,
     State,
     UnlistedStep,
     advance,
@@ -51,16 +52,16 @@ def test_a_step_that_is_not_in_the_table_is_an_error(state: State, event: Event)
 
 
 @given(st.lists(st.sampled_from(Event), max_size=30))
-def test_on_any_walk_whatever_was_drained_is_released_only_through_a_restore(
+def test_on_any_walk_whatever_was_drained_is_released_only_once_it_lives_or_is_let_go(
     events: list[Event],
 ) -> None:
-    walked, restored = lease(), False
+    walked, settled = lease(), False
     for event in events:
         if (walked.state, event) not in TRANSITIONS:
             continue
         walked = advance(walked, event, "t")
-        restored = restored or event is Event.RESTORE
-        assert walked.open or restored
+        settled = settled or event in (Event.LIVED, Event.WAIVED, Event.FORGOTTEN)
+        assert walked.open or settled
         assert walked.open is (walked.state is not State.RELEASED)
 
 
@@ -70,10 +71,25 @@ def test_from_every_open_state_somebody_who_finds_it_can_reach_the_release(state
     while frontier:
         at = frontier.pop()
         for (before, event), after in TRANSITIONS.items():
-            if before is at and event is not Event.DRAIN and after not in reached:
+            ours = event not in (Event.DRAIN, Event.FORGOTTEN)
+            if before is at and ours and after not in reached:
                 reached.add(after)
                 frontier.append(after)
     assert State.RELEASED in reached
+
+
+@given(st.lists(st.sampled_from(Event), max_size=40))
+def test_on_any_walk_one_that_died_with_a_new_configuration_gets_the_old_one_before_it_starts_again(
+    events: list[Event],
+) -> None:
+    walked = lease()
+    for event in events:
+        if (walked.state, event) not in TRANSITIONS:
+            continue
+        before, walked = walked.state, advance(walked, event, "t")
+        if before is State.ROLLING_BACK and walked.state is State.RESTORING:
+            assert event is Event.ROLLED_BACK
+        assert before is not State.ROLLING_BACK or walked.state is not State.RESTORED
 
 
 def test_nothing_follows_a_release() -> None:
@@ -82,7 +98,13 @@ def test_nothing_follows_a_release() -> None:
 
 @pytest.mark.parametrize("target", [JOB, PROCESS])
 def test_a_lease_comes_back_from_json_as_it_went(target: Job | Foreground) -> None:
-    before = lease(State.DRAINED, target)
+    rollback: Rollback = {
+        "path": "/c.yaml",
+        "backup": None,
+        "sha256": "ab",
+        "lines": [{"key": "model", "new": "model: a\n", "old": None}],
+    }
+    before = replace(lease(State.DRAINED, target), rollback=rollback, rolled_back="why", deaths=1)
     assert parse(json.loads(json.dumps(document(before)))) == before
 
 
@@ -124,7 +146,7 @@ def test_what_everybody_may_see_holds_neither_environment_nor_arguments() -> Non
 
 @pytest.mark.parametrize("event", [Event.WAIVED, Event.RELEASE])
 def test_a_release_forgets_the_environment(event: Event) -> None:
-    before = State.RESTORING if event is Event.WAIVED else State.RESTORED
+    before = State.RESTORING if event is Event.WAIVED else State.LIVING
     released = advance(lease(before, PROCESS), event, "t1", target=replace(PROCESS, new_pid=9))
     assert SECRET not in json.dumps(document(released))
     assert isinstance(released.target, Foreground)

@@ -18,7 +18,7 @@ from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
 from tests.support.home import poll
 
-QUICK = Pace(5, 0.01, 0.02, 0.005, 0.2, 0.3, 0.2, 0.05, 0.05, 5.0)
+QUICK = Pace(5, 0.01, 0.02, 0.005, 0.2, 0.3, 0.2, 0.05, 0.05, 5.0, lives_s=0.3)
 MISSING = LoadedJob("gui/501", "l", Presence.MISSING)
 IDLE = LoadedJob("gui/501", "l", state="not running")
 DYING = LoadedJob("gui/501", "l", state="SIGTERMed", pid=os.getpid())

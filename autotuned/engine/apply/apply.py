@@ -179,7 +179,20 @@ class Applier:
     async def _write(self, wanted: Mapping[str, Scalar], *, dry_run: bool) -> Written:
         path, now = self._settings.provider_config, int(time.time())
         async with self._turn:
-            return await asyncio.to_thread(writer_module.apply, path, wanted, now, dry_run=dry_run)
+            before = self._restarter.recorded
+            try:
+                return await asyncio.to_thread(
+                    writer_module.apply,
+                    path,
+                    wanted,
+                    now,
+                    dry_run=dry_run,
+                    remember=self._restarter.record,
+                )
+            except ApplyRefused:
+                if self._restarter.recorded is not before:
+                    await asyncio.to_thread(self._restarter.record, before)
+                raise
 
     async def _note(self, run_id: str, written: Written, hint: str | None) -> None:
         """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""

@@ -17,7 +17,7 @@ import structlog
 
 from autotuned import providers
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Foreground, Job, Lease, State
+from autotuned.core.lease import Event, Foreground, Job, Lease, Rollback, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
 from autotuned.engine.live.lease import contract, foreground
@@ -26,7 +26,7 @@ from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.status import Sighting
 from autotuned.engine.live.stopping import Stopper
-from autotuned.errors import ProviderConflict, StoreError
+from autotuned.errors import Busy, ProviderConflict, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
 from autotuned.host.interface import Ports, Processes
@@ -36,10 +36,12 @@ from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
+from autotuned.store import runs
 from autotuned.store.database import Database
 
-RUN_WAITS_S = 40.0
-"""A run's end is written down after this long, though a launchctl that hangs holds up the restore."""
+RUN_WAITS_S = 75.0
+"""A run's end is written down after this long, though a launchctl that hangs holds up the restore. Enough to see
+a provider end during its start-up, take the new configuration back, and see it live."""
 RETRY_FIRST_S, RETRY_LONGEST_S = 10.0, 600.0
 GUARDIAN_S = 1.0
 """How soon it is looked again where somebody else has the lock: a guardian is nearly done."""
@@ -132,6 +134,11 @@ class LiveProvider:
                 self._journal.write(self._lease)
         lock.release()
 
+    @property
+    def rolled_back(self) -> str | None:
+        """That what was written for the newest lease was taken back, and why."""
+        return None if self._lease is None else self._lease.rolled_back
+
     # --- draining ----------------------------------------------------------------------------------
 
     def claim(self, run_id: str, found: Found, request: TuneRequest) -> None:
@@ -199,6 +206,20 @@ class LiveProvider:
         self._tell("drain.begun", again=True)
         return await self._stop(grace_s, cancelled)
 
+    def record(self, rollback: Rollback | None) -> None:
+        """Keep how to take back what is about to be written, where something is drained; None forgets it.
+
+        Blocks. Raises OSError: nothing must be written then.
+        """
+        if self.lease is None:
+            return
+        lease = dataclasses.replace(self.lease, rollback=rollback)
+        if lease.state is not State.INTENT:  # a mere claim is written by the drain
+            self._journal.write(lease)
+        self._lease = lease
+        if rollback is not None:
+            failpoint.reach("apply.recorded")
+
     async def _stop(self, grace_s: float, cancelled: Callable[[], bool]) -> str | None:
         assert self._lease is not None  # noqa: S101 - claimed
         lease = self._lease
@@ -262,14 +283,18 @@ class LiveProvider:
                 with contextlib.suppress(OSError):  # then we owe it alone
                     await guard.arm(self._duty(), self._lock.descriptor)
                     self._guard = guard
-            log.error("live provider not restored yet", **_named(lease), reason=lease.reason)
-            self._tell("restore.done", restored=False, reason=lease.reason)
+            if lease.state is State.RESTORED:
+                log.info("live provider restored, and watched", **_named(lease))
+            else:
+                log.error("live provider not restored yet", **_named(lease), reason=lease.reason)
+                self._tell("restore.done", restored=False, reason=lease.reason)
             self._retrying = asyncio.create_task(self._retry(), name="restore")
         elif recovered.before is not None or (kept is not None and kept.open):
             log.warning("live provider restored after a crash", **_named(lease), by=lease.by)
             self._tell("restore.done", restored=True, reason=lease.reason, by=lease.by)
         else:
             return
+        await self._tell_rolled_back(lease)
         await self._remember()
 
     async def _kept(self) -> Lease | None:
@@ -289,12 +314,14 @@ class LiveProvider:
 
     async def _retry(self) -> None:
         delay = RETRY_FIRST_S if self._lock is not None else GUARDIAN_S
+        if self.lease is not None and self.lease.state is State.RESTORED:
+            delay = 0.0
         while self.lease is not None:
             self._again.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._again.wait()
-            delay = min(2 * delay, RETRY_LONGEST_S)
+            delay = min(2 * delay or RETRY_FIRST_S, RETRY_LONGEST_S)
             await self._try(self._pace)
 
     async def _try(self, pace: Pace) -> bool:
@@ -319,6 +346,7 @@ class LiveProvider:
             restorer = Restorer(self._journal, Launchd(self._environ, lease.launchctl), pace)
             lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
             lease = self._lease = await asyncio.to_thread(restorer.release, lease)
+            await self._tell_rolled_back(lease)
             if lease.open:
                 self._tell("restore.done", restored=False, reason=lease.reason)
                 log.error("live provider not restored", **_named(lease), reason=lease.reason)
@@ -326,8 +354,8 @@ class LiveProvider:
                 return False
             return await self._done(lease)
 
-    async def _done(self, lease: Lease) -> bool:
-        """Nothing is owed: let lock and guardian go, and say so."""
+    async def _done(self, lease: Lease, *, restored: bool = True) -> bool:
+        """Nothing is owed any more: let lock and guardian go, and say so."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -337,9 +365,46 @@ class LiveProvider:
             await self._guard.disarm()
             self._guard = None
         await self._remember()
-        self._tell("restore.done", restored=True, reason=lease.reason)
-        log.info("live provider restored", **_named(lease))
+        self._tell("restore.done", restored=restored, reason=lease.reason)
+        log.info("live provider restored" if restored else "lease forgotten", **_named(lease))
         return True
+
+    async def _tell_rolled_back(self, lease: Lease) -> None:
+        """What was taken back is not applied any more. Idempotent."""
+        if lease.rolled_back is None:
+            return
+        log.error("apply rolled back", run_id=lease.run_id, reason=lease.rolled_back)
+        self._events.publish("log", lease.run_id, level="warning", message=lease.rolled_back)
+        try:
+            await self._database.ask(runs.take_back, lease.run_id, lease.rolled_back)
+        except StoreError as error:
+            log.error("the roll-back cannot be kept in the store", reason=error.message)
+
+    async def forget(self, *, yes: bool) -> tuple[bool, list[str]]:
+        """Drop the lease in force, where `yes`; whether that was done, and what is owed.
+
+        Raises Busy while a run holds it.
+        """
+        lease = self.lease
+        if lease is None:
+            return False, []
+        if self._retrying is None or self._retrying.done():
+            message = f"run {lease.run_id} holds the live provider and restores it at its end: autotunectl cancel"
+            raise Busy(message, run_id=lease.run_id)
+        owed = steps.owed(lease)
+        if not yes:
+            return False, owed
+        async with self._trying:
+            lease = await asyncio.to_thread(self._reread, lease)
+            if lease.open:
+                reason = "forgotten by the operator"
+                lease = await asyncio.to_thread(
+                    self._journal.advance, lease, Event.FORGOTTEN, reason=reason
+                )
+            self._lease = lease
+            await self._done(lease, restored=False)
+        self._again.set()
+        return True, owed
 
     def _duty(self) -> dict[str, Any]:
         return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}

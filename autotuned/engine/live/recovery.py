@@ -20,7 +20,7 @@ from autotuned.host.restore.restorer import Pace, Restorer
 
 LOCK_PATIENCE_S = 12.0
 """The guardian of the agent before us may be at it: it holds the lock until it is done."""
-QUICK = Pace(tries=3, verify_s=4.0, dying_s=6.0, total_s=8.0)
+QUICK = Pace(tries=3, verify_s=4.0, dying_s=6.0, watch_s=2.0, total_s=8.0)
 
 
 @dataclass(slots=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import structlog
 
+from autotuned.core.lease import Rollback
 from autotuned.core.request import TuneRequest
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import Found, undrainable
 from autotuned.engine.settings import Configuration
-from autotuned.errors import Busy, RestoreOutstanding
+from autotuned.errors import ApplyRefused, Busy, RestoreOutstanding
 from autotuned.host.interface import Processes
 from autotuned.providers.interface import Provider
 
@@ -75,14 +76,24 @@ class Restarter:
             self._live.claim(run_id, found, TuneRequest(drain=True, port=found.live.port))
         return reason
 
+    @property
+    def recorded(self) -> Rollback | None:
+        """How the newest change would be taken back, where something is drained."""
+        return None if self._live.lease is None else self._live.lease.rollback
+
+    def record(self, rollback: Rollback | None) -> None:
+        """Keep how to take back what is about to be written; see `LiveProvider.record`."""
+        self._live.record(rollback)
+
     def give_up(self) -> None:
         """Let a claim go; nothing has been done."""
         self._live.unclaim()
 
     async def carry_out(self) -> str | None:
-        """Stop the job and bring it back: None once it runs again, else why it was not stopped.
+        """Stop the job and bring it back: None once it holds again, else why it was not stopped.
 
         Raises RestoreOutstanding where it was stopped and is not back; then it is tried again and again.
+        Raises ApplyRefused where it did not start with the new configuration, which was taken back.
         """
         processes = self._processes()
         try:
@@ -93,8 +104,11 @@ class Restarter:
             restored = await self._live.restore()
             await processes.close()
         if not restored:
-            message = "the configuration is written, but the live provider is not back yet: autotunectl provider restore"
+            done = self._live.rolled_back or "the configuration is written"
+            message = f"{done}; the live provider is not back yet: autotunectl provider restore"
             raise RestoreOutstanding(message, lease=self._live.public())
+        if self._live.rolled_back is not None:
+            raise ApplyRefused(self._live.rolled_back, "rolled_back")
         log.info("live provider restarted", reason=reason)
         return reason
 

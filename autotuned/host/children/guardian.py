@@ -1,4 +1,4 @@
-"""The tiny process that starts candidates and outlives a killed agent: run as a script, never imported.
+"""The tiny process that starts candidates and outlives a killed agent: run as a script.
 
 It speaks JSON lines over one socket with the agent. Candidates are its children, so there is no
 instant at which one lives that it does not know. End of file without a goodbye means that the agent
@@ -18,8 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 ORPHAN_GRACE_S = 1.5
 SWEEP_DEADLINE_S = 5.0
@@ -27,6 +26,16 @@ SWEEPS = 50
 """One that starts others as fast as it can is killed so many times at most: never a loop without end."""
 LOG_RING_BYTES = 256 * 1024
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+
+
+class Duty(Protocol):
+    """What is left to do where the agent dies while a live provider is drained."""
+
+    def candidate(self, pid: int) -> None:
+        """Write down which candidate lives, for whoever finds it without us."""
+
+    def fulfil(self) -> None:
+        """Bring the live provider back."""
 
 
 class Log:
@@ -124,7 +133,7 @@ class Candidate:
     def sweep(self) -> None:
         """Kill what has left the group and still carries the mark; nothing of the group is left."""
         for _ in range(SWEEPS if self.mark else 0):
-            found = _marked(self.mark)
+            found = marked(self.mark)
             if not found:
                 return
             for pid in found:
@@ -162,7 +171,7 @@ class Guardian:
         self._selector = selectors.DefaultSelector()
         self._candidates: dict[int, Candidate] = {}
         self._farewell = False
-        self._duty: Callable[[], None] | None = None
+        self._duty: Duty | None = None
         self._selector.register(channel, selectors.EVENT_READ)
         self._wake, wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -182,7 +191,7 @@ class Guardian:
         while self._candidates and time.monotonic() < deadline:
             self._turn(self._patience_s())
         if not self._farewell and self._duty is not None:
-            self._duty()
+            self._duty.fulfil()
 
     def _turn(self, patience_s: float | None) -> bool:
         """Wait for something, deal with all of it; False when the agent is gone."""
@@ -240,6 +249,9 @@ class Guardian:
                     )
                     return
                 self._selector.register(candidate.output, selectors.EVENT_READ, candidate)
+                if self._duty is not None:
+                    with contextlib.suppress(OSError):
+                        self._duty.candidate(candidate.group)
                 self._report(event="started", candidate=number, pid=candidate.group)
             case "stop":
                 if number in self._candidates:
@@ -311,7 +323,7 @@ def _states_of_group(group: int) -> list[str]:
     return [row[1][0] for row in rows if len(row) == 2 and row[0] == str(group)]
 
 
-def _marked(mark: str) -> list[int]:
+def marked(mark: str) -> list[int]:
     """Processes of ours, zombies left out, whose environment holds this assignment."""
     found = []
     if os.path.isdir("/proc/self"):  # noqa: PTH112
@@ -338,12 +350,12 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def _duty(order: dict[str, Any]) -> Callable[[], None]:
+def _duty(order: dict[str, Any]) -> Duty:
     """The restore that an agent's death would leave to us, loaded and ready."""
     sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
     from autotuned.host.restore import duty as duty_module  # noqa: PLC0415 - only who is armed needs it
 
-    return duty_module.duty(order["folder"], order["lock"], order["environ"])
+    return duty_module.RestoreDuty(order["folder"], order["lock"], order["environ"])
 
 
 def _default_signals() -> None:

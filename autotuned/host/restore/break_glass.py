@@ -1,4 +1,4 @@
-"""Break glass: `python -m autotuned.host.restore.break_glass status|restore [--json]`, from `run/lease.json` alone.
+"""Break glass: `python -m autotuned.host.restore.break_glass status|restore|forget [--yes] [--json]`, from `run/lease.json` alone.
 
 For an operator whose agent is dead and whose database may be gone: no agent, no database, no settings.
 Exits 0 when nothing is owed (any more), 13 while a restore is. Standard library only.
@@ -10,15 +10,16 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from autotuned.core import lease as steps
-from autotuned.core.lease import Job, Lease
+from autotuned.core.lease import Event, Job, Lease
+from autotuned.host.files import Lock
 from autotuned.host.managers.launchd import Launchd
+from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.restorer import Restorer
 from autotuned.shared import wire
 
 
@@ -47,20 +48,47 @@ def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
     lease = journal.read()
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
-    lock = journal.take_lock()
-    if lock is None:
-        message = f"somebody is at it: held by {journal.holder()} ({journal.lock_path}); try again in a minute"
-        return _answer(lease, message)
-    try:
+    with _locked(journal) as lock:
+        if lock is None:
+            return _answer(lease, _busy(journal))
         lease = journal.read() or lease
-        restorer = Restorer(journal, Launchd(environ, lease.launchctl))
-        lease = restorer.release(restorer.restore(lease))
-    finally:
-        lock.release()
+        launchd = Launchd(environ, lease.launchctl)
+        lease = orphans.restore_without(journal, lease, launchd, look_again=True)
     if lease.open:
         return _answer(lease, f"NOT RESTORED: {lease.target.name}: {lease.reason}")
-    said = f" ({lease.reason})" if lease.reason else ""
-    return _answer(lease, f"restored: {lease.target.name}{said}")
+    words = "; ".join(word for word in (lease.reason, lease.rolled_back) if word)
+    return _answer(lease, f"restored: {lease.target.name}{f' ({words})' if words else ''}")
+
+
+def forget(journal: Journal, *, yes: bool) -> dict[str, Any]:
+    """Drop what is owed, where `yes`; the same answer, with what a restore would do."""
+    lease = journal.read()
+    if lease is None or not lease.open:
+        return _answer(lease, "nothing is owed: no live provider is drained")
+    would = "\n".join(f"  {step}" for step in steps.owed(lease))
+    if not yes:
+        return _answer(lease, f"a restore would:\n{would}\nto drop it all the same: --yes")
+    with _locked(journal) as lock:
+        if lock is None:
+            return _answer(lease, _busy(journal))
+        lease = journal.read() or lease
+        if lease.open:
+            lease = journal.advance(lease, Event.FORGOTTEN, reason="forgotten by the operator")
+    return _answer(lease, f"forgotten: {lease.target.name}; a restore would have done:\n{would}")
+
+
+@contextlib.contextmanager
+def _locked(journal: Journal) -> Iterator[Lock | None]:
+    lock = journal.take_lock()
+    try:
+        yield lock
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _busy(journal: Journal) -> str:
+    return f"somebody is at it: held by {journal.holder()} ({journal.lock_path}); try again in a minute"
 
 
 def _answer(lease: Lease | None, message: str, *, owed: bool | None = None) -> dict[str, Any]:
@@ -78,6 +106,8 @@ def main(words: list[str], environ: Mapping[str, str]) -> int:
     try:
         if "restore" in words:
             answer = restore(journal, environ)
+        elif "forget" in words:
+            answer = forget(journal, yes="--yes" in words)
         else:
             lease = None
             with contextlib.suppress(ValueError):  # told by `status`

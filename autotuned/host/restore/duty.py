@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from autotuned.core.lease import Lease
 from autotuned.host.files import Lock
 from autotuned.host.managers.launchd import Launchd
+from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.restorer import Restorer
 
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 10.0, 600.0
 LOOK_S = 2.0
 """How often the journal is looked at between two tries: whoever else restores ends the duty."""
 
 
-def duty(folder: str, lock: int, environ: Mapping[str, str]) -> Callable[[], None]:
-    """The duty, ready to be done: `folder` holds the journal, `lock` is the descriptor of the held lock."""
-    journal = Journal(Path(folder), by="guardian")
-    held = Lock(journal.lock_path, lock)
-    armed = _read(journal)
-    return lambda: _bring_back(journal, held, dict(environ), armed)
+class RestoreDuty:
+    """The guardian's duty: `folder` holds the journal, `lock` is the descriptor of the held lock."""
+
+    def __init__(self, folder: str, lock: int, environ: Mapping[str, str]) -> None:
+        self._journal = Journal(Path(folder), by="guardian")
+        self._lock = Lock(self._journal.lock_path, lock)
+        self._environ = dict(environ)
+        self._armed = _read(self._journal)
+
+    def candidate(self, pid: int) -> None:
+        """Write down which candidate lives, for whoever finds it without us. Raises OSError."""
+        orphans.note(self._journal.path.parent, pid)
+
+    def fulfil(self) -> None:
+        """Restore, again and again, until nothing is owed."""
+        _bring_back(self._journal, self._lock, self._environ, self._armed)
 
 
 def _bring_back(
@@ -42,8 +52,7 @@ def _bring_back(
         lock, lease = taken, _read(journal) or lease
     while lease is not None and lease.open:
         with contextlib.suppress(Exception):  # whatever it is: it is tried again
-            restorer = Restorer(journal, Launchd(environ, lease.launchctl))
-            lease = restorer.release(restorer.restore(lease))
+            lease = orphans.restore_without(journal, lease, Launchd(environ, lease.launchctl))
         lock.release()
         if not lease.open:
             return

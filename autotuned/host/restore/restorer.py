@@ -58,10 +58,12 @@ class Pace:
     """Beyond the job's exit time-out: after that, a process that still runs has not been asked to end."""
     reboot_s: float = 3.0
     """After a reboot launchd loads the job itself; it gets this long before we help."""
-    watch_s: float = watch.LIVES_S
-    """A process that neither answers nor ends is watched for this long; a shorter watch leaves it `restored`."""
     total_s: float = 150.0
     """All of it together, but for the watch."""
+    lives_s: float = 15.0
+    """One that lives so long holds: more than the 10 s within which launchd starts a job again."""
+    watch_s: float = 15.0
+    """A process that neither answers nor ends is watched for this long; a shorter watch leaves it `restored`."""
 
 
 PACE = Pace()
@@ -143,7 +145,9 @@ class Restorer:
         target, idle = lease.target, False
         if isinstance(target, Job) and not target.was_running:
             idle = not self._look(target).running
-        found = idle or watch.holds(target, lease.port, self._launchd, self._pace.watch_s)
+        found = idle or watch.holds(
+            target, lease.port, self._launchd, self._pace.lives_s, self._pace.watch_s
+        )
         if found:
             failpoint.reach("restore.lived")
             lease = self._step(lease, Event.LIVED)

@@ -16,8 +16,6 @@ from autotuned.host.listener import LEADING_ARGUMENTS, answers, descends, listen
 from autotuned.host.managers.launchd import Launchd
 from autotuned.shared.redaction import masker
 
-LIVES_S = 15.0
-"""More than the 10 s within which launchd starts a job again."""
 POLL_S = 0.2
 TAIL_BYTES = 16 * 1024
 LONGEST_LINE = 300
@@ -25,8 +23,10 @@ INTERPRETERS = ("python", "sh", "bash", "zsh", "env", "node", "-")
 """How the words begin that do not tell which program a command line runs."""
 
 
-def holds(target: Job | Foreground, port: int, launchd: Launchd, patience_s: float) -> bool | None:
-    """True once it answers or has lived long enough, False when it has ended; None after `patience_s`."""
+def holds(
+    target: Job | Foreground, port: int, launchd: Launchd, lives_s: float, patience_s: float
+) -> bool | None:
+    """True once it answers or has lived for `lives_s`, False when it has ended; None after `patience_s`."""
     pid, since = _process(target, launchd)
     begun = time.monotonic()
     while True:
@@ -35,10 +35,10 @@ def holds(target: Job | Foreground, port: int, launchd: Launchd, patience_s: flo
                 return False
         elif not alive(pid, since):
             return False
-        elif age_s(pid) >= LIVES_S or _answers(port, pid):
+        elif age_s(pid) >= lives_s or _answers(port, pid):
             return alive(pid, since)
         waited = time.monotonic() - begun
-        if waited >= LIVES_S:
+        if waited >= lives_s:
             return True
         if waited >= patience_s:
             return None

@@ -1,4 +1,4 @@
-"""`provider.restore`: do not wait for the agent's next try to bring the live provider back."""
+"""`provider.restore` and `provider.forget`: pay now what is owed to the live provider, or drop it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any
 
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
+from autotuned.shared import wire
+
+
+class ForgetParams(Params):
+    """Without `yes` nothing is dropped: the answer says what a restore would do."""
+
+    yes: bool = False
 
 
 def methods(pieces: Pieces) -> list[Method]:
@@ -18,5 +25,21 @@ def methods(pieces: Pieces) -> list[Method]:
         restored = await pieces.live.restore_now()
         return {"restored": restored, "lease": pieces.live.public()}
 
+    async def forget(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        forgotten, would = await pieces.live.forget(yes=params["yes"])
+        return {"forgotten": forgotten, "would": would, "lease": pieces.live.public()}
+
+    drops = "drop what is owed to a live provider that cannot be brought back"
     tries = "try now to bring a drained provider back"
-    return [Method("provider.restore", tries, restore, result=documents.RestoreDocument, acts=True)]
+    return [
+        Method("provider.restore", tries, restore, result=documents.RestoreDocument, acts=True),
+        Method(
+            "provider.forget",
+            drops,
+            forget,
+            ForgetParams,
+            documents.ForgetDocument,
+            (wire.BUSY,),
+            acts=True,
+        ),
+    ]

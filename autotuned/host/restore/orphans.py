@@ -1,0 +1,89 @@
+"""Candidates that have outlived agent and guardian: ended before a live provider is brought back.
+
+They hold its port and its memory. They are known by the mark in their environment, and by the
+record of the newest one, for a system that does not show environments. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from autotuned.core.lease import Event, Lease, State
+from autotuned.host.children import guardian
+from autotuned.host.identity import alive, boot_id, started
+from autotuned.host.managers.launchd import Launchd
+from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.restorer import Restorer
+
+MARKER = "AUTOTUNED_CANDIDATE"
+"""The environment variable by which a candidate of a home is known; its value is the home's folder."""
+RECORD = "candidate.json"
+GRACE_S, KILL_S, POLL_S = 1.5, 5.0, 0.05
+AGAIN_S = 3.0
+"""A provider beside which an orphan was ended is looked at once more after this."""
+
+
+def note(folder: Path, pid: int) -> None:
+    """Write down, in the `run` folder, which candidate lives now. Raises OSError."""
+    record = {"pid": pid, "started": started(pid), "boot_id": boot_id()}
+    part = folder / f".{RECORD}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    part.replace(folder / RECORD)
+
+
+def stop(folder: Path) -> tuple[int, list[int]]:
+    """End all candidates of the home whose `run` folder this is: how many there were, and those that do not end."""
+    ended: set[int] = set()
+    begun = time.monotonic()
+    while left := _living(folder):
+        waited = time.monotonic() - begun
+        if waited >= GRACE_S + KILL_S:
+            return len(ended), sorted(left)
+        for pid in left - ended if waited < GRACE_S else left:
+            _signal(pid, signal.SIGTERM if waited < GRACE_S else signal.SIGKILL)
+        ended |= left
+        time.sleep(POLL_S)
+    return len(ended), []
+
+
+def restore_without(
+    journal: Journal, lease: Lease, launchd: Launchd, *, look_again: bool = False
+) -> Lease:
+    """One whole restore, never beside an orphan; with `look_again` it is looked at once more after 3 s."""
+    ended, left = stop(journal.path.parent)
+    if left and lease.state is not State.LIVING:
+        if lease.state is not State.ROLLING_BACK:
+            lease = journal.advance(lease, Event.RESTORE, attempts=lease.attempts + 1)
+        reason = f"a candidate of a killed agent does not end: pid {left[0]}; end it with kill -9"
+        return journal.advance(lease, Event.REFUSED, reason=reason)
+    restorer = Restorer(journal, launchd)
+    lease = restorer.restore(lease)
+    if lease.state is State.LIVING and (ended or look_again):
+        time.sleep(AGAIN_S)
+        lease = restorer.look_again(lease)
+    return restorer.release(lease)
+
+
+def _living(folder: Path) -> set[int]:
+    found = set(guardian.marked(f"{MARKER}={folder.parent}"))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if (
+            record["boot_id"] == boot_id()
+            and record["started"]
+            and alive(record["pid"], record["started"])
+        ):
+            found.add(record["pid"])
+    return found
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
