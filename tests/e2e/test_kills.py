@@ -23,12 +23,15 @@ LASTING = {"replicates": [{"ttft_ms": 60_000, "total_ms": 61_000}]}
 
 IN_A_RUN = [name for name in POINTS if name.startswith(("drain.", "apply.", "restore.", "file."))]
 IN_A_RUN.remove("restore.held")
+IN_A_RUN.remove("restore.died")
+ROLLING_BACK = ["restore.died", "rollback.begun", "rollback.replaced", "rollback.done"]
+BEFORE_A_ROLL_BACK = ["apply.recorded", "apply.replaced", "restore.asked", "restore.restored"]
 RECOVERING = ["recover.begun", "recover.done", "restore.begun", "restore.asked", "restore.released"]
 BY_HAND = ["restore.held", "restore.asked", "drain.asked"]
 
 
 def test_every_failpoint_is_exercised_here() -> None:
-    assert set(IN_A_RUN) | set(RECOVERING) | set(BY_HAND) == set(POINTS)
+    assert {*IN_A_RUN, *RECOVERING, *BY_HAND, *ROLLING_BACK} == set(POINTS)
 
 
 @pytest.mark.slow
@@ -92,6 +95,29 @@ def test_a_foreground_process_comes_back_exactly_once(
     assert first["environment"] == second["environment"]
     assert first["argv"] == second["argv"]
     assert home.rpc("status")["lease"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])
+@pytest.mark.parametrize("point", [*BEFORE_A_ROLL_BACK, *ROLLING_BACK])
+def test_a_kill_while_an_apply_is_taken_back_leaves_the_old_configuration_in_force(
+    home: Home, point: str, together: bool
+) -> None:
+    home.provider({Y: BRIEF}, today={"never_starts": [Y], "refuses_after_s": 0.3})
+    job = LaunchdJob(home, keep_alive=True, throttle_s=1.0)
+    before = job.config.read_bytes()
+    die_at(home, f"{point}:hang")
+    home.start_daemon()
+    home.begin(Y, drain=True, apply=True, stage2_replicates=1)
+    end(home, together=together)
+    if not together:
+        poll(job.serving, "the live provider serves without anybody's help")
+    home.start_daemon()
+    poll(lambda: home.rpc("status")["lease"] is None, "nothing is owed")
+    poll(job.serving, "the live provider serves")
+    assert_sound(home, job)
+    assert job.config.read_bytes() == before
+    assert home.sql("SELECT applied FROM tune_runs") == [(0,)]
 
 
 def die_at(home: Home, words: str) -> None:

@@ -8,7 +8,8 @@ The plan: `domains` that exist (["gui", "user"]), `absent` (code for the others,
 stays SIGTERMed at least so long, 0.2), `exit_timeout_s` (SIGKILL after that, 5), `already` (code of a bootstrap
 of what is loaded, 37), `text` (plain | localised | garbage), `macos` (15: `bootout --wait` is a usage
 error), `revive_after_s` (a watchdog bootstraps so long after each bootout), `revive_at_call` (it does so at the
-n-th call after a bootout), `revivals` (how often at most), and `faults`: a list of {id, verb, code, hang_s,
+n-th call after a bootout), `revivals` (how often at most), `keep_alive` (a job whose process has ended is started again,
+`throttle_s` after its last start, 10), and `faults`: a list of {id, verb, code, hang_s,
 act, outcome, for_s, skip, times}. A fault answers `code` after `hang_s`, doing its work only if `act`; the outcomes
 `nothing` answers code 0 and does not act, `not_running` and `penalty` (for `for_s`) load the job with code 0 but start nothing (`for_ever`: nor does kickstart).
 """

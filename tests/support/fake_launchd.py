@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "text": "plain",
     "macos": 26,
     "revivals": 1_000_000,
+    "keep_alive": False,
+    "throttle_s": 10.0,
     "faults": [],
 }
 
@@ -116,6 +118,7 @@ def spawn(job: dict[str, Any]) -> None:
             stderr=sink,
             start_new_session=True,
         )
+    job["spawned"] = time.time()
     job |= {"pid": process.pid, "born": born(process.pid), "runs": job["runs"] + 1, "due": None}
 
 
@@ -135,8 +138,11 @@ def settle(known: dict[str, Any], planned: dict[str, Any]) -> None:
                 send(job, signal.SIGKILL)
             if not alive(job) and now > job["dying_since"] + planned["dying_s"]:
                 del known["jobs"][target]
-        elif job["due"] is not None and now >= job["due"]:
-            spawn(job)
+        elif job["due"] is not None:
+            if now >= job["due"]:
+                spawn(job)
+        elif planned["keep_alive"] and job["spawned"] and not alive(job):
+            job["due"] = max(now, job["spawned"] + planned["throttle_s"])
     revive(known, planned, now)
 
 
@@ -190,13 +196,14 @@ def bootstrap(
         "arguments": arguments,
         "environment": definition.get("EnvironmentVariables", {}),
         "cwd": definition.get("WorkingDirectory", "/"),
-        "stdout": definition.get("StandardOutPath"),
+        "stdout": definition.get("StandardOutPath") or definition.get("StandardErrorPath"),
         "pid": None,
         "born": None,
         "runs": 0,
         "due": None,
         "dying_since": None,
         "dead": False,
+        "spawned": None,
     }
     if fault.get("outcome") == "not_running":
         job["dead"] = fault.get("for_ever", False)

@@ -3,7 +3,8 @@
 Copied into a folder under that name, it reads `plan.json` beside itself and appends to `calls.jsonl`.
 The plan maps a model to its behaviour; `cells` in it override that for knobs written as "4/1/2000"
 (`unset/...` without the flag). Without `--no-join` it is the live provider, behaves as `live` says and
-takes its port from the configuration where no flag names one. A replicate's behaviour is taken from the list `replicates`, whose last
+takes its port from the configuration where no flag names one. With `today` in the plan it starts by the rules of
+today's binary (see `refusal`), and says no only after `refuses_after_s`. A replicate's behaviour is taken from the list `replicates`, whose last
 entry repeats. Standard library only; knows nothing of the agent.
 """
 
@@ -241,6 +242,7 @@ def main() -> None:
     ):
         parser.add_argument(flag)
     parser.add_argument("--no-join", action="store_true")
+    parser.add_argument("--autotune-candidate", action="store_true")
     flags, _ = parser.parse_known_args()
     behaviour = plan["models"].get(flags.model, plan["models"].get("*", {}))
     knobs = f"{flags.kv_bits or 'unset'}/{flags.max_batch}/{flags.max_context}"
@@ -257,7 +259,72 @@ def main() -> None:
         config_mode=oct(config.stat().st_mode & 0o777) if config and config.is_file() else None,
         parent=os.getppid(),
     )
+    if "today" in plan:
+        start_today(config, flags, plan["today"])
     serve(flags.model, int(flags.port or configured_port(config)), behaviour)
+
+
+CATALOGUE = [
+    f"model_catalog_{name}" for name in ("key", "model_id", "revision", "sha256", "version", "hash")
+]
+BOUND = ["model_artifact_sha256", "model_artifact_path", *CATALOGUE]
+
+
+def refusal(
+    config: dict[str, str], flags: argparse.Namespace, today: dict[str, Any]
+) -> tuple[int, str] | None:
+    """Exit code and last words where today's binary does not start with this configuration, else None."""
+    if flags.autotune_candidate and not flags.no_join:
+        return 64, "error: --autotune-candidate requires --no-join"
+    if flags.candidate_parent_pid and not flags.autotune_candidate:
+        return 64, "error: --candidate-parent-pid requires --autotune-candidate"
+    source = config.get("max_concurrency_source", "autotune")
+    if source not in ("owner", "autotune"):
+        return 2, f"error: max_concurrency_source: {source}: not owner or autotune"
+    batching, bits = (
+        config.get("continuous_batching", "off"),
+        flags.kv_bits or config.get("kv_bits"),
+    )
+    if batching == "on" and bits:
+        return (
+            2,
+            f"error: continuous_batching_kv_bits: kv_bits {bits} is outside continuous batching",
+        )
+    owned = config.get("max_concurrency_override") if source == "owner" else None
+    if config.get("draft_model") and int(flags.max_batch or owned or 1) > 1:
+        return 2, "error: draft_model_capacity_shortfall: a draft model serves one slot"
+    if flags.no_join or not today.get("binds"):
+        return None
+    missing = [key for key in BOUND if key not in config]
+    if missing:
+        return 2, f"error: serve without --no-join needs {', '.join(missing)}"
+    if flags.model or config.get("model") != config["model_catalog_key"]:
+        return (
+            2,
+            f"error: model {config.get('model')} is not what {config['model_catalog_key']} names",
+        )
+    return None
+
+
+def flat(config: Path | None) -> dict[str, str]:
+    """The flat keys of a configuration."""
+    lines = config.read_text().splitlines() if config and config.is_file() else []
+    pairs = [line.split("#")[0].partition(":") for line in lines if line[:1].isalpha()]
+    return {key: value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def start_today(config: Path | None, flags: argparse.Namespace, today: dict[str, Any]) -> None:
+    """End as today's binary does, where it does not start with this configuration."""
+    refused = refusal(flat(config), flags, today)
+    broken = [
+        model for model in today.get("never_starts", ()) if model == flat(config).get("model")
+    ]
+    if broken and not flags.no_join:
+        refused = 1, f"error: {broken[0]}: out of memory"
+    if refused is not None:
+        time.sleep(today.get("refuses_after_s", 0))
+        print(refused[1], file=sys.stderr, flush=True)
+        sys.exit(refused[0])
 
 
 def shout() -> None:

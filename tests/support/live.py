@@ -41,6 +41,7 @@ class LaunchdJob:
         domain: str = "gui",
         settings: str = "",
         start: bool = True,
+        config: str = "",
         **plan: Any,
     ) -> None:
         self.home, self.label = home, label
@@ -50,7 +51,8 @@ class LaunchdJob:
         _own_name(home, settings)
         folder = home.path / ".config" / "macprovider"
         self.config = folder / "config.yaml"
-        self.config.write_text(f"model: mine\nport: {self.port}\n", encoding="utf-8")
+        self.config.write_text(f"model: mine\nport: {self.port}\n{config}", encoding="utf-8")
+        self.log = home.path / "macprovider.err.log"
         self.argv = [str(home.bin / home.program), "serve", "--config", str(self.config)]
         agents = home.path / "Library" / "LaunchAgents"
         agents.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,7 @@ class LaunchdJob:
             "KeepAlive": {"SuccessfulExit": False},
             "EnvironmentVariables": {"HOME": str(self.home.path), "LIVE": "yes"},
             "WorkingDirectory": str(self.home.path),
+            "StandardErrorPath": str(self.log),
         }
 
     def write_plist(self) -> None:
