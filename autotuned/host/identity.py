@@ -25,7 +25,7 @@ def boot_id(environ: Mapping[str, str] = os.environ) -> str:
     try:
         with open(told or "/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
             return file.read().strip()
-    except OSError:
+    except (OSError, ValueError):
         return "unknown"
 
 
@@ -39,7 +39,9 @@ def started(pid: int) -> str | None:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return fields[19].decode("ascii", "replace")
 
 
 def alive(pid: int, since: str | None = None) -> bool:
@@ -74,6 +76,7 @@ def _said(*command: str) -> str:
             command,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=TOOL_DEADLINE_S,
             stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,19 +88,19 @@ class ThisMachine:
         except OSError:
             return None, None
         said = tools.ask("ps", "-o", "pri=", "-p", str(pid)) if sys.platform == "darwin" else ""
-        return nice, int(said) if said.isdecimal() else None
+        return nice, int(said) if _is_number(said) else None
 
 
 def linux_pressure(stalls: str, meminfo: str) -> Pressure:
     """The level that `/proc/pressure/memory` and `/proc/meminfo` speak of; normal where both are silent."""
-    sizes = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in meminfo.splitlines())
-        if rest
-    }
-    share = sizes.get("MemAvailable", 1) / sizes.get("MemTotal", 1)
-    full = next((line for line in stalls.splitlines() if line.startswith("full")), "")
-    stalled = next((float(word[6:]) for word in full.split() if word.startswith("avg10=")), 0.0)
+    available, total = (
+        re.search(rf"^{name}:\s*(\d{{1,18}})\b", meminfo, re.MULTILINE | re.ASCII)
+        for name in ("MemAvailable", "MemTotal")
+    )
+    memory = int(total[1]) if total else 0
+    share = int(available[1]) / memory if available and memory else 1.0
+    full = re.search(r"^full\b.*?\bavg10=(\d{1,9}(?:\.\d*)?)", stalls, re.MULTILINE | re.ASCII)
+    stalled = float(full[1]) if full else 0.0
     if stalled >= STALLED_CRITICAL or share < AVAILABLE_CRITICAL:
         return Pressure.CRITICAL
     if stalled >= STALLED_WARNING or share < AVAILABLE_WARNING:
@@ -114,14 +115,18 @@ def _zone_is_hot(zone: Path) -> bool:
         int(degrees)
         for kind in zone.glob("trip_point_*_type")
         if _read(str(kind)).strip() in ("passive", "hot", "critical")
-        and (degrees := _read(str(kind).replace("_type", "_temp")).strip()).isdigit()
+        and _is_number(degrees := _read(str(kind).replace("_type", "_temp")).strip())
     ]
-    return now.isdigit() and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
+    return _is_number(now) and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,18}", text, re.ASCII) is not None
 
 
 def _mac_facts() -> MachineFacts:
     told = tools.ask("sysctl", "-n", "hw.memsize")
-    ram = int(told) if told.isdigit() else psutil.virtual_memory().total
+    ram = int(told) if _is_number(told) else psutil.virtual_memory().total
     version = tools.ask("sw_vers", "-productVersion") or "unknown"
     return MachineFacts(
         ram_gb=round(ram / GIB),

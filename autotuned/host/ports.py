@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -87,15 +88,12 @@ def _lsof(port: int) -> int | None:
             command,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=LSOF_DEADLINE_S,
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    pids = [
-        line[1:]
-        for line in listed.stdout.splitlines()
-        if line.startswith("p") and line[1:].isdigit()
-    ]
-    return int(pids[0]) if pids else None
+    pid = re.search(r"^p(\d{1,9})$", listed.stdout, re.MULTILINE | re.ASCII)
+    return int(pid[1]) if pid else None

@@ -187,7 +187,7 @@ class Launchd:
         answer = self._run("list", job.label, timeout_s=LOOK_TIMEOUT_S)
         if answer.code != 0:
             return job
-        found = re.search(r'"PID" = (\d+);', answer.text)
+        found = re.search(r'"PID" = (\d{1,9});', answer.text)
         return replace(job, pid=int(found[1])) if found else replace(job, state="not running")
 
     def bootout(self, domain: str, label: str) -> Answer:
@@ -254,18 +254,22 @@ def parse(domain: str, label: str, text: str) -> LoadedJob:
             if found and (key not in fields or depth < fields[key][0]):
                 fields[key] = depth, value.strip()
     known = {key: value for key, (_, value) in fields.items()}
-    timeout = known.get("exit timeout", "")
+    timeout = _number(known.get("exit timeout", ""))
     return LoadedJob(
         domain,
         label,
         state=known.get("state"),
-        pid=int(known["pid"]) if known.get("pid", "").isdecimal() else None,
+        pid=_number(known.get("pid", "")),
         program=known.get("program"),
         path=known.get("path"),
         arguments=tuple(arguments),
-        exit_timeout_s=float(timeout) if timeout.isdecimal() else 5.0,
+        exit_timeout_s=5.0 if timeout is None else float(timeout),
         runs=int(known["runs"]) if known.get("runs", "").isdecimal() else None,
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
