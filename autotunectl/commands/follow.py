@@ -41,7 +41,7 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
             click.echo(as_text(found))
         else:
             say(status_text.status(found, _why(client, found["run"])))
-    if watching and found["run"] is not None:
+    if watching and found["run"] is not None and found["run"]["state"] == "running":
         follow_run(reach, found["run"]["run_id"])
 
 
@@ -62,6 +62,10 @@ def watch(reach: Reach, run: str | None, as_json: bool) -> None:
         fail("there is no run yet", wire.EXIT_NO_SUCH_RUN, "autotunectl start")
     if as_json:
         _print_events(reach, found)
+        return
+    if found["state"] != "running":
+        click.echo(f"run {found['run_id']} has finished: {found['exit_reason']}", err=True)
+        click.echo(f"hint: autotunectl show {found['run_id']}", err=True)
         return
     follow_run(reach, found["run_id"])
 

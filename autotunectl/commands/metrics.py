@@ -55,10 +55,9 @@ def metrics(reach: Reach, output: str | None, as_json: bool) -> None:
 
 
 def _last_good(client: Client) -> dict[str, Any] | None:
-    """The newest result with a whole recommendation among the last hundred runs."""
+    """The newest result with a whole recommendation."""
     try:
-        runs = client.call("runs", limit=100)["runs"]
-        good = next((run for run in runs if run["exit_reason"] == "ok" and run["model"]), None)
-        return good and client.call("result", run_id=good["run_id"])
+        good = client.call("runs", limit=1, good=True)["runs"]
+        return client.call("result", run_id=good[0]["run_id"]) if good else None
     except ClientError:
         return None

@@ -41,22 +41,24 @@ def show(reach: Reach, run: str | None, as_json: bool, file: str | None, opening
 
 @click.command()
 @click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--all", "everything", is_flag=True, help="Also requests that were refused.")
 @json_option()
 @click.pass_obj
-def runs(reach: Reach, limit: int, as_json: bool) -> None:
+def runs(reach: Reach, limit: int, everything: bool, as_json: bool) -> None:
     """A table of runs, newest first.
 
     \b
     Example:
       autotunectl runs --limit 5
     """
+    params = {"limit": limit, **({"all": True} if everything else {})}
     if len(reach.hosts) > 1:
         from autotunectl import fleet
 
-        fleet.show(reach, "runs", {"limit": limit}, fleet.run_rows, as_json=as_json)
+        fleet.show(reach, "runs", params, fleet.run_rows, as_json=as_json)
         return
     with reach.client() as client:
-        found = client.call("runs", limit=limit)
+        found = client.call("runs", **params)
     if as_json:
         click.echo(as_text(found))
     else:

@@ -28,6 +28,9 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
     if pull:
         doing = formats.transfer(pull["progress"]) or "asking the hub"
         lines.append(f"pull      {pull['model']}: {doing}")
+    if document.get("refused"):
+        refused = document["refused"]
+        lines.append(f"refused   {formats.local(refused['at'])}: {refused['message']}")
     if run is None:
         return "\n".join([*lines, "run       none yet", "next      autotunectl start --wait"])
     return "\n".join([*lines, *_run(run, error)])

@@ -11,7 +11,7 @@ from typing import Any
 from autotuned.core.compare import comparable
 from autotuned.engine.run.records import Records
 from autotuned.errors import NotFound
-from autotuned.store import runs
+from autotuned.store.runs import Which
 
 LOOKED_AT = 50
 """Good runs that are looked through: those of a prototype have no document and are passed over."""
@@ -56,7 +56,7 @@ async def _named(records: Records, run_id: str) -> dict[str, Any]:
 async def _good(
     records: Records, before: str | None, other_than: str | None, missing: str
 ) -> dict[str, Any]:
-    for row in await records.database.ask(runs.good, LOOKED_AT, before):
+    for row in await records.recent(LOOKED_AT, before, Which.GOOD):
         document = await records.result(row, running=False)
         if row.run_id != other_than and comparable(document):
             return document

@@ -246,8 +246,18 @@ class LeftStoppedDocument(Document):
     command: str
 
 
+class RefusedDocument(Document):
+    """A request that was refused before a run began."""
+
+    run_id: str
+    at: Moment
+    exit_reason: ExitReason
+    message: str
+
+
 class StatusDocument(Document):
-    """The agent and what it does. `run` is the active one, else the latest."""
+    """The agent and what it does. `run` is the active one, else the latest that searched; `refused` the latest
+    refusal if newer."""
 
     daemon: VersionDocument
     run: RunDocument | None
@@ -258,6 +268,7 @@ class StatusDocument(Document):
     schedule: dict[str, Any]
     pull: dict[str, Any] | None = None
     """The pull in progress, as `pull.wait` answers it."""
+    refused: RefusedDocument | None = None
 
 
 class CancelDocument(Document):

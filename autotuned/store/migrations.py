@@ -115,6 +115,22 @@ def m006_runs_in_their_order(db: sqlite3.Connection) -> None:
     db.execute("DROP INDEX IF EXISTS idx_tune_runs_started")
 
 
+def m007_what_a_run_was_for(db: sqlite3.Connection) -> None:
+    """A search, a measurement of noise, or a request that was refused before it began: those have no seed."""
+    db.execute("ALTER TABLE tune_runs ADD COLUMN purpose TEXT NOT NULL DEFAULT 'search'")
+    detail = "SELECT 1 FROM run_details d WHERE d.run_id = tune_runs.run_id AND json_valid(details_json) AND"
+    db.execute(
+        "UPDATE tune_runs SET purpose = 'noise' "
+        f"WHERE EXISTS ({detail} json_extract(details_json, '$.noise_of') IS NOT NULL)"
+    )
+    db.execute(
+        "UPDATE tune_runs SET purpose = 'refused' WHERE exit_reason IN ('config_error', 'provider_conflict') "
+        f"AND NOT EXISTS ({detail} json_type(details_json, '$.seed') IS NOT NULL) "
+        "AND NOT EXISTS (SELECT 1 FROM tune_trials t WHERE t.run_id = tune_runs.run_id)"
+    )
+    db.execute("CREATE INDEX idx_tune_runs_purpose ON tune_runs(purpose, started_at_utc, run_id)")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -122,6 +138,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m004_priority,
     m005_decisions_of_the_schedule,
     m006_runs_in_their_order,
+    m007_what_a_run_was_for,
 )
 
 

@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from autotuned.core.gate import bounded
@@ -54,6 +55,8 @@ class RunRow:
     recipe_hash: str | None = None
     applied: int = 0
     exit_reason: str = "interrupted"
+    purpose: str = "search"
+    """Or `noise`, a measurement of it; or `refused`, a request that was turned away before it began."""
 
 
 _RUN_COLUMNS = ", ".join(field.name for field in dataclasses.fields(RunRow))
@@ -162,36 +165,28 @@ def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
     return RunRow(*row) if row else None
 
 
-def newest(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
-    """Runs, newest first; `before` is the id of the run to go on after."""
-    return _in_order(db, (), limit, before)
+class Which(Enum):
+    """Which runs are asked for; the value is the condition in SQL. `GOOD`: what this machine is known to serve."""
+
+    ALL = ("TRUE",)
+    BEGUN = ("purpose <> 'refused'",)
+    SEARCHED = ("purpose = 'search'",)
+    GOOD = (*SEARCHED, "exit_reason = 'ok'", "recommendation_json IS NOT NULL")
+    REFUSED = ("purpose = 'refused'",)
 
 
-def last_good(db: sqlite3.Connection) -> RunRow | None:
-    """The newest run that ended `ok` with a recommendation: what this machine is known to serve."""
-    return next(iter(good(db, 1)), None)
-
-
-def good(db: sqlite3.Connection, limit: int, before: str | None = None) -> list[RunRow]:
-    """Runs that ended `ok` with a recommendation, newest first; `before` as for `newest`."""
-    wanted = ("exit_reason = 'ok'", "recommendation_json IS NOT NULL")
-    return _in_order(db, wanted, limit, before)
-
-
-def _in_order(
-    db: sqlite3.Connection, wanted: Sequence[str], limit: int, before: str | None
+def newest(
+    db: sqlite3.Connection, limit: int, before: str | None = None, which: Which = Which.BEGUN
 ) -> list[RunRow]:
-    """The newest `limit` runs for which all `wanted` conditions hold, those before the run `before` where one is given."""
-    conditions: list[str] = [*wanted]
-    values: list[str | int] = [limit]
+    """The newest `limit` runs, newest first; `before` is the id of the run to go on after."""
+    conditions: tuple[str, ...] = which.value
+    values: tuple[str | int, ...] = (limit,)
     if before is not None:
-        conditions.append(
-            "(started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
-        )
-        values = [before, limit]
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        after = "(started_at_utc, run_id) < (SELECT started_at_utc, run_id FROM tune_runs WHERE run_id = ?)"
+        conditions, values = (*conditions, after), (before, limit)
+    where = " AND ".join(conditions)
     order = "ORDER BY started_at_utc DESC, run_id DESC LIMIT ?"
-    rows = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs {where} {order}", values)
+    rows = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE {where} {order}", values)
     return [RunRow(*row) for row in rows]
 
 
@@ -285,20 +280,16 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     return tuple(_trial(row, _samples(db, row[0])) for row in rows)
 
 
-def retain(
-    db: sqlite3.Connection, keep: int, active: str, *, only: Sequence[str] = ()
-) -> list[str]:
+def retain(db: sqlite3.Connection, keep: int, active: str, which: Which = Which.BEGUN) -> list[str]:
     """Drop all runs but the newest `keep` and the active one, with all that belongs to them; their ids.
 
-    With `only`, none but runs of these exit reasons are counted and dropped.
+    Refused requests are counted apart, so that no number of them pushes out what runs have found.
     """
-    where = f"WHERE exit_reason IN ({', '.join('?' for _ in only)})" if only else ""
     with transaction(db):
-        rows = db.execute(
-            f"SELECT run_id FROM tune_runs {where} ORDER BY started_at_utc DESC, run_id DESC LIMIT -1 OFFSET ?",
-            (*only, keep),
-        )
-        gone = [row[0] for row in rows if row[0] != active]
+        kept = {row.run_id for row in newest(db, keep, None, which)}
+        gone = [
+            row.run_id for row in newest(db, -1, None, which) if row.run_id not in {*kept, active}
+        ]
         for run_id in gone:
             db.execute("DELETE FROM tune_trials WHERE run_id = ?", (run_id,))
             db.execute("DELETE FROM events WHERE run_id = ?", (run_id,))

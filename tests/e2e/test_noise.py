@@ -87,4 +87,5 @@ def test_noise_needs_a_run_that_recommends_something(home: Home) -> None:
     assert "recommends nothing" in refused.stderr
     with pytest.raises(RpcError, match="belongs to the method noise"):
         home.rpc("start", candidate_models=[Y], trigger="noise", port=home.port)
-    assert json.loads(home.ctl("runs", "--json").stdout)["runs"][0]["exit_reason"] == "config_error"
+    everything = json.loads(home.ctl("runs", "--all", "--json").stdout)["runs"]
+    assert everything[0]["exit_reason"] == "config_error"

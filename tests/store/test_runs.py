@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from autotuned.core.event import Event
 from autotuned.core.model import Knobs, Replicate, Trial
 from autotuned.store import events, runs
-from autotuned.store.migrations import migrate
+from autotuned.store.migrations import MIGRATIONS, migrate
 from tests.store.worlds import row, trials
 
 OWNED = ("tune_runs", "run_details", "tune_trials", "trial_details", "samples", "events")
@@ -165,11 +168,66 @@ def test_p_4_the_newest_runs_are_found_without_looking_at_all_of_them(
     db.set_trace_callback(asked.append)
     runs.newest(db, 20)
     runs.newest(db, 20, "r")
-    runs.last_good(db)
-    runs.good(db, 2, "r")
+    runs.newest(db, 1, None, runs.Which.GOOD)
+    runs.newest(db, 2, "r", runs.Which.GOOD)
+    runs.newest(db, 1, None, runs.Which.SEARCHED)
+    runs.newest(db, 1, None, runs.Which.REFUSED)
     db.set_trace_callback(None)
-    assert len(asked) == 4
+    assert len(asked) == 6
     for query in asked:
         steps = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}")]
         assert "USING INDEX idx_tune_runs_" in steps[0]
         assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
+def test_the_latest_run_that_searched_is_never_a_refusal_or_a_measurement_of_noise(
+    db: sqlite3.Connection,
+) -> None:
+    for day, (name, purpose) in enumerate(
+        [("a", "search"), ("n", "noise"), ("b", "search"), ("x", "refused"), ("y", "refused")]
+    ):
+        made = dataclasses.replace(row(name, f"2026-01-0{day + 1}T00:00:00.000Z"), purpose=purpose)
+        runs.begin(db, made, {})
+    for which, found in {
+        runs.Which.ALL: "yxbna",
+        runs.Which.BEGUN: "bna",
+        runs.Which.SEARCHED: "ba",
+        runs.Which.REFUSED: "yx",
+    }.items():
+        assert "".join(each.run_id for each in runs.newest(db, 9, None, which)) == found
+    assert runs.retain(db, 2, "b") == ["a"]
+    assert runs.retain(db, 1, "y", runs.Which.REFUSED) == ["x"]
+
+
+def test_an_older_database_learns_which_of_its_runs_searched(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "old.sqlite", isolation_level=None)
+    for step in MIGRATIONS[:6]:
+        step(old)
+    details = {
+        "search": {"seed": 1, "noise_of": None},
+        "conflict-in-the-midst": {"seed": 1},
+        "noise": {"seed": 1, "noise_of": "search"},
+        "refused": {"trigger": "manual"},
+        "prototype": None,
+        "damaged": None,
+    }
+    names = ", ".join(f.name for f in dataclasses.fields(runs.RunRow) if f.name != "purpose")
+    for name, kept in details.items():
+        reason = "ok" if name in ("search", "noise", "prototype") else "provider_conflict"
+        values = dataclasses.astuple(dataclasses.replace(row(name), exit_reason=reason))[:-1]
+        marks = ", ".join("?" for _ in values)
+        old.execute(f"INSERT INTO tune_runs({names}) VALUES ({marks})", values)  # noqa: S608
+        if kept is not None:
+            old.execute("INSERT INTO run_details VALUES (?, ?)", (name, json.dumps(kept)))
+    old.execute("INSERT INTO run_details VALUES ('damaged', '{')")
+    old.execute("PRAGMA user_version = 6")
+    migrate(old)
+    assert dict(old.execute("SELECT run_id, purpose FROM tune_runs")) == {
+        "search": "search",
+        "conflict-in-the-midst": "search",
+        "noise": "noise",
+        "refused": "refused",
+        "prototype": "search",
+        "damaged": "refused",
+    }
+    old.close()

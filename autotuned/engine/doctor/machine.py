@@ -17,6 +17,7 @@ import psutil
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.providers import binary as programs
 from autotuned.shared import plist
+from autotuned.store.runs import Which
 
 LABEL = "live.streamvc.autotuned"
 ASK_S = 10.0
@@ -83,7 +84,7 @@ async def clock(scene: Scene) -> Finding:
     )
     if now < EARLIEST:
         return broken(f"the clock says {now:%Y-%m-%d %H:%M} UTC", remedy)
-    for row in await scene.records.recent(1, None):
+    for row in await scene.records.recent(1, None, Which.ALL):
         newest = datetime.fromisoformat(row.started_at_utc)
         if newest > now + SKEW:
             return doubt(f"the newest run began in the future ({row.started_at_utc})", remedy)

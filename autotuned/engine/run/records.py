@@ -26,7 +26,7 @@ from autotuned.providers.interface import Launch
 from autotuned.shared import wire
 from autotuned.store import runs
 from autotuned.store.database import Database
-from autotuned.store.runs import RunRow
+from autotuned.store.runs import RunRow, Which
 from autotuned.weights.cache import Weights
 
 
@@ -39,7 +39,12 @@ class Records:
     async def refuse(self, run_id: str, asked: TuneRequest, error: AutotunedError) -> None:
         """Write a run that was refused before it began; `asked` holds what was usable of its request."""
         row = _row(
-            run_id, asked, list(asked.candidate_models or ()), self._machine.facts(), "unknown"
+            run_id,
+            asked,
+            list(asked.candidate_models or ()),
+            self._machine.facts(),
+            "unknown",
+            purpose="refused",
         )
         said = public.ErrorDocument(code=error.kind, message=error.message)
         await self.database.ask(
@@ -49,9 +54,7 @@ class Records:
             ExitReason(error.kind) if error.kind in set(ExitReason) else ExitReason.CONFIG_ERROR
         )
         await self._end(row, {}, None, (), finish, said, None)
-        # A flood of refusals must neither fill the disk nor push out what good runs have found.
-        refused = (ExitReason.CONFIG_ERROR.value, ExitReason.PROVIDER_CONFLICT.value)
-        await self.database.ask(runs.retain, asked.retain_runs, run_id, only=refused)
+        await self.database.ask(runs.retain, asked.retain_runs, run_id, Which.REFUSED)
 
     async def begin(
         self, run_id: str, plan: Plan, provider: str, binary_version: str, max_tokens: int
@@ -59,7 +62,8 @@ class Records:
         """Write a run that begins now. `max_tokens` is the length of its answers."""
         models = [candidate.model for candidate in plan.candidates]
         facts = self._machine.facts()
-        row = _row(run_id, plan.request, models, facts, binary_version)
+        purpose = "search" if plan.repeats is None else "noise"
+        row = _row(run_id, plan.request, models, facts, binary_version, purpose=purpose)
         details = {
             "trigger": plan.request.trigger,
             "provider": provider,
@@ -121,11 +125,11 @@ class Records:
         return await self.database.ask(runs.retain, keep, active)
 
     async def row(self, run_id: str | None) -> RunRow:
-        """One run, or the newest for None. Raises NotFound."""
+        """One run, or the newest that searched for None. Raises NotFound."""
         if run_id is not None:
             found = await self.database.ask(runs.run, run_id)
         else:
-            found = next(iter(await self.recent(1, None)), None)
+            found = await self.latest(Which.SEARCHED)
         if found is None:
             message = (
                 f"there is no run {run_id}"
@@ -135,13 +139,19 @@ class Records:
             raise NotFound(message, run_id=run_id)
         return found
 
-    async def recent(self, limit: int, before: str | None) -> list[RunRow]:
+    async def recent(
+        self, limit: int, before: str | None, which: Which = Which.BEGUN
+    ) -> list[RunRow]:
         """Runs, newest first."""
-        return await self.database.ask(runs.newest, limit, before)
+        return await self.database.ask(runs.newest, limit, before, which)
+
+    async def latest(self, which: Which) -> RunRow | None:
+        """The newest run of a kind."""
+        return next(iter(await self.recent(1, None, which)), None)
 
     async def last_good(self) -> RunRow | None:
         """The newest run that ended `ok`."""
-        return await self.database.ask(runs.last_good)
+        return await self.latest(Which.GOOD)
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
         """The trials of a run, oldest first."""
@@ -176,13 +186,13 @@ class Records:
         """Mean seconds a trial of the last run with a recommendation, or of the last such that asked the `same`."""
         models = [candidate.model for candidate in plan.candidates]
         wanted = (plan.request.target_context, plan.request.stage2_replicates, models)
-        for row in await self.recent(20, None):
+        for row in await self.recent(20, None, Which.GOOD):
             asked = (
                 row.target_context,
                 row.stage2_replicates,
                 json.loads(row.candidate_models_json),
             )
-            if row.recommendation_json is None or (same and asked != wanted):
+            if same and asked != wanted:
                 continue
             history = await self.history(row.run_id)
             total = (await self.details(row.run_id)).get("total_s")
@@ -393,6 +403,8 @@ def _row(
     models: Sequence[str],
     facts: MachineFacts,
     binary_version: str,
+    *,
+    purpose: str,
 ) -> RunRow:
     return RunRow(
         run_id=run_id,
@@ -409,6 +421,7 @@ def _row(
         stage2_replicates=request.stage2_replicates,
         gate_ttft_ms=request.gate_ttft_ms,
         tps_tie_epsilon=request.tps_tie_epsilon,
+        purpose=purpose,
     )
 
 

@@ -15,7 +15,7 @@ from autotuned.core.model import ExitReason, MachineFacts
 from autotuned.core.request import Plan, TuneRequest, parse
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
-from autotuned.store.runs import RunRow
+from autotuned.store.runs import RunRow, Which
 
 FIELD, LATEST = "resume", "latest"
 CUT_OFF = (
@@ -81,9 +81,9 @@ async def take_up(records: Records, params: Mapping[str, Any]) -> Resumed | None
     if ExitReason(row.exit_reason) not in CUT_OFF:
         rule = f"ended as {row.exit_reason}: there is nothing to go on with"
         raise ConfigError(FIELD, row.run_id, rule)
-    details = await records.details(row.run_id)
-    if details.get("noise_of") is not None:
+    if row.purpose == "noise":
         raise ConfigError(FIELD, row.run_id, "is a measurement of noise: autotunectl noise")
+    details = await records.details(row.run_id)
     if "request" not in details:
         raise ConfigError(FIELD, row.run_id, "does not say what was asked for: start a new run")
     stored: dict[str, Any] = details["request"]
@@ -104,8 +104,7 @@ async def _find(records: Records, run_id: str) -> RunRow:
             return await records.row(run_id)
         except NotFound:
             raise ConfigError(FIELD, run_id, "is no run: see autotunectl runs") from None
-    for row in await records.recent(1000, None):
-        cut_off = ExitReason(row.exit_reason) in CUT_OFF
-        if cut_off and (await records.details(row.run_id)).get("noise_of") is None:
+    for row in await records.recent(1000, None, Which.SEARCHED):
+        if ExitReason(row.exit_reason) in CUT_OFF:
             return row
     raise ConfigError(FIELD, run_id, "finds no run that was cut off")

@@ -41,7 +41,7 @@ from autotuned.errors import (
 )
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
-from autotuned.store.runs import RunRow
+from autotuned.store.runs import RunRow, Which
 from autotuned.weights.cache import require_paths
 from autotuned.weights.prewarm import Prewarmer
 from autotuned.weights.verified import Ledger
@@ -271,7 +271,7 @@ class Agent:
         return summary(await self._records.row(run_id), running=False)
 
     async def status(self, run_id: str | None) -> dict[str, Any] | None:
-        """The run document: of the active run, else the latest; None where there is none. Raises NotFound."""
+        """A run's document: of the active run, else the latest that searched; None without one. Raises NotFound."""
         row = await self._shown(run_id)
         if row is None:
             return None
@@ -281,13 +281,30 @@ class Agent:
         return run_document(row, await self._records.details(row.run_id), history, runner)
 
     async def _shown(self, run_id: str | None) -> RunRow | None:
-        """The run that was asked for, else the active one as soon as it has a row, else the newest."""
+        """The run that was asked for, else the active one as soon as it has a row, else the newest that searched."""
         if run_id is not None:
             return await self._records.row(run_id)
         if self._active is not None:
             with contextlib.suppress(NotFound):
                 return await self._records.row(self._active.run_id)
-        return next(iter(await self._records.recent(1, None)), None)
+        return await self._records.latest(Which.SEARCHED)
+
+    async def refused(self) -> dict[str, Any] | None:
+        """The latest request that was refused at the door; None where a newer run stands for it."""
+        row = await self._records.latest(Which.REFUSED)
+        shown = await self._records.latest(Which.SEARCHED)
+        if row is None or (
+            shown is not None
+            and (row.started_at_utc, row.run_id) < (shown.started_at_utc, shown.run_id)
+        ):
+            return None
+        document = await self._records.result(row, running=False)
+        return {
+            "run_id": row.run_id,
+            "at": row.started_at_utc,
+            "exit_reason": row.exit_reason,
+            "message": document["error"]["message"],
+        }
 
     def active_run(self) -> str | None:
         """The id of the run in progress."""

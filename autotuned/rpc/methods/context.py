@@ -23,7 +23,7 @@ from autotuned.shared import wire
 
 
 class RunParams(Params):
-    """A run; the active or else the newest one where it is left out."""
+    """A run; where it is left out the active one, else the latest that searched."""
 
     run_id: str | None = None
 

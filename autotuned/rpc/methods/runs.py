@@ -18,6 +18,7 @@ from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, either
 from autotuned.rpc.methods.context import Pieces, RunParams
 from autotuned.shared import wire
+from autotuned.store.runs import Which
 
 
 class StartParams(TuneRequest):
@@ -33,10 +34,13 @@ class OneRunParams(Params):
 
 
 class RunsParams(Params):
-    """How many runs, and after which."""
+    """How many runs, and after which. `all`: with the requests that were refused at the door; `good`: only runs
+    that ended `ok` with a recommendation."""
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 20
     before: str | None = None
+    all: bool = False
+    good: bool = False
 
 
 class WaitParams(RunParams):
@@ -64,6 +68,7 @@ def methods(pieces: Pieces) -> list[Method]:
         return {
             "daemon": pieces.version(),
             "run": await agent.status(params["run_id"]),
+            "refused": await agent.refused(),
             "live_provider": await pieces.live.sighting.document(pieces.live.lease),
             "lease": pieces.live.public(),
             "left_stopped": await pieces.live.left_stopped(),
@@ -75,8 +80,8 @@ def methods(pieces: Pieces) -> list[Method]:
     async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
         run_id = params["run_id"] or agent.begun_run()
         if run_id is None:
-            newest = await records.recent(1, None)
-            run_id = newest[0].run_id if newest else None
+            newest = await records.latest(Which.SEARCHED)
+            run_id = None if newest is None else newest.run_id
         else:
             await records.row(run_id)
         return agent.cancel(run_id)
@@ -85,7 +90,8 @@ def methods(pieces: Pieces) -> list[Method]:
         return await agent.result(params["run_id"])
 
     async def runs(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        rows = await records.recent(params["limit"], params["before"])
+        which = Which.GOOD if params["good"] else Which.ALL if params["all"] else Which.BEGUN
+        rows = await records.recent(params["limit"], params["before"], which)
         active = agent.active_run()
         return {"runs": [summary(row, running=row.run_id == active) for row in rows]}
 
@@ -104,7 +110,7 @@ def methods(pieces: Pieces) -> list[Method]:
     )
     unknown = (wire.NOT_FOUND,)
     begin = "validate, look for conflicts, begin a run"
-    looks = "the agent and the active, else the latest, run"
+    looks = "the agent and the active run, else the latest that searched"
     samples = "the trials of a run with all samples"
     end, table = "ask a run to end; idempotent", "a table of runs, newest first"
     waits = "a run's summary once it has ended, or after timeout_s that it goes on"
