@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,8 @@ CONNECT_S = 2.0
 CALL_S = 60.0
 RECONNECT_S = 30.0
 RECONNECT_POLL_S = 0.05
+REVIVE_S = 5.0
+"""An agent that is gone for so long is not just being restarted."""
 QUIET_S = 30.0
 """After so long without an event the agent is asked whether it is still there."""
 RESTART = "autotunectl daemon restart"
@@ -77,6 +79,7 @@ class Client:
 
     `path`: its socket, the usual one by default. `host`: the machine that it is on, reached by ssh.
     `connect_s`: for how long to try where nobody answers; `timeout_s`: for how long to wait for an answer.
+    `revive` starts an agent again that died while its events were followed, and came not back by itself.
     """
 
     def __init__(
@@ -86,10 +89,12 @@ class Client:
         host: str | None = None,
         connect_s: float = CONNECT_S,
         timeout_s: float = CALL_S,
+        revive: Callable[[], object] | None = None,
     ) -> None:
         self.path = path or wire.socket_path(os.environ)
         self.host = host
         self._connect_s, self._timeout_s = connect_s, timeout_s
+        self._revive = revive
         self._socket: socket.socket | None = None
         self._line: Line | None = None
         self._buffer = bytearray()
@@ -124,7 +129,11 @@ class Client:
     def again(self) -> Client:
         """Another connection to the same agent."""
         return Client(
-            self.path, host=self.host, connect_s=self._connect_s, timeout_s=self._timeout_s
+            self.path,
+            host=self.host,
+            connect_s=self._connect_s,
+            timeout_s=self._timeout_s,
+            revive=self._revive,
         )
 
     def call(self, method: str, **params: Any) -> Any:
@@ -195,6 +204,7 @@ class Client:
         or NoAnswer when no agent came back in 30 s, WrongProtocol when another one came back.
         """
         seen, connected, give_up_at = since, False, 0.0
+        revive = self._revive
         named = {} if run_id is None else {"run_id": run_id}
         while True:
             with self.again() as other:
@@ -215,6 +225,10 @@ class Client:
                     give_up_at = give_up_at or time.monotonic() + RECONNECT_S
                     if not connected or time.monotonic() >= give_up_at:
                         raise
+                    gone_s = time.monotonic() - (give_up_at - RECONNECT_S)
+                    if revive is not None and gone_s >= REVIVE_S:
+                        revive()
+                        revive = None
             time.sleep(RECONNECT_POLL_S)
 
     def notifications(

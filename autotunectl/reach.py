@@ -37,7 +37,15 @@ class Reach:
 
     def again(self) -> Client:
         """A client that is not connected yet, of an agent that is known to run."""
-        return Client(self.socket, host=self.hosts[0] if self.hosts else None)
+        if self.hosts:
+            return Client(host=self.hosts[0])
+        return Client(self.socket, revive=self._revive if self.autostart else None)
+
+    def _revive(self) -> None:
+        from autotunectl.service import process
+
+        click.echo("the agent is gone: starting it again", err=True)
+        process.revive(self.socket)
 
     def here(self) -> None:
         """Refuse a command that is about this machine where another one is named."""

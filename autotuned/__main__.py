@@ -29,7 +29,7 @@ def main(words: list[str] | None = None) -> NoReturn:
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal changes nothing
     try:
-        _run(flags)
+        _check(flags) if flags.check else _run(flags)
     except AlreadyRunning as error:
         _fail(error, 1)
     except AutotunedError as error:
@@ -40,6 +40,12 @@ def main(words: list[str] | None = None) -> NoReturn:
         remedy = "free some space, or make its folder writable for this user"
         _fail(AutotunedError(f"{error.filename}: {error.strerror}; {remedy}"), 2)
     sys.exit(0)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    from autotuned import settings  # noqa: PLC0415 - `--help` and `--version` answer without it
+
+    settings.load(os.environ, database=flags.db_path, socket=flags.socket)
 
 
 def _run(flags: argparse.Namespace) -> None:
@@ -85,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--socket", type=Path, help="control socket (AUTOTUNED_SOCKET)")
     parser.add_argument("--db-path", type=Path, help="database (AUTOTUNED_DB_PATH)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only read the settings, and say what is wrong with them",
+    )
     parser.add_argument("--version", action="version", version=f"autotuned {__version__}")
     return parser
 

@@ -8,8 +8,10 @@ import click
 
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
-from autotunectl.output import as_text
+from autotunectl.commands.service import asked, cancel_option
+from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach, connect
+from autotuned.shared import wire
 
 
 @click.group()
@@ -38,10 +40,11 @@ def daemon_start(reach: Reach, as_json: bool) -> None:
 
 
 @daemon.command("stop")
+@cancel_option
 @json_option()
 @click.pass_obj
-def daemon_stop(reach: Reach, as_json: bool) -> None:
-    """Stop the agent; a run in progress is cancelled first.
+def daemon_stop(reach: Reach, cancel: bool, as_json: bool) -> None:
+    """Stop the agent. Exit code 10: a run is active.
 
     \b
     Example:
@@ -50,6 +53,7 @@ def daemon_stop(reach: Reach, as_json: bool) -> None:
     from autotunectl.service import process
 
     reach.here()
+    _end_run(reach, cancel=cancel)
     stopped = process.stop(reach.socket)
     if as_json:
         click.echo(as_text({"stopped": stopped}))
@@ -58,20 +62,37 @@ def daemon_stop(reach: Reach, as_json: bool) -> None:
 
 
 @daemon.command("restart")
+@cancel_option
 @json_option()
 @click.pass_obj
-def daemon_restart(reach: Reach, as_json: bool) -> None:
-    """Stop the agent and start it again.
+def daemon_restart(reach: Reach, cancel: bool, as_json: bool) -> None:
+    """Stop the agent and start it again. Exit codes: 2 its settings cannot be used, 10 a run is active.
+
+    In both cases the agent that runs goes on.
 
     \b
     Example:
       autotunectl daemon restart
     """
-    from autotunectl.service import process
+    from autotunectl.service import ServiceError, process, program
 
     reach.here()
+    try:
+        program.check(process.words(reach.socket))
+    except ServiceError as error:
+        fail(str(error), wire.EXIT_CODES["config_error"], error.remedy)
+    _end_run(reach, cancel=cancel)
     process.stop(reach.socket)
     _running(process.start(reach.socket), as_json=as_json)
+
+
+def _end_run(reach: Reach, *, cancel: bool) -> None:
+    from autotunectl.service import install
+
+    try:
+        install.end_run(asked(reach, cancel=cancel))
+    except install.Refused as error:
+        fail(str(error), error.code, error.remedy)
 
 
 @daemon.command("reload")

@@ -12,7 +12,7 @@ from autotunectl.arguments import json_option, run_argument
 from autotunectl.output import as_text, fail, named, say
 from autotunectl.reach import Reach
 from autotunectl.text import status as status_text
-from autotuned.shared import wire
+from autotuned.shared import failures, wire
 
 if TYPE_CHECKING:
     from autotunectl.client import Client
@@ -117,6 +117,8 @@ def follow_run(reach: Reach, run_id: str) -> None:
     from autotunectl.text import live_display
 
     try:
-        live_display.follow(reach.again, run_id)
+        reason = live_display.follow(reach.again, run_id)
+        if reason == "interrupted":
+            click.echo(f"hint: {failures.hint(reason, {'run_id': run_id})}", err=True)
     except KeyboardInterrupt:
         click.echo("detached: the run goes on; autotunectl watch", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +15,18 @@ from autotunectl.reach import Reach
 
 if TYPE_CHECKING:
     from autotunectl.service import Service
+    from autotunectl.service.install import Asked
+
+cancel_option = click.option(
+    "--cancel", "--force", "cancel", is_flag=True, help="Cancel a run that is active."
+)
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Cancel a run that is active.")
+@cancel_option
 @json_option()
 @click.pass_obj
-def install(reach: Reach, force: bool, as_json: bool) -> None:
+def install(reach: Reach, cancel: bool, as_json: bool) -> None:
     """Have the agent started at login, and again after a crash; also upgrades a former installation.
 
     Writes a launchd job (macOS) or a systemd user unit (Linux) with absolute paths, starts it, and
@@ -36,7 +41,7 @@ def install(reach: Reach, force: bool, as_json: bool) -> None:
 
     reach.here()
     with _told() as service:
-        found = installer.install(service, _asked(reach, force))
+        found = installer.install(service, asked(reach, cancel=cancel))
     warn(found["warnings"])
     if as_json:
         click.echo(as_text(found))
@@ -48,10 +53,10 @@ def install(reach: Reach, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Cancel a run that is active.")
+@cancel_option
 @json_option()
 @click.pass_obj
-def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
+def uninstall(reach: Reach, cancel: bool, as_json: bool) -> None:
     """Take the agent's job away; a live provider that was stopped for a run is put back first.
 
     What was measured, the settings and the logs stay. Exit codes as those of install.
@@ -64,7 +69,7 @@ def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
 
     reach.here()
     with _told() as service:
-        found = installer.uninstall(service, _asked(reach, force))
+        found = installer.uninstall(service, asked(reach, cancel=cancel))
     if as_json:
         click.echo(as_text(found))
         return
@@ -72,11 +77,12 @@ def uninstall(reach: Reach, force: bool, as_json: bool) -> None:
     click.echo("kept: what was measured, the settings and the logs", err=True)
 
 
-def _asked(reach: Reach, force: bool) -> Any:
+def asked(reach: Reach, *, cancel: bool) -> Asked:
+    """What the operator wants, as the installer takes it."""
     from autotunectl.service.install import Asked
 
     say: Callable[[str], None] = lambda text: click.echo(text, err=True)  # noqa: E731
-    return Asked(reach.socket, force, say)
+    return Asked(reach.socket, cancel, say)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
             _ctl(environ, "show", "--report", str(Path(report).absolute()), quiet=json_output)
         return code
     finally:
-        _ctl(environ, "--no-autostart", "daemon", "stop", quiet=True)
+        _ctl(environ, "--no-autostart", "daemon", "stop", "--cancel", quiet=True)
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """The agent as a job of this machine's service manager: written, validated, started, and taken away again.
 
 Idempotent, and never at a live provider's cost: nothing is stopped while a run is active (unless
-`force` cancels it) or while a live provider is still owed its restore. Must not know how a service
+`cancel` ends it) or while a live provider is still owed its restore. Must not know how a service
 manager is spoken to.
 """
 
@@ -44,7 +44,7 @@ class Asked:
     """What the operator wants: `socket` as on the command line; `say` tells them what is going on."""
 
     socket: str | None
-    force: bool
+    cancel: bool
     say: Callable[[str], None]
 
 
@@ -58,6 +58,7 @@ def install(service: Service, asked: Asked) -> dict[str, Any]:
         words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
     job = Job(words, program.environment(os.environ, words))
     program.verify(program.program(), job.environment)
+    program.check(words)
     content = service.content(job)
     loaded, agent = service.loaded(), _version(asked.socket)
     same = _read(service.path) == content and _is_plain(service.path)
@@ -104,27 +105,30 @@ def _make_way(service: Service, asked: Asked, *, restore: bool = False) -> None:
 
     `restore`: a live provider that is owed its restore is brought back first, rather than refused.
     """
-    status = _status(asked.socket)
-    run = (status or {}).get("run")
-    if run is not None and run.get("state") == "running":
-        if not asked.force:
-            owed = (status or {}).get("lease") is not None
-            message = f"run {run['run_id']} is active" + (
-                ", and has stopped the live provider for its time" if owed else ""
-            )
-            remedy = "autotunectl watch, or add --force to cancel it first"
-            raise Refused(
-                message, wire.EXIT_RESTORE_OUTSTANDING if owed else wire.EXIT_BUSY, remedy
-            )
-        asked.say(f"cancelling run {run['run_id']}")
-        with Client(asked.socket) as client:
-            client.call("cancel", run_id=run["run_id"])
-            client.wait(run["run_id"], timeout_s=CANCELLED_S)
+    end_run(asked)
     _settle(asked, restore=restore)
     if service.unload():
         asked.say("the former job has been stopped")
     if process.stop(asked.socket):
         asked.say("the agent that ran without the job has been stopped")
+
+
+def end_run(asked: Asked) -> None:
+    """No run is active any more. Raises Refused where one is, and is not to be cancelled."""
+    status = _status(asked.socket)
+    run = (status or {}).get("run")
+    if run is not None and run.get("state") == "running":
+        if not asked.cancel:
+            owed = (status or {}).get("lease") is not None
+            message = f"run {run['run_id']} is active" + (
+                ", and has stopped the live provider for its time" if owed else ""
+            )
+            remedy = "autotunectl watch, or add --cancel to end it first"
+            raise Refused(message, wire.EXIT_BUSY, remedy)
+        asked.say(f"cancelling run {run['run_id']}")
+        with Client(asked.socket) as client:
+            client.call("cancel", run_id=run["run_id"])
+            client.wait(run["run_id"], timeout_s=CANCELLED_S)
 
 
 def _settle(asked: Asked, *, restore: bool) -> None:

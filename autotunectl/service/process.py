@@ -71,13 +71,11 @@ def last_words(service: Service) -> str:
 
 
 def _detached(path: str | None) -> dict[str, Any]:
-    from autotunectl.service import program
-
     log = _log_file()
     with log.open("ab") as output:
         begun = output.tell()
         agent = subprocess.Popen(
-            [*program.program(), *(["--socket", path] if path else [])],
+            words(path),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -109,6 +107,19 @@ def _reason(text: str) -> str:
     last = said[-1] if said else "it said nothing"
     found = next((line for line in reversed(said) if line.startswith("autotuned:")), last)
     return found.removeprefix("autotuned: ")
+
+
+def words(path: str | None) -> tuple[str, ...]:
+    """The agent beside this client, with that socket."""
+    from autotunectl.service import program
+
+    return (*program.program(), *(("--socket", path) if path else ()))
+
+
+def revive(path: str | None) -> None:
+    """Start an agent that has died, unless that is a job's business. Raises NotStarted."""
+    if _installed(path) is None:
+        _detached(path)
 
 
 def stop(path: str | None) -> bool:

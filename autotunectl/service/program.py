@@ -86,6 +86,13 @@ def verify(words: tuple[str, ...], environ: Mapping[str, str]) -> None:
         raise ServiceError(message, "run the autotunectl that is installed beside it")
 
 
+def check(words: tuple[str, ...]) -> None:
+    """See that the program can use its settings, before one that runs gives way to it. Raises ServiceError."""
+    said = ask([*words, "--check"], 30.0)
+    if said.code != 0:
+        raise ServiceError(said.words.removeprefix("autotuned: "), "correct it, then try again")
+
+
 def _stable(path: Path) -> Path:
     """Homebrew's lasting name for a path in its cellar, where there is one."""
     found = re.match(r"^(.*)/Cellar/([^/]+)/[^/]+/(.*)$", str(path))

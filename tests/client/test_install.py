@@ -126,7 +126,7 @@ def test_no_run_is_cut_short_by_install_unless_forced(home: Home) -> None:
     refused = home.ctl("install")
     assert refused.returncode == 10
     assert run_id in refused.stderr
-    assert "--force" in refused.stderr
+    assert "--cancel" in refused.stderr
     assert not plist(home).exists()
     assert home.ctl("uninstall").returncode == 0  # nothing is installed: nothing to stop
     assert home.rpc("status")["run"]["state"] == "running"

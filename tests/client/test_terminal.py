@@ -115,7 +115,7 @@ def test_a_second_terminal_watches_and_detaches_and_the_run_goes_on(home: Home) 
 def test_the_display_outlives_the_agent_and_loses_no_line(home: Home) -> None:
     serve(home, {X: DEAD, Y: {"load_s": 30}})
     home.start_daemon()
-    with Terminal(home, *start(home, X, Y)) as terminal:
+    with Terminal(home, "--no-autostart", *start(home, X, Y)) as terminal:
         terminal.until("selecting: candidate 2")
         assert home.daemon is not None
         kill(home.daemon)
