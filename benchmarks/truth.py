@@ -133,7 +133,9 @@ async def measured(
 ) -> Error:
     """One request by the plan."""
     prompt = json.dumps(plan) + "\n" + text_of(8000, None)
-    request = chat.ChatRequest(f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, 48)
+    request = chat.ChatRequest(
+        f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, plan["tokens"]
+    )
     replicate = await chat.measure(
         client, request, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=("<|im_end|>",)
     )
