@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
+import click
 import jsonschema
 import pytest
 
 from autotunectl import cli
+from autotunectl.text.result import recommendation
 from tests.support.home import Home
 
 ROOT = Path(__file__).parent.parent
@@ -83,3 +86,36 @@ def test_the_manual_pages_are_those_of_the_commands(generator: ModuleType, tmp_p
     kept = {page.name: page.read_text("utf-8") for page in (ROOT / "docs" / "man").glob("*.1")}
     assert kept == made, "run: make docs"
     assert {f"autotunectl-{name}.1" for name in cli.COMMANDS} <= set(made)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_example_of_a_recommendation_is_what_the_kept_demo_run_prints(page: str) -> None:
+    run = json.loads((ROOT / "tests" / "support" / "demo_run.json").read_text("utf-8"))["result"]
+    printed = recommendation(run, 80).replace("/tmp/demo/models/", "~/models/")  # noqa: S108
+    block = printed[: printed.index("\n  try one")]
+    assert block in (ROOT / page).read_text("utf-8")
+
+
+def test_every_command_in_the_pages_is_one_that_the_program_has_with_flags_that_it_knows() -> None:
+    unknown = []
+    context = click.Context(cli.main)
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(
+            r"^```(?:console)?\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
+        text = "\n".join(blocks).replace("\\\n", " ")
+        for line in re.findall(r"^(?:\$ )?autotunectl (.+)$", text, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            group: click.Command | None = cli.main
+            known = {
+                flag for param in cli.main.params for flag in param.opts + param.secondary_opts
+            }
+            for word in words:
+                found = group.get_command(context, word) if isinstance(group, click.Group) else None
+                if found is not None:
+                    group = found
+                    known |= {flag for p in found.params for flag in p.opts + p.secondary_opts}
+            flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+            if group is cli.main or not flags - {"--help", "--version"} <= known:
+                unknown.append(f"{page.name}: autotunectl {line}")
+    assert unknown == []

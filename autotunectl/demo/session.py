@@ -1,7 +1,7 @@
 """`autotunectl demo`: the main job with a real server and a real pretrained model, in about a minute.
 
-Runs an agent of its own in a throw-away home, so it never touches the operator's settings, runs or
-live server. The ladder shows each idea once; everything printed was measured on this machine.
+Runs an agent of its own in a throw-away home and on a port of its own, beside whatever serves here, so it
+never touches the operator's settings, runs or live server. The ladder shows each idea once; everything printed was measured on this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
     missing = _missing()
     if missing:
         print(f"autotunectl: the demo needs {missing}", file=sys.stderr)
-        print('hint: pip install "autotuned[demo]"', file=sys.stderr)
+        print('hint: in a clone of the repository: pip install ".[demo]"', file=sys.stderr)
         return 2
     from autotunectl.demo.models import ladder
 
@@ -51,6 +51,11 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
         name: value for name, value in os.environ.items() if not name.startswith("AUTOTUNED_")
     }
     environ |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    environ["AUTOTUNED_LIVE_HOME"] = str(home)  # what serves on this machine is none of the demo's
+    settings = home / ".config" / "macprovider" / "autotuned.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[live]\nlabels = []\n", encoding="utf-8")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = _tune(models, environ, json_output=json_output)
         if report is not None:
@@ -86,6 +91,9 @@ def _ctl(environ: Mapping[str, str], *words: str, quiet: bool = False) -> int:
         except subprocess.TimeoutExpired:
             client.kill()
             return client.wait()
+        except SystemExit:  # the demo itself is ended: the client takes its run with it
+            client.send_signal(signal.SIGINT)
+            raise
         finally:
             signal.signal(signal.SIGINT, previous)
 
