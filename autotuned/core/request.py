@@ -107,6 +107,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     seed: int | None = None
     repeats: Repeats | None = None
+    live_model: str | None = None
+    """The candidate that was asked for as `live`."""
 
     def warned(self, doubts: Iterable[str]) -> Plan:
         """The same with more warnings."""

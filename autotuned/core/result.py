@@ -27,6 +27,9 @@ from autotuned.core.noise import NoiseDocument
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
 
+KEPT_AS_IS = ("provider", "applied", "left_stopped", "live_model")
+"""Fields of the document that stand among a run's details as they are published."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -158,6 +161,8 @@ class ResultDocument(_Document):
     warnings: list[str]
     error: ErrorDocument | None
     applied: AppliedDocument | None = None
+    live_model: str | None = None
+    """The candidate that was asked for as `live`: what the live provider served at the start."""
     left_stopped: str | None = None
     """The command line that starts a server in a terminal that this run has stopped for good."""
     timings: dict[str, float]

@@ -42,7 +42,13 @@ def choose(kind: str, settings: ProviderSettings, environ: Mapping[str, str]) ->
 def commands(settings: ProviderSettings) -> Commands:
     """Command words of the live server before any run has said which kind it tunes."""
     kind = _owner(settings)
-    return FACTORIES["macprovider" if kind == "auto" else kind](settings.binary, (), {}).commands
+    return commands_of("macprovider" if kind == "auto" else kind, settings)
+
+
+def commands_of(kind: str, settings: ProviderSettings) -> Commands:
+    """Command words of one kind; the settings' binary counts where it is of that kind, or of none."""
+    named = settings.binary if _owner(settings) in (kind, "auto") else None
+    return FACTORIES[kind](named, (), {}).commands
 
 
 def _installed(settings: ProviderSettings, environ: Mapping[str, str]) -> Provider:

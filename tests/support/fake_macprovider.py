@@ -229,6 +229,8 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(64)
+    if sys.argv[1:2] == ["lifecycle-lease"]:
+        sys.exit(0 if (HERE / "maintenance").exists() else 64)
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
     for flag in (

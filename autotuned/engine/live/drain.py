@@ -24,6 +24,7 @@ from autotuned.engine.live.lease import contract, foreground
 from autotuned.engine.live.preflight import Finder, Found, Process
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
+from autotuned.engine.live.serving import other_program, update_over
 from autotuned.engine.live.status import Sighting
 from autotuned.engine.live.stopping import Stopper
 from autotuned.errors import Busy, ProviderConflict, StoreError
@@ -33,7 +34,7 @@ from autotuned.host.interface import Ports, Processes
 from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
-from autotuned.providers.interface import Provider
+from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
 from autotuned.store import runs
@@ -156,12 +157,13 @@ class LiveProvider:
             raise
         self._lock = lock
 
-    def doubts(self, found: Found, request: TuneRequest) -> tuple[str, ...]:
-        """What a drain of `found` would leave behind, told before it is begun."""
-        live = found.live
-        if not isinstance(live, Process) or request.restart_foreground or not request.drain:
-            return ()
-        return (foreground(live, request, self._settings).stays_stopped,)
+    def doubts(self, found: Found, request: TuneRequest, binary: Binary) -> list[str]:
+        """What a drain of `found` would leave behind, and what does not carry over to it."""
+        live, doubts = found.live, []
+        if isinstance(live, Process) and request.drain and not request.restart_foreground:
+            doubts.append(foreground(live, request, self._settings).stays_stopped)
+        doubts += other_program(found, binary)
+        return doubts
 
     def unclaim(self) -> None:
         """Let a claim go of which nothing has been written yet. Idempotent."""
@@ -179,6 +181,10 @@ class LiveProvider:
         """
         assert self._lease is not None  # noqa: S101 - claimed
         assert self._lock is not None  # noqa: S101
+        commands = providers.commands_of("macprovider", self._settings.provider)
+        reason = await update_over(self._lease, commands, self._environ, grace_s, cancelled)
+        if reason is not None:
+            return reason
         self._tell("drain.begun")
         try:
             await asyncio.to_thread(self._journal.write, self._lease)

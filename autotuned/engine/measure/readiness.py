@@ -87,6 +87,20 @@ async def missing(
     return None
 
 
+async def listing(port: int) -> object:
+    """What `/v1/models` of any server on `port` answers, decoded; None where nothing usable comes."""
+    try:
+        async with (
+            asyncio.timeout(LOOK_TIMEOUT_S),
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+            _, body = await _get(client, f"http://127.0.0.1:{port}/v1/models")
+            found: object = json.loads(body)
+            return found
+    except (TimeoutError, httpx.HTTPError, ValueError, RecursionError):
+        return None
+
+
 async def _get(client: httpx.AsyncClient, url: str) -> tuple[int, bytes]:
     body = bytearray()
     async with client.stream("GET", url) as response:

@@ -47,8 +47,8 @@ class Runner:
         self.run_id, self.plan = run_id, plan
         self.progress = Progress(plan, began, lambda: unstopped_s(bench.vigil.sleep))
         self.warnings: list[str] = []
-        self.left_stopped: str | None = None
         """What the operator should know of this run, in the order in which it happened."""
+        self.left_stopped: str | None = None
         self.conflict: str | None = None
         """Why the live provider could not be kept away, where that ended the run."""
         self._bench, self._store, self._events = bench, store, events

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import conflict
+from autotuned.engine.live.serving import LIVE, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
@@ -148,7 +149,7 @@ class Agent:
         request = parse(params)
         provider, binary, planned = await self.prepare(request)
         found = await self._live.find(provider, request.port)
-        planned = planned.warned(self._live.doubts(found, request))
+        planned = planned.warned(self._live.doubts(found, request, binary))
         memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
         weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
         return {
@@ -175,6 +176,7 @@ class Agent:
             resumed = await take_up(self._records, params)
             request = parse(params) if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
+            request = planned.request
             planned = planned_again(planned, again)
             if resumed is not None:
                 facts, answer = self._host.machine.facts(), self._settings.provider.max_tokens
@@ -185,7 +187,7 @@ class Agent:
             if refused is not None:
                 raise refused
             if found:
-                planned = planned.warned(self._live.doubts(found, request))
+                planned = planned.warned(self._live.doubts(found, request, binary))
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
             if resumed is not None and active.run_id == resumed.row.run_id:
@@ -229,13 +231,28 @@ class Agent:
         require_paths(request.candidate_models or (), self._prewarmer.environ)
         provider = self._provider(request.provider)
         binary = await provider.locate()
+        request, live_model = await self._with_live(request, provider)
         catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
         answer = self._settings.provider.max_tokens
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
+        planned = replace(planned, live_model=live_model)
         if request.apply and provider.kind != "macprovider":
             doubt = f"nothing will be applied: {provider.kind} has no configuration that is ours to write"
             planned = planned.warned([doubt])
         return provider, binary, planned
+
+    async def _with_live(
+        self, request: TuneRequest, provider: Provider
+    ) -> tuple[TuneRequest, str | None]:
+        """The request with the candidate `live` put in by its name, and that name."""
+        asked = request.candidate_models or ()
+        if LIVE not in asked:
+            return request, None
+        found = await self._live.find(provider, 0)
+        configured = provider.kind == "macprovider"
+        model = await served(found, self._settings.provider_config, configured=configured)
+        models = tuple(model if each == LIVE else each for each in asked)
+        return request.model_copy(update={"candidate_models": models}), model
 
     async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:
         try:
