@@ -15,9 +15,12 @@ from autotunectl.reach import Reach
 
 
 @click.command()
+@click.option(
+    "--acknowledge", is_flag=True, help="Say no more of a damaged database that was set aside."
+)
 @json_option()
 @click.pass_obj
-def doctor(reach: Reach, as_json: bool) -> None:
+def doctor(reach: Reach, acknowledge: bool, as_json: bool) -> None:
     """Check everything that a run needs, and say how to mend what is wrong.
 
     Exit codes: 0 nothing is broken (there may be warnings), 1 something is.
@@ -26,7 +29,7 @@ def doctor(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl doctor
     """
-    found = _diagnosis(reach)
+    found = _diagnosis(reach, **({"acknowledge": True} if acknowledge else {}))
     click.echo(as_text(found) if as_json else _rendered(found))
     sys.exit(0 if found["ok"] else 1)
 
@@ -63,13 +66,13 @@ def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
         click.echo(f"  {name:<22} {what}", err=True)
 
 
-def _diagnosis(reach: Reach) -> dict[str, Any]:
+def _diagnosis(reach: Reach, **params: bool) -> dict[str, Any]:
     """The agent's own findings; where it cannot be reached what the client sees."""
     from autotunectl.service import diagnosis
 
     try:
         with reach.client() as client:
-            return diagnosis.ask(client)
+            return diagnosis.ask(client, **params)
     except ClientError as error:
         if reach.hosts:
             raise

@@ -149,7 +149,7 @@ def _job() -> dict[str, Any]:
     return _check("job", "info", f"{found.path} is loaded")
 
 
-def ask(client: Client) -> dict[str, Any]:
+def ask(client: Client, **params: bool) -> dict[str, Any]:
     """The agent's own `doctor`; its checks have deadlines of their own."""
-    found: dict[str, Any] = client.request("doctor", {}, timeout_s=60.0)
+    found: dict[str, Any] = client.request("doctor", params, timeout_s=60.0)
     return found

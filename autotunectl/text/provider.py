@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import local
+from autotunectl.text.formats import duration, local
+
+SEEN_NOW_S = 2.0
 
 
 def owed(status: Mapping[str, Any]) -> bool:
@@ -46,6 +48,8 @@ def live(status: Mapping[str, Any]) -> list[str]:
         times = "once" if found["runs"] == 1 else f"{found['runs']} times"
         words.append(f"started {times}")
     words.append("answers" if found["healthy"] else f"does not answer on port {found['port']}")
+    if (found.get("age_s") or 0) > SEEN_NOW_S:
+        words.append(f"as seen {duration(found['age_s'])} ago")
     return [f"live      {name}{pid}: {', '.join(words)}"]
 
 

@@ -28,6 +28,10 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
     if pull:
         doing = formats.transfer(pull["progress"]) or "asking the hub"
         lines.append(f"pull      {pull['model']}: {doing}")
+    lines += [
+        f"database  begun anew: the former one was damaged, see {path}; autotunectl doctor --acknowledge"
+        for path in document.get("set_aside", ())
+    ]
     if document.get("refused"):
         refused = document["refused"]
         lines.append(f"refused   {formats.local(refused['at'])}: {refused['message']}")

@@ -211,6 +211,8 @@ class LiveProviderDocument(Document):
     label: str | None = None
     domain: str | None = None
     plist: str | None = None
+    age_s: float | None = None
+    """How long ago it was seen."""
 
 
 class LeaseDocument(Document):
@@ -269,6 +271,8 @@ class StatusDocument(Document):
     pull: dict[str, Any] | None = None
     """The pull in progress, as `pull.wait` answers it."""
     refused: RefusedDocument | None = None
+    set_aside: list[str] = []
+    """Damaged databases in whose place a new one was begun, until `doctor` acknowledges them."""
 
 
 class CancelDocument(Document):

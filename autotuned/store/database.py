@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -164,6 +165,23 @@ def _move_aside(path: Path) -> Path:
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Damaged files that were moved aside and that nobody has acknowledged yet, oldest first."""
+    pattern = re.compile(rf"{re.escape(path.name)}\.corrupt-\d+(-\d+)?")
+    found = [each for each in path.parent.iterdir() if pattern.fullmatch(each.name)]
+    return sorted(each for each in found if not _acknowledged(each).exists())
+
+
+def acknowledge(path: Path) -> None:
+    """Tell no more of the files that were set aside; they stay."""
+    for each in set_aside(path):
+        _acknowledged(each).touch(mode=0o600)
+
+
+def _acknowledged(aside: Path) -> Path:
+    return aside.with_name(f"{aside.name}.acknowledged")
 
 
 def _translated(path: Path, error: Exception) -> StoreError:

@@ -59,3 +59,21 @@ def _refused(home: Home) -> str:
     with pytest.raises(RpcError) as refused:
         home.rpc("start", target_context=-1, port=home.port)
     return str(refused.value.data["run_id"])
+
+
+def test_a_damaged_database_is_told_of_until_it_is_acknowledged(home: Home) -> None:
+    home.database.parent.mkdir(parents=True, exist_ok=True)
+    home.database.write_bytes(b"no database" * 1000)
+    home.start_daemon()
+    (aside,) = home.rpc("status")["set_aside"]
+    assert ".corrupt-" in aside
+    assert f"database  begun anew: the former one was damaged, see {aside}" in (
+        home.ctl("status").stdout
+    )
+    (check,) = [each for each in home.rpc("doctor")["checks"] if each["name"] == "store"]
+    assert check["level"] == "warning"
+    assert aside in check["detail"]
+    home.ctl("doctor", "--acknowledge")
+    assert home.rpc("status")["set_aside"] == []
+    (check,) = [each for each in home.rpc("doctor")["checks"] if each["name"] == "store"]
+    assert check["level"] == "info"

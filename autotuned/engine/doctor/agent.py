@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import SettingsError
+from autotuned.store.database import set_aside
 
 MB = 10**6
 
@@ -64,6 +65,13 @@ async def store(scene: Scene) -> Finding:
         return broken(
             f"{told}: {found}",
             "autotunectl daemon restart: a damaged database is set aside, and a new one begun",
+        )
+    aside = await asyncio.to_thread(set_aside, database.path)
+    if aside:
+        names = ", ".join(str(each) for each in aside)
+        return doubt(
+            f"{told}; begun anew because the former one was damaged, which is now {names}",
+            "autotunectl doctor --acknowledge, once you know of it",
         )
     return fine(told)
 

@@ -1,6 +1,6 @@
-"""What `status` says of the live provider: what was seen a moment ago, and whether its port answers.
+"""What `status` says of the live provider: what is so now, else how old the look is.
 
-Looking costs a few processes, so it is done in the background, seldom, and never while a run measures.
+Looking costs a few processes, so it is done once a second at most, and never while a run measures.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from autotuned.engine.live.preflight import Finder, Found, Managed
 from autotuned.host.machine import running_since
 from autotuned.host.managers.launchd import LoadedJob, Presence
 
-FRESH_S = 5.0
+FRESH_S = 1.0
+"""A younger look is what is so now; so long at most a caller waits for a new one."""
 SEEN = ("pid", "healthy", "loaded", "running", "since", "runs")
-FIRST_S = 2.0
-"""The very first caller waits this long for the first look."""
 
 
 class Sighting:
@@ -38,13 +37,14 @@ class Sighting:
         if not self.still and (self._at is None or time.monotonic() - self._at > FRESH_S):
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._refresh(), name="live provider")
-            if self._at is None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FIRST_S):
-                        await asyncio.shield(self._looking)
-        if lease is None:
-            return self._seen
-        return _leased(lease, None if self.still else self._seen)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FRESH_S):
+                    await asyncio.shield(self._looking)
+        shown = self._seen
+        if lease is not None:
+            return _leased(lease, None if self.still else shown)
+        age_s = None if self._at is None else round(time.monotonic() - self._at, 1)
+        return None if shown is None else {**shown, "age_s": age_s}
 
     def forget(self) -> None:
         """What was seen is not true any more."""

@@ -10,9 +10,16 @@ from pydantic import BaseModel
 
 from autotuned.engine import doctor as checks
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
 from autotuned.shared import wire
+from autotuned.store.database import acknowledge
+
+
+class DoctorParams(Params):
+    """`acknowledge`: tell no more of damaged databases that were set aside."""
+
+    acknowledge: bool = False
 
 
 class CheckDocument(BaseModel):
@@ -45,7 +52,9 @@ def methods(pieces: Pieces) -> list[Method]:
 
     one_at_a_time = asyncio.Lock()
 
-    async def doctor(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def doctor(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        if params["acknowledge"]:
+            await asyncio.to_thread(acknowledge, pieces.records.database.path)
         async with one_at_a_time:  # each looks at everything with threads and programs of its own
             return await checks.examine(await pieces.scene())
 
@@ -57,7 +66,7 @@ def methods(pieces: Pieces) -> list[Method]:
         "read the settings file again",
     )
     return [
-        Method("doctor", looks, doctor, result=DoctorDocument),
+        Method("doctor", looks, doctor, DoctorParams, DoctorDocument),
         Method(
             "reload", reads, reload, result=ReloadDocument, errors=(wire.INVALID_PARAMS,), acts=True
         ),

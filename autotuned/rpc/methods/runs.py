@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, either
 from autotuned.rpc.methods.context import Pieces, RunParams
 from autotuned.shared import wire
+from autotuned.store.database import set_aside
 from autotuned.store.runs import Which
 
 
@@ -69,6 +71,9 @@ def methods(pieces: Pieces) -> list[Method]:
             "daemon": pieces.version(),
             "run": await agent.status(params["run_id"]),
             "refused": await agent.refused(),
+            "set_aside": [
+                str(each) for each in await asyncio.to_thread(set_aside, records.database.path)
+            ],
             "live_provider": await pieces.live.sighting.document(pieces.live.lease),
             "lease": pieces.live.public(),
             "left_stopped": await pieces.live.left_stopped(),
