@@ -235,6 +235,22 @@ def test_fr_d_a_slow_drip_is_borne_and_its_bytes_are_told(
     work.join(20)
 
 
+def test_a_download_goes_on_for_as_long_as_it_gets_on_and_its_rate_counts_what_came(
+    published: FakeHub, tmp_path: Path
+) -> None:
+    published.fault(CDN, times=8, truncate_after=30_000)
+    fetch(published, tmp_path)
+    (blob,) = (path for path in tmp_path.rglob("*") if path.is_symlink())
+    assert blob.read_bytes() == published.repos[MODEL].large[WEIGHTS]
+
+    told: list[dict[str, int]] = []
+    speaking = Hub(published.url, lambda **fields: told.append(fields), (), 5.0)
+    listing = speaking.listing(MODEL)
+    files = [file for file in listing["files"] if file["name"] == WEIGHTS]
+    speaking.fetch(tmp_path, MODEL, listing["commit"], files)
+    assert (told[-1]["bytes"], told[-1]["received"]) == (files[0]["size"], 0)
+
+
 @pytest.mark.parametrize("secret", ["hf_secrettoken"])
 def test_the_operators_token_goes_to_the_hub_and_into_no_reason(
     published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
