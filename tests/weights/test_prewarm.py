@@ -321,6 +321,13 @@ async def test_fr_d_the_download_ends_with_an_agent_that_is_killed(
     assert isinstance(await prewarm(environ), Weights)
 
 
+async def test_the_hubs_address_may_end_with_a_slash(hub: FakeHub, environ: dict[str, str]) -> None:
+    small, large = model_files()
+    hub.add(MODEL, small, large=large)
+    assert isinstance(await prewarm(environ | {"HF_ENDPOINT": f"{hub.url}//"}), Weights)
+    assert not any("//" in asked for asked in hub.asked)
+
+
 async def test_fr_d_no_name_resolution_is_transient(environ: dict[str, str]) -> None:
     found = await prewarm(environ | {"HF_ENDPOINT": "http://hub.invalid"})
     assert isinstance(found, Failure)
