@@ -204,10 +204,10 @@ class LiveProviderDocument(Document):
     port: int
     pid: int | None
     healthy: bool
-    loaded: bool | None
-    running: bool | None
-    since: str | None
-    runs: int | None
+    loaded: bool | None = None
+    running: bool | None = None
+    since: str | None = None
+    runs: int | None = None
     label: str | None = None
     domain: str | None = None
     plist: str | None = None
@@ -265,7 +265,7 @@ class StatusDocument(Document):
     run: RunDocument | None
     live_provider: LiveProviderDocument | None
     lease: LeaseDocument | None
-    left_stopped: LeftStoppedDocument | None
+    left_stopped: LeftStoppedDocument | None = None
     stale: dict[str, Any] | None
     schedule: dict[str, Any]
     pull: dict[str, Any] | None = None
