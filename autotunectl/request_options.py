@@ -194,7 +194,7 @@ START_OPTIONS = [
         "--drain",
         is_flag=True,
         default=None,
-        help="Stop a live provider for the run, and bring it back after.",
+        help="Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
     ),
     click.option(
         "--restart-foreground",
