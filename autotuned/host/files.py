@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from autotuned.host.clock import utc_now
 F_FULLFSYNC = 51
 """Darwin's fsync stops at the drive's cache; this goes through it. Elsewhere the call is refused."""
 
+ACL = "system.posix_acl_access"
+COPYFILE_ACL, COPYFILE_XATTR = 1 << 0, 1 << 2
+
 
 def write_atomic(
     path: Path,
@@ -26,13 +31,16 @@ def write_atomic(
     mode: int = 0o600,
     *,
     owner: tuple[int, int] | None = None,
+    like: Path | None = None,
     still_wanted: Callable[[], bool] = lambda: True,
     exclusive: bool = False,
 ) -> bool:
     """Replace `path` so that a reader, or a crash, sees the old content or the new, whole. Raises OSError.
 
-    `owner` is uid and gid where they must be kept. `still_wanted` is asked at the last moment; with
-    `exclusive` a file that stands there is never replaced. False when either came to nothing.
+    `owner` is uid and gid where they must be kept, `like` a file whose access control list and extended
+    attributes go along: where its list cannot be kept, the mode becomes 0600, for without it the same
+    mode may let others in. `still_wanted` is asked at the last moment; with `exclusive` a file that
+    stands there is never replaced. False when either came to nothing.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(
@@ -42,7 +50,8 @@ def write_atomic(
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            _keep(file.fileno(), mode, owner)
+            kept = like is None or _access_kept(like, file.fileno())
+            _keep(file.fileno(), mode if kept else mode & 0o600, owner)
             sync(file.fileno())
         failpoint.reach("file.written")
         if not still_wanted() or not _put(part, path, exclusive=exclusive):
@@ -52,6 +61,37 @@ def write_atomic(
     failpoint.reach("file.renamed")
     sync_folder(path.parent)
     return True
+
+
+def _access_kept(like: Path, descriptor: int) -> bool:
+    """Give a file the access control list and the extended attributes of `like`; False where the list is lost."""
+    if sys.platform == "darwin":
+        source = os.open(like, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            copied = ctypes.CDLL(None).fcopyfile(
+                source, descriptor, None, COPYFILE_ACL | COPYFILE_XATTR
+            )
+        finally:
+            os.close(source)
+        return bool(copied == 0)
+    with contextlib.suppress(OSError):  # what a folder gives to each new file: not this one's
+        os.removexattr(descriptor, ACL)
+    kept = True
+    for name in _attributes(like):
+        try:
+            os.setxattr(descriptor, name, os.getxattr(like, name, follow_symlinks=False))
+        except OSError:  # those of the system may be beyond this user
+            kept = kept and name != ACL
+    return kept
+
+
+def _attributes(path: Path) -> list[str]:
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOENT):
+            raise
+        return []
 
 
 def _keep(descriptor: int, mode: int, owner: tuple[int, int] | None) -> None:

@@ -133,7 +133,7 @@ def look(path: Path) -> Original:
 def back_up(original: Original, unix_s: int) -> Path | None:
     """A durable copy beside the name, `<name>.bak-<unix_s>-<n>`, n the lowest free number; None for no file.
 
-    Also where the name is a link: the backups are in one place, whatever it leads to. Never overwrites. Mode and owner are the original's. Raises OSError.
+    Also where the name is a link: the backups are in one place, whatever it leads to. Never overwrites. Mode, owner and access control list are the original's. Raises OSError.
     """
     if original.content is None:
         return None
@@ -141,7 +141,12 @@ def back_up(original: Original, unix_s: int) -> Path | None:
     for number in range(MAX_BACKUPS):
         copy = original.path.with_name(f"{original.path.name}.bak-{unix_s}-{number}")
         if copy.name not in names and write_atomic(
-            copy, original.content, original.mode, owner=original.owner, exclusive=True
+            copy,
+            original.content,
+            original.mode,
+            owner=original.owner,
+            like=original.target,
+            exclusive=True,
         ):
             return copy
     message = f"all {MAX_BACKUPS} backup names of this second are taken"
@@ -158,6 +163,7 @@ def replace(original: Original, content: bytes) -> bool:
         content,
         original.mode,
         owner=original.owner,
+        like=None if original.content is None else original.target,
         still_wanted=lambda: untouched(original),
         exclusive=original.content is None,
     )
