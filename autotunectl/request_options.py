@@ -175,6 +175,19 @@ SEARCH_OPTIONS = [
 ]
 """What is searched, and how."""
 
+APPLY_OPTIONS = [
+    click.option(
+        "--knobs-only", is_flag=True, default=None, help="Apply the knobs and never the model."
+    ),
+    click.option(
+        "--all-knobs",
+        is_flag=True,
+        default=None,
+        help="Apply also the knobs that the run did not search.",
+    ),
+]
+"""How a recipe is written into the provider's configuration."""
+
 START_OPTIONS = [
     click.option(
         "--verify",

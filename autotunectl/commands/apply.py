@@ -12,6 +12,7 @@ from autotunectl.arguments import backups, json_option, run_argument
 from autotunectl.client import CALL_S
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
+from autotunectl.request_options import APPLY_OPTIONS, request_options
 from autotunectl.text import apply as apply_text
 
 RESTART_S = 180.0
@@ -25,30 +26,31 @@ RESTART_S = 180.0
 @click.option(
     "--force", is_flag=True, help="Also where RAM, chip or the provider's version differ."
 )
+@request_options(APPLY_OPTIONS)
 @click.option("--restart", is_flag=True, help="Restart the provider's job, so that it is live.")
 @json_option()
 @click.pass_obj
 def apply(
     reach: Reach,
+    /,
     run: str | None,
     dry_run: bool,
-    allow_partial: bool,
-    force: bool,
     restart: bool,
     as_json: bool,
+    **consent: bool | None,
 ) -> None:
     """Write a run's recommendation into the provider's configuration, after a backup.
 
-    Only `model`, `kv_bits`, `max_concurrency_override` and `max_context_override` change. Exit 12
-    where it is refused, with the file as it was.
+    Only `model`, `kv_bits`, `max_concurrency_override` and `max_context_override` change, and what
+    says who chose them. Exit 12 where it is refused, with the file as it was.
 
     \b
     Example:
       autotunectl apply --dry-run
     """
-    consent = {"dry_run": dry_run, "allow_partial": allow_partial, "force": force}
+    agreed = {name: value for name, value in consent.items() if value is not None}
+    params = {**named(run), **agreed, "dry_run": dry_run, "restart": restart}
     with reach.client() as client:
-        params = {**named(run), **consent, "restart": restart}
         found = client.request("apply", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
         click.echo(as_text(found))
@@ -65,22 +67,26 @@ def apply(
 
 @click.command()
 @click.argument("backup", required=False, shell_complete=backups)
+@click.option("--whole", is_flag=True, help="Put the whole file back, not the keys of apply alone.")
 @json_option()
 @click.pass_obj
-def revert(reach: Reach, backup: str | None, as_json: bool) -> None:
-    """Put the newest backup of the configuration back, or the named one; what it replaces is backed up too.
+def revert(reach: Reach, backup: str | None, whole: bool, as_json: bool) -> None:
+    """Put the keys of apply back as the newest backup has them, or the named one; what is replaced is backed up too.
 
-    BACKUP is the name of a file beside the configuration. Exit 12 where there is none such.
+    Every other line stays, with what was changed there since. BACKUP is the name of a file beside
+    the configuration. Exit 12 where there is none such.
 
     \b
     Example:
       autotunectl revert
     """
     with reach.client() as client:
-        found = client.call("revert", **({} if backup is None else {"backup": backup}))
+        chosen = {} if backup is None else {"backup": backup}
+        found = client.call("revert", **chosen, whole=whole)
     if as_json:
         click.echo(as_text(found))
         return
+    warn(found["warnings"])
     click.echo(apply_text.reverted(found))
     make_live(found["hint"])
 

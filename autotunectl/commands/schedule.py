@@ -9,7 +9,7 @@ import click
 from autotunectl.arguments import DAYS, DURATION, DURATION_HELP, json_option, words
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
-from autotunectl.request_options import SEARCH_OPTIONS, request_options
+from autotunectl.request_options import APPLY_OPTIONS, SEARCH_OPTIONS, request_options
 from autotunectl.text import layout
 from autotunectl.text import schedule as render
 
@@ -79,7 +79,7 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     help="e.g. mon,thu.  [default: every day]",
 )
 @json_option()
-@request_options(SEARCH_OPTIONS)
+@request_options(SEARCH_OPTIONS, APPLY_OPTIONS)
 @click.pass_obj
 def schedule_set(
     reach: Reach,

@@ -12,7 +12,12 @@ from autotunectl.arguments import json_option
 from autotunectl.client import CallError, Client, Unreachable
 from autotunectl.output import as_text, make_live, present, say, warn
 from autotunectl.reach import Reach
-from autotunectl.request_options import SEARCH_OPTIONS, START_OPTIONS, request_options
+from autotunectl.request_options import (
+    APPLY_OPTIONS,
+    SEARCH_OPTIONS,
+    START_OPTIONS,
+    request_options,
+)
 from autotunectl.text import plan as plan_text
 from autotuned.shared import wire
 
@@ -37,6 +42,7 @@ CANCEL_S = 10.0
     default=None,
     help="Write a whole recommendation into the provider's configuration.",
 )
+@request_options(APPLY_OPTIONS)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
@@ -87,7 +93,15 @@ def start(
             warn(begun["warnings"])  # who follows is told by the run's events
             _announce(begun, as_json=as_json)
             return
-        _wait_for(reach, client, begun["run_id"], interrupts, as_json=as_json, comparing=comparing)
+        _wait_for(
+            reach,
+            client,
+            begun["run_id"],
+            interrupts,
+            as_json=as_json,
+            comparing=comparing,
+            applying=bool(request["apply"]),
+        )
 
 
 class Interrupts:
@@ -129,6 +143,7 @@ def _wait_for(
     *,
     as_json: bool,
     comparing: bool,
+    applying: bool,
 ) -> NoReturn:
     """Follow a run to its end and present it. The first Ctrl-C cancels the run, the second one leaves it alone.
 
@@ -167,9 +182,10 @@ def _wait_for(
         make_live(document["applied"].get("hint"))
     if comparing:
         _compare(client, run_id, on_stderr=as_json)
-    sys.exit(
-        wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES.get(document["exit_reason"], 1)
-    )
+    code = wire.EXIT_CODES.get(document["exit_reason"], 1)
+    if code == 0 and applying and not document["applied"]:
+        code = wire.EXIT_APPLY_REFUSED
+    sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else code)
 
 
 def _result(client: Client, run_id: str) -> dict[str, Any]:

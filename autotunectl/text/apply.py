@@ -20,9 +20,10 @@ def applied(recipe: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 
 def recipe(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a result document recommends for the configuration."""
+    """The values that the run of a result document has put into the configuration, or left there."""
     answer = document["recommendation"]
-    return {"model": answer["model"], **answer["knobs"]}
+    recommended = {"model": answer["model"], **answer["knobs"]}
+    return document["applied"].get("recipe") or recommended  # an older run has none
 
 
 def reverted(document: Mapping[str, Any]) -> str:

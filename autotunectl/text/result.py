@@ -62,6 +62,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     lines += [
         "",
         f"  serve           {answer['serve_command']}",
+        *([f"                  {answer['serve_note']}"] if answer.get("serve_note") else []),
         f"  apply           {_apply(document)}",
     ]
     if document.get("left_stopped"):

@@ -69,6 +69,10 @@ class TuneRequest(BaseModel):
     drain: bool = False
     restart_foreground: bool = False
     apply: bool = False
+    knobs_only: bool = False
+    """Of an apply: leave the model as it stands in the configuration."""
+    all_knobs: bool = False
+    """Of an apply: also write the knobs that the run did not search over values that stand there."""
     provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
     static_fit_check: bool = True
     verify: bool = False

@@ -69,7 +69,8 @@ class KnobsDocument(_Document):
 
 
 class RecommendationDocument(_Document):
-    """The answer. `partial` is present, and true, only where cells were left out."""
+    """The answer. `partial` is present, and true, only where cells were left out; `serve_note` where the
+    command does less than the live server does."""
 
     model: str
     target_context: int
@@ -78,6 +79,9 @@ class RecommendationDocument(_Document):
     ttft_p95_ms: float
     replicates: int
     serve_command: str
+    serve_note: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     partial: Annotated[Literal[True] | None, WithJsonSchema({"const": True})] = Field(
         default=None, exclude_if=lambda value: value is None
     )
@@ -132,12 +136,16 @@ class ErrorDocument(_Document):
 
 
 class AppliedDocument(_Document):
-    """What was written into the provider's configuration; `hint` holds the commands that make it live, one a line."""
+    """What was written into the provider's configuration; `hint` holds the commands that make it live, one a line.
+
+    `recipe` has the owned keys as they are in the file then: values that were kept among them.
+    """
 
     config_path: str
     backup_path: str | None
     changed: dict[str, Any]
     hint: str | None = None
+    recipe: dict[str, str | int | None] = {}
 
 
 class ResultDocument(_Document):
@@ -214,6 +222,13 @@ def knobs_document(knobs: Knobs) -> KnobsDocument:
     )
 
 
+NO_JOIN_NOTE = (
+    "it serves on this machine alone (--no-join): a serve that joins takes its model from the "
+    "configuration and refuses another one on its command line; to join with this recipe, apply it "
+    "and start the provider's own job"
+)
+
+
 def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationDocument | None:
     """The recommendation that a finished search comes to; None where no cell was kept."""
     best = finish.best
@@ -227,6 +242,7 @@ def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationD
         ttft_p95_ms=best.ttft_p95_ms,
         replicates=len(best.replicates),
         serve_command=serve_command,
+        serve_note=NO_JOIN_NOTE if "--no-join" in serve_command.split() else None,
         partial=True if finish.partial else None,
     )
 

@@ -122,12 +122,13 @@ class MacProvider:
         )
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
-        """`serve` with the model and the knobs; the rest stands in the operator's configuration."""
+        """`serve` with the model and the knobs, without joining; the rest stands in the operator's configuration."""
         return (
             *binary.command,
             "serve",
             "--model",
             self.request_model(launch),
+            "--no-join",
             *_knob_flags(launch),
         )
 

@@ -218,6 +218,16 @@ FAILURES: Final[Mapping[str, Failure]] = {
                 "autotunectl apply makes one whenever it changes the file",
             ),
             (
+                "bound_model",
+                "the configuration binds another model",
+                "autotunectl apply --knobs-only leaves the model as it is",
+            ),
+            (
+                "locked",
+                "another program holds the lock of the file",
+                "wait until that program is done, then autotunectl apply",
+            ),
+            (
                 "changed_meanwhile",
                 "another program writes the file",
                 "close what else writes that file, then autotunectl apply",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +214,13 @@ def test_a_recipe_of_another_machine_is_refused_unless_forced(home: Home) -> Non
 
 
 def test_pins_to_the_old_model_are_warned_about(home: Home) -> None:
-    pinned = "draft_model: small\nsupported_models: [acme/old-3B]\nmodel_catalog_id: 7\n"
+    pinned = "draft_model: small\nsupported_models: [acme/old-3B]\n"
     config(home, OPERATORS + pinned)
     home.provider({Y: {}})
     home.tune(Y, **SMALL)
     done = home.ctl("apply")
     assert done.returncode == 0
-    for key in ("draft_model", "supported_models", "model_catalog_id"):
+    for key in ("draft_model", "supported_models"):
         assert f": {key} " in done.stderr
 
 
@@ -263,6 +265,170 @@ def nothing_tells(home: Home) -> None:
         assert SECRET not in path.read_text(encoding="utf-8", errors="replace"), path
     for path in home.database.parent.glob(f"{home.database.name}*"):
         assert SECRET.encode() not in path.read_bytes()
+
+
+# --- against the provider of today --------------------------------------------------------------------
+
+BOUND = (
+    OPERATORS + "model_artifact_sha256: ab\nmodel_catalog_key: old\nmax_context_override: 32000\n"
+)
+
+
+def test_another_model_is_refused_where_the_file_binds_its_own_and_the_knobs_alone_are_not(
+    home: Home,
+) -> None:
+    path = config(home, BOUND)
+    home.provider({Y: {}})
+    document = home.tune(Y, kv_bits_axis=[None, 8], max_batch_axis=[1, 2], **SMALL)
+    error = refused(home)
+    assert (error.data["reason"], error.data["keys"]) == (
+        "bound_model",
+        ["model_artifact_sha256", "model_catalog_key"],
+    )
+    done = home.ctl("apply")
+    assert done.returncode == 12
+    for words in ("model_artifact_sha256", "model_catalog_key", "autotunectl apply --knobs-only"):
+        assert words in done.stderr
+    assert "macprovider-cli autotune --recommend --apply" in done.stderr
+    assert home.ctl("apply", "--dry-run").returncode == 12
+    assert path.read_text(encoding="utf-8") == BOUND
+    assert backups(path) == []
+    done = home.ctl("apply", "--knobs-only")
+    assert done.returncode == 0
+    knobs = document["recommendation"]["knobs"]
+    bits, slots = knobs["kv_bits"], knobs["max_concurrency_override"]
+    assert path.read_text(encoding="utf-8") == BOUND.replace(
+        "kv_bits: 4\n", "" if bits is None else f"kv_bits: {bits}\n"
+    ) + (f"max_concurrency_override: {slots}\nmax_concurrency_source: owner\n")
+    assert (
+        "kept: max_context_override 32000 (this run measured at 2000 and did not search it); "
+        "--all-knobs writes it" in done.stderr
+    )
+    assert done.stdout.startswith(
+        f"applied: model=acme/old-3B kv_bits={'unset' if bits is None else bits} "
+        f"max_concurrency_override={slots} max_context_override=32000 "
+    )
+    assert home.ctl("apply", "--knobs-only").stdout.endswith("(nothing changed, no backup)\n")
+    assert home.ctl("apply", "--knobs-only", "--all-knobs").returncode == 0
+    assert "max_context_override: 2000\n" in path.read_text(encoding="utf-8")
+
+
+def test_start_apply_says_before_a_run_that_another_model_will_not_be_applied_and_exits_12(
+    home: Home,
+) -> None:
+    path = config(home, BOUND)
+    home.provider({Y: {}})
+    home.start_daemon()
+    words = ("--apply", "--candidate-models", Y, "--port", str(home.port), "--kv-bits-axis", "8")
+    said = home.ctl("start", *words, "--dry-run").stderr
+    assert "model_catalog_key" in said
+    assert "--knobs-only" in said
+    assert "warning" not in home.ctl("start", *words, "--dry-run", "--knobs-only").stderr
+    done = home.ctl("start", *words, "--max-batch-axis", "1", "--wait")
+    assert done.returncode == 12, done.stderr
+    assert done.stdout.startswith("RECOMMENDATION")
+    assert path.read_text(encoding="utf-8") == BOUND
+    document = home.rpc("result")
+    assert (document["exit_reason"], document["applied"]) == ("ok", None)
+    assert any("not applied: " in said for said in document["warnings"])
+    assert any("will not be applied" in said for said in document["warnings"])
+
+
+def test_start_apply_with_knobs_only_leaves_the_model_and_what_was_not_searched(home: Home) -> None:
+    path = config(home, BOUND)
+    home.provider({Y: {}})
+    home.start_daemon()
+    words = ("--apply", "--candidate-models", Y, "--port", str(home.port), "--kv-bits-axis", "8")
+    done = home.ctl("start", *words, "--knobs-only", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "applied: model=acme/old-3B kv_bits=4 " in done.stdout
+    assert "kept: kv_bits 4 (this run measured at 8 and did not search it)" in done.stderr
+    slots = home.rpc("result")["recommendation"]["knobs"]["max_concurrency_override"]
+    text = path.read_text(encoding="utf-8")
+    assert text == BOUND + f"max_concurrency_override: {slots}\nmax_concurrency_source: owner\n"
+
+
+def test_a_plain_file_is_written_whole_with_a_warning_for_a_value_that_is_lowered(
+    home: Home,
+) -> None:
+    path = config(home, OPERATORS + "max_context_override: 32000\n")
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    done = home.ctl("apply")
+    assert done.returncode == 0
+    assert done.stderr.count("is lowered from 32000 to 2000") == 1
+    assert "max_context_override: 2000\n" in path.read_text(encoding="utf-8")
+    assert "max_concurrency_source" not in path.read_text(encoding="utf-8")
+
+
+def test_the_serve_command_of_a_recommendation_starts_and_says_what_joins_instead(
+    home: Home,
+) -> None:
+    home.provider({Y: {}})
+    document = home.tune(Y, **SMALL)
+    assert "--no-join" in document["recommendation"]["serve_command"].split()
+    assert "to join with this recipe" in document["recommendation"]["serve_note"]
+    assert document["recommendation"]["serve_note"] in " ".join(home.ctl("show").stdout.split())
+
+
+def test_a_revert_keeps_what_was_changed_since_and_with_whole_puts_the_file_back(
+    home: Home,
+) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    first = Path(home.rpc("apply")["backup_path"])
+    rotated = path.read_text(encoding="utf-8").replace(SECRET, "tok-new") + "added: since\n"
+    path.write_text(rotated, encoding="utf-8")
+    done = home.ctl("revert")
+    assert done.returncode == 0, done.stderr
+    assert "revert --whole" in done.stderr
+    surgical = OPERATORS.replace(SECRET, "tok-new") + "added: since\n"
+    assert path.read_text(encoding="utf-8") == surgical
+    again = home.ctl("revert", first.name)
+    assert again.stdout.endswith("already (nothing changed)\n")
+    assert home.ctl("revert", first.name, "--whole").returncode == 0
+    assert path.read_bytes() == first.read_bytes() == OPERATORS.encode()
+    kept = [backup.read_text(encoding="utf-8") for backup in backups(path)]
+    assert rotated in kept
+    assert surgical in kept
+
+
+def test_an_apply_waits_for_a_writer_that_holds_the_providers_lock_and_names_one_that_stays(
+    home: Home,
+) -> None:
+    path = config(home)
+    home.provider({Y: {}})
+    home.tune(Y, **SMALL)
+    script = (
+        "import fcntl, os, sys, time\n"
+        "fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR, 0o600)\n"
+        "fcntl.flock(fd, fcntl.LOCK_EX)\nprint('held', flush=True)\n"
+        "time.sleep(float(sys.argv[2]))\nopen(sys.argv[3], 'a').write('theirs: 1\\n')\n"
+    )
+
+    def writer(seconds: float) -> subprocess.Popen[str]:
+        lock = path.parent / ".config.yaml.lock"
+        words = [sys.executable, "-c", script, str(lock), str(seconds), str(path)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    with writer(60) as stays:
+        try:
+            error = refused(home)
+        finally:
+            stays.kill()
+    assert error.data["reason"] == "locked"
+    assert f"(pid {stays.pid})" in error.message
+    assert path.read_text(encoding="utf-8") == OPERATORS
+    with writer(1) as goes:
+        assert home.ctl("apply").returncode == 0
+    assert goes.returncode == 0
+    text = path.read_text(encoding="utf-8")
+    assert "theirs: 1\n" in text
+    assert f"model: {Y}" in text
 
 
 # --- making it live ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import os
 import resource
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -396,8 +397,11 @@ def lock(config: Path) -> int:
     return descriptor
 
 
-def test_a_change_made_under_the_lock_is_never_lost(config: Path) -> None:
+def test_a_change_made_under_the_lock_is_never_lost(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Writers that hold the lock from reading to writing: what each has added is there at the end."""
+    monkeypatch.setattr(operators_file, "LOCK_S", 60.0)
 
     def add(number: int) -> None:
         for turn in range(5):
@@ -482,3 +486,66 @@ def test_a_record_that_cannot_be_kept_stops_the_change(config: Path) -> None:
         writer_module.apply(config, wanted(), NOW, dry_run=False, remember=full)
     assert config.read_text(encoding="utf-8") == OLD
     assert left(config) == ["config.yaml"]
+
+
+# --- who may read it ----------------------------------------------------------------------------------
+
+ACL = "system.posix_acl_access"
+OWN, NAMED, GROUP, MASK, OTHERS = 0x01, 0x02, 0x04, 0x10, 0x20
+NOBODY = 0xFFFFFFFF
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """A POSIX access control list as the kernel keeps it: tag, permission, id."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+READ_BY_4001 = acl(
+    (OWN, 6, NOBODY), (NAMED, 4, 4001), (GROUP, 0, NOBODY), (MASK, 4, NOBODY), (OTHERS, 0, NOBODY)
+)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="POSIX lists are Linux's")
+
+
+@linux
+def test_an_access_control_list_and_attributes_are_kept_on_the_file_and_on_its_backup(
+    config: Path,
+) -> None:
+    os.setxattr(config, ACL, READ_BY_4001)
+    os.setxattr(config, "user.note", b"mine")
+    backup = apply(config).backup
+    assert backup is not None
+    for file in (config, backup):
+        assert os.getxattr(file, ACL) == READ_BY_4001
+        assert os.getxattr(file, "user.note") == b"mine"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    writer_module.put_back(config, backup, NOW)
+    assert os.getxattr(config, ACL) == READ_BY_4001
+
+
+@linux
+def test_where_the_list_cannot_be_kept_nobody_new_can_read_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.setxattr(config, ACL, READ_BY_4001)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    backup = apply(config).backup
+    assert backup is not None
+    for file in (config, backup):
+        assert ACL not in os.listxattr(file)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@linux
+def test_what_the_folder_gives_to_each_new_file_lets_nobody_new_read_it(config: Path) -> None:
+    config.chmod(0o640)
+    os.setxattr(config.parent, "system.posix_acl_default", READ_BY_4001)
+    backup = apply(config).backup
+    assert backup is not None
+    for file in (config, backup):
+        assert ACL not in os.listxattr(file)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640

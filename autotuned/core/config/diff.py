@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotuned.core.config.reader import BOM, OWNED, ConfigFile, Refused, read
+from autotuned.core.config.reader import BOM, WRITTEN, ConfigFile, Refused, read
 from autotuned.core.lease import Lines
 
 
@@ -18,7 +18,7 @@ def diff(before: str, after: str, name: str) -> str:
         return ""
     replaced: list[_Hunk] = []
     added: list[_Hunk] = []
-    for key in OWNED:
+    for key in WRITTEN:
         (gone, at_old), (come, at_new) = _block(old, key), _block(new, key)
         if gone != come:
             (replaced if gone else added).append(_Hunk(at_old, at_new, gone, come))
@@ -40,7 +40,7 @@ def lines(before: str, after: str) -> list[Lines]:
     old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
     if isinstance(old, Refused) or isinstance(new, Refused):
         return []
-    both = [Lines(key=key, new=_lines(new, key), old=_lines(old, key)) for key in OWNED]
+    both = [Lines(key=key, new=_lines(new, key), old=_lines(old, key)) for key in WRITTEN]
     return [change for change in both if change["new"] != change["old"]]
 
 

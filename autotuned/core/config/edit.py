@@ -17,7 +17,7 @@ from ruamel.yaml.events import MappingStartEvent, ScalarEvent, SequenceStartEven
 from autotuned.core.config.reader import (
     BOM,
     BREAK,
-    OWNED,
+    WRITTEN,
     ConfigFile,
     Entry,
     Refused,
@@ -29,10 +29,6 @@ from autotuned.core.config.reader import (
 )
 
 MERGE = "<<"
-PINS = ("model_artifact_path", "model_artifact_sha256", "draft_model")
-PIN_PREFIX = "model_catalog_"
-SUPPORTED = "supported_models"
-"""Keys that hold a server to one model, and the list of those that it may serve: not ours to change."""
 
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t]*)*(?<![ \t])")
 _BLOCK_HEADER = re.compile(r"(?:[&!]\S*[ \t]+)*[|>][-+0-9]*")
@@ -53,15 +49,15 @@ class Edited:
 
 
 def edit(text: str, wanted: Mapping[str, Scalar]) -> Edited | Refused:
-    """`text` with every key of OWNED as `wanted` has it; None removes the key's lines."""
+    """`text` with every key of `wanted` as that has it; None removes the key's lines, what is not in it stays."""
     mark = BOM if text.startswith(BOM) else ""
     before = read(text.removeprefix(BOM))
     if isinstance(before, Refused):
         return before
     changed = {
-        key: {"before": _told(before, key), "after": wanted[key]}
-        for key in OWNED
-        if not _has(before, key, wanted[key])
+        key: {"before": before.shown(key), "after": value}
+        for key, value in wanted.items()
+        if not before.has(key, value)
     }
     if not changed:
         return _merged(before, wanted) or Edited(text, changed)
@@ -81,40 +77,8 @@ def differences(before: str, after: str) -> dict[str, Mapping[str, Scalar]]:
     old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
     if isinstance(old, Refused) or isinstance(new, Refused):
         return {}
-    values = {key: {"before": _told(old, key), "after": _told(new, key)} for key in OWNED}
+    values = {key: {"before": old.shown(key), "after": new.shown(key)} for key in WRITTEN}
     return {key: both for key, both in values.items() if both["before"] != both["after"]}
-
-
-def pins(text: str, model: str) -> list[str]:
-    """The keys beside `model` that still name another model; empty for a file that cannot be read."""
-    file = read(text.removeprefix(BOM))
-    if isinstance(file, Refused):
-        return []
-    found = []
-    for entry in file.entries:
-        key = entry.key or ""
-        named = key in PINS or key.startswith(PIN_PREFIX)
-        if named or key == SUPPORTED:
-            values = [file.scalar(number) for number in range(entry.value, entry.last)]
-            values = [value for value in values if isinstance(value, str | int)]
-            if values and (named or model not in values):
-                found.append(key)
-    return found
-
-
-def _has(file: ConfigFile, key: str, value: Scalar) -> bool:
-    """Nothing is to be done about `key`."""
-    entry = file.named(key)
-    if entry is None or value is None:
-        return entry is None and value is None
-    found = file.scalar(entry.value)
-    return type(found) is type(value) and found == value
-
-
-def _told(file: ConfigFile, key: str) -> Scalar:
-    entry = file.named(key)
-    found = None if entry is None else file.scalar(entry.value)
-    return found if not isinstance(found, Refused) else f"({found.reason})"
 
 
 def _places(file: ConfigFile) -> list[int]:
@@ -209,7 +173,7 @@ def _says(
 ) -> bool:
     """What was written says what `before` said, with the changed keys as wanted."""
     same = rest(after, changed) == rest(before, changed)
-    return same and all(_has(after, key, wanted[key]) for key in OWNED)
+    return same and all(after.has(key, value) for key, value in wanted.items())
 
 
 def _merged(file: ConfigFile, wanted: Mapping[str, Scalar]) -> Refused | None:
@@ -223,7 +187,7 @@ def _merged(file: ConfigFile, wanted: Mapping[str, Scalar]) -> Refused | None:
         data = yaml.load(file.text)
     except YAMLError:
         return Refused(f"has a merge ({MERGE}) that cannot be followed: write its keys out")
-    for key in OWNED:
-        if wanted[key] is None and data.get(key) is not None:
+    for key, value in wanted.items():
+        if value is None and data.get(key) is not None:
             return Refused(f"gets {key} from a merge ({MERGE}): take it out there")
     return None

@@ -29,6 +29,16 @@ from ruamel.yaml.scanner import Scanner
 
 OWNED = ("model", "kv_bits", "max_concurrency_override", "max_context_override")
 """The keys that are ours to write, in the order in which missing ones are added."""
+SOURCE, PROVENANCE = "max_concurrency_source", "max_context_override_provenance"
+"""What says who chose the slots, and who the context: written, or taken away, with the key that it is about."""
+WRITTEN = (
+    "model",
+    "kv_bits",
+    "max_concurrency_override",
+    SOURCE,
+    "max_context_override",
+    PROVENANCE,
+)
 
 BOM = "\ufeff"
 BREAK = re.compile(r"\r\n|\n|\r")
@@ -93,6 +103,20 @@ class ConfigFile:
         if tag == "int" and _DECIMAL.fullmatch(event.value):
             return int(event.value)
         return str(event.value) if tag == "str" else Refused("is neither text nor a whole number")
+
+    def has(self, key: str, value: Scalar) -> bool:
+        """The key has this value already; None: there is no such key."""
+        entry = self.named(key)
+        if entry is None or value is None:
+            return entry is None and value is None
+        found = self.scalar(entry.value)
+        return type(found) is type(value) and found == value
+
+    def shown(self, key: str) -> Scalar:
+        """The value of a key, None for none, in words where it is no single one."""
+        entry = self.named(key)
+        found = None if entry is None else self.scalar(entry.value)
+        return found if not isinstance(found, Refused) else f"({found.reason})"
 
     def block(self, entry: Entry) -> tuple[int, int]:
         """The whole lines of an entry, as offsets."""
@@ -186,10 +210,10 @@ def _entries(file: ConfigFile, number: int) -> tuple[Entry, ...] | Refused:
         behind = colon.end() if colon else start
         end = max(behind, _last_offset(file, value, number))
         entry = Entry(name, start, behind, end, first, value, number)
-        if name in OWNED and name in starts:
+        if name in WRITTEN and name in starts:
             lines = f"{file.line_of(starts[name])} and {file.line_of(start)}"
             return Refused(f"has the key `{name}` twice, in lines {lines}")
-        if name in OWNED and colon is None:
+        if name in WRITTEN and colon is None:
             return Refused(f"has the key `{name}` without a value that could be found")
         starts[name] = start
         entries.append(entry)

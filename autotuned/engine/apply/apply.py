@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from autotuned.core.config.policy import Terms, bound_warning, decided
 from autotuned.core.config.reader import Scalar
 from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
+from autotuned.core.request import TuneRequest
 from autotuned.core.result import AppliedDocument, RecommendationDocument, recommend
 from autotuned.engine.apply import writer as writer_module
 from autotuned.engine.apply.writer import Written
@@ -29,7 +31,7 @@ from autotuned.engine.measure.trial import uncancelled
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner
 from autotuned.engine.settings import Configuration
-from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing
+from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing, UnsafePath
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
@@ -51,6 +53,12 @@ class Consent:
     force: bool = False
     restart: bool = False
     dry_run: bool = False
+    knobs_only: bool = False
+    all_knobs: bool = False
+
+    def terms(self, request: Mapping[str, Any]) -> Terms:
+        """On which terms the recipe of a run with this request is written."""
+        return Terms(decided(request), self.knobs_only, self.all_knobs)
 
 
 class Applier:
@@ -89,28 +97,30 @@ class Applier:
             message = f"run {row.run_id} is still running: wait for it, or cancel it"
             raise ApplyRefused(message, "running", run_id=row.run_id)
         answer = _recommended(row, consent)
-        kind = (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
+        details = await self._records.details(row.run_id)
+        kind = details.get("provider") or CONFIGURED_KIND
         _must_have_a_file(kind, row.run_id)
         if not consent.force:
             await self._must_be_this_machine(row, kind)
-        wanted = self._wanted(answer)
-        named = {"run_id": row.run_id, "recipe": wanted}
+        recipe, terms = self._recipe(answer), consent.terms(details.get("request") or {})
         if consent.dry_run:
-            written = await self._write(wanted, dry_run=True)
-            return {**_told(written, None, applied=False), **named}
-        return await uncancelled(self._carry_out(row.run_id, wanted, consent, active)) | named
+            written = await self._write(recipe, terms, dry_run=True)
+            return {**_told(written, None, applied=False), "run_id": row.run_id}
+        carried = self._carry_out(row.run_id, recipe, terms, consent, active)
+        return await uncancelled(carried) | {"run_id": row.run_id}
 
     async def _carry_out(
         self,
         run_id: str,
-        wanted: Mapping[str, Scalar],
+        recipe: Mapping[str, Scalar],
+        terms: Terms,
         consent: Consent,
         active: Callable[[], str | None],
     ) -> dict[str, Any]:
         """Write and note it, then restart what serves, if that was asked for."""
         unfit = await self._restarter.claim(run_id, active) if consent.restart else "not asked for"
         try:
-            written = await self._write(wanted, dry_run=False)
+            written = await self._write(recipe, terms)
             hint = await self._restarter.commands() if unfit else None
             await self._note(run_id, written, hint)
         except BaseException:
@@ -134,7 +144,7 @@ class Applier:
             return
         runner.enter("applying")
         try:
-            written = await self._conclude(runner.run_id, kind, finish, answer, drained=drained)
+            written = await self._conclude(runner, kind, finish, answer, drained=drained)
         except AutotunedError as error:
             warnings: tuple[str, ...] = (f"not applied: {error.message}",)
         except Exception:
@@ -148,35 +158,58 @@ class Applier:
 
     async def _conclude(
         self,
-        run_id: str,
+        runner: Runner,
         kind: str,
         finish: Finish,
         answer: RecommendationDocument,
         *,
         drained: bool,
     ) -> Written:
+        run_id, request = runner.run_id, runner.plan.request
         if answer.partial or finish.exit_reason is not ExitReason.OK:
             message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
             raise ApplyRefused(message, "partial", run_id=run_id)
         _must_have_a_file(kind, run_id)
-        written = await self._write(self._wanted(answer), dry_run=False)
+        consent = Consent(knobs_only=request.knobs_only, all_knobs=request.all_knobs)
+        written = await self._write(self._recipe(answer), consent.terms(request.model_dump()))
         await self._note(run_id, written, None if drained else await self._restarter.commands())
         return written
 
-    async def revert(self, name: str | None) -> dict[str, Any]:
-        """Put the newest backup back, or the one of that name. Raises ApplyRefused, the configuration as it was."""
+    async def doubt(self, request: TuneRequest, kind: str, models: Sequence[str]) -> str | None:
+        """Why what a run of `models` finds will not be applied, as far as that can be told before it begins."""
+        if not request.apply:
+            return None
+        if kind != CONFIGURED_KIND:
+            return f"nothing will be applied: {kind} has no configuration that is ours to write"
+        if request.knobs_only:
+            return None
+        try:
+            found = await asyncio.to_thread(operators_file.look, self._settings.provider_config)
+            text = (found.content or b"").decode()
+        except (OSError, UnsafePath, UnicodeDecodeError):
+            return None  # told by the apply itself
+        return bound_warning(text, [self._model(model) for model in models])
+
+    async def revert(self, name: str | None, *, whole: bool) -> dict[str, Any]:
+        """Put our keys back as the newest backup has them, or the one of that name; or the `whole` file.
+
+        Raises ApplyRefused, the configuration as it was.
+        """
         path = self._settings.provider_config
         async with self._turn:
             backup = await asyncio.to_thread(_backup, path, name)
-            written = await uncancelled(
-                asyncio.to_thread(writer_module.put_back, path, backup, int(time.time()))
+            work = asyncio.to_thread(
+                writer_module.put_back, path, backup, int(time.time()), whole=whole
             )
+            written = await uncancelled(work)
         hint = await self._restarter.commands()
         log.info("reverted", backup=str(backup), kept=str(written.backup))
         self._publish(None, written, reverted_to=str(backup))
         return {**_told(written, hint, applied=True), "reverted_to": str(backup)}
 
-    async def _write(self, wanted: Mapping[str, Scalar], *, dry_run: bool) -> Written:
+    async def _write(
+        self, recipe: Mapping[str, Scalar], terms: Terms, *, dry_run: bool = False
+    ) -> Written:
         path, now = self._settings.provider_config, int(time.time())
         async with self._turn:
             before = self._restarter.recorded
@@ -184,9 +217,10 @@ class Applier:
                 return await asyncio.to_thread(
                     writer_module.apply,
                     path,
-                    wanted,
+                    recipe,
                     now,
                     dry_run=dry_run,
+                    terms=terms,
                     remember=self._restarter.record,
                 )
             except ApplyRefused:
@@ -202,6 +236,7 @@ class Applier:
             backup_path=None if written.backup is None else str(written.backup),
             changed={key: dict(both) for key, both in written.changed.items()},
             hint=hint,
+            recipe=dict(written.recipe),
         )
         if written.changed or before is None:
             await self._records.annotate(run_id, applied=applied)
@@ -231,9 +266,11 @@ class Applier:
             message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
             raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
 
-    def _wanted(self, answer: RecommendationDocument) -> dict[str, Scalar]:
-        model = expanded(answer.model, self._environ) if is_path(answer.model) else answer.model
-        return {"model": model, **answer.knobs.model_dump()}
+    def _recipe(self, answer: RecommendationDocument) -> dict[str, Scalar]:
+        return {"model": self._model(answer.model), **answer.knobs.model_dump()}
+
+    def _model(self, model: str) -> str:
+        return expanded(model, self._environ) if is_path(model) else model
 
 
 def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
@@ -290,6 +327,7 @@ def _told(written: Written, hint: str | None, *, applied: bool) -> dict[str, Any
         "backup_path": None if written.backup is None else str(written.backup),
         "restarted": False,
         "diff": written.diff,
+        "recipe": dict(written.recipe) or None,
         "hint": hint,
         "warnings": list(written.warnings),
     }

@@ -11,10 +11,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from autotuned.core.config.diff import diff, lines
-from autotuned.core.config.edit import differences, edit, pins
-from autotuned.core.config.reader import Refused, Scalar
+from autotuned.core.config.edit import differences, edit
+from autotuned.core.config.policy import WHOLE, Bound, Terms, pins, select
+from autotuned.core.config.reader import BOM, OWNED, Refused, Scalar, read
+from autotuned.core.config.revert import reverted
 from autotuned.core.lease import Rollback
 from autotuned.errors import ApplyRefused, UnsafePath
 from autotuned.host import failpoint, operators_file
@@ -36,6 +39,11 @@ class Written:
     warnings: tuple[str, ...] = ()
     rollback: Rollback | None = None
     """How to take it back; None where nothing was written."""
+    recipe: Mapping[str, Scalar] = field(default_factory=dict, compare=False)
+    """The owned keys as they are in the file then; empty after a revert."""
+
+
+Made = TypeVar("Made")
 
 
 Remember = Callable[[Rollback], object]
@@ -44,51 +52,81 @@ Remember = Callable[[Rollback], object]
 
 def apply(
     path: Path,
-    wanted: Mapping[str, Scalar],
+    recipe: Mapping[str, Scalar],
     unix_s: int,
     *,
     dry_run: bool,
+    terms: Terms = WHOLE,
     remember: Remember = lambda _: None,
 ) -> Written:
-    """Give the owned keys of the file at `path` the values of `wanted`. Raises ApplyRefused, nothing changed then."""
+    """Give the owned keys of the file at `path` the values of `recipe`, as far as `terms` and the file allow.
+
+    Raises ApplyRefused, nothing changed then.
+    """
 
     def made(original: Original) -> Written:
         before = _text(original)
-        after = edit(before, wanted)
-        if isinstance(after, Refused):
-            message = f"{path}: {after.reason}; it is left as it is"
-            raise ApplyRefused(message, "unusable_file", config_path=str(path))
-        if not after.changed:
-            return Written(path)
-        pinned = pins(after.text, str(wanted["model"])) if "model" in after.changed else []
-        return Written(
-            path,
-            after.text.encode(),
-            after.changed,
-            diff(before, after.text, path.name),
-            warnings=tuple(
+        chosen = _must(path, select(before, recipe, terms))
+        after = _must(path, edit(before, chosen.wanted))
+        pinned = pins(after.text, str(recipe["model"])) if "model" in after.changed else []
+        warnings = (
+            *chosen.remarks,
+            *(
                 f"{path}: {key} still names what belonged to the old model: it is not ours to change"
                 for key in pinned
             ),
+        )
+        return Written(
+            path,
+            after.text.encode() if after.changed else None,
+            after.changed,
+            diff(before, after.text, path.name),
+            warnings=warnings,
+            recipe=_recipe(after.text),
         )
 
     return _write(path, made, unix_s, dry_run=dry_run, remember=remember)
 
 
-def put_back(path: Path, backup: Path, unix_s: int) -> Written:
-    """Give the file at `path` the content of a backup. Raises ApplyRefused, nothing changed then."""
+def put_back(path: Path, backup: Path, unix_s: int, *, whole: bool = True) -> Written:
+    """Give the owned keys of the file at `path` what a backup says, or the `whole` file its content.
+
+    Raises ApplyRefused, nothing changed then.
+    """
 
     def made(original: Original) -> Written:
         content = operators_file.look(backup).content
         if content is None:
             message = f"{backup}: there is no such backup"
             raise ApplyRefused(message, "no_backup")
+        warnings: tuple[str, ...] = ()
+        if not whole and original.content is not None:
+            kept = _text(original)
+            text = _must(path, reverted(kept, _shown(content)), "put it back with revert --whole")
+            if text.encode() != content:
+                warnings = (
+                    f"{path} differs from {backup.name} beyond the keys of apply, and keeps that: "
+                    "revert --whole puts the whole file back",
+                )
+            content = text.encode()
         if content == original.content:
-            return Written(path)
+            return Written(path, warnings=warnings)
         before, after = _shown(original.content or b""), _shown(content)
-        return Written(path, content, differences(before, after), diff(before, after, path.name))
+        changed = differences(before, after)
+        return Written(path, content, changed, diff(before, after, path.name), warnings=warnings)
 
     return _write(path, made, unix_s)
+
+
+def _must(path: Path, found: Made | Refused, remedy: str = "") -> Made:
+    """What was made. Raises ApplyRefused where it could not be."""
+    if not isinstance(found, Refused):
+        return found
+    if isinstance(found, Bound):
+        message = f"{path}: {found.reason}"
+        raise ApplyRefused(message, "bound_model", config_path=str(path), keys=list(found.keys))
+    message = f"{path}: {found.reason}; it is left as it is{': ' * bool(remedy)}{remedy}"
+    raise ApplyRefused(message, "unusable_file", config_path=str(path))
 
 
 def _write(
@@ -154,6 +192,11 @@ def _drop(rollback: Rollback) -> None:
     if rollback["backup"] is not None:
         with contextlib.suppress(OSError):
             Path(rollback["backup"]).unlink()
+
+
+def _recipe(text: str) -> dict[str, Scalar]:
+    file = read(text.removeprefix(BOM))
+    return {} if isinstance(file, Refused) else {key: file.shown(key) for key in OWNED}
 
 
 def _shown(content: bytes) -> str:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from autotuned.core.config import edit, reader
+from autotuned.core.config import policy, reader
 from autotuned.core.request import TuneRequest
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import ProviderMissing
@@ -159,7 +159,7 @@ async def config_pins(scene: Scene) -> Finding:
     entry = None if isinstance(file, reader.Refused) else file.named("model")
     if isinstance(file, reader.Refused) or entry is None:
         return fine("the configuration names no model")
-    found = edit.pins(text, str(file.scalar(entry.value)))
+    found = policy.pins(text, str(file.scalar(entry.value)))
     if found:
         return doubt(
             f"beside model the configuration also says {', '.join(found)}",

@@ -76,6 +76,7 @@ class Agent:
     ) -> None:
         self._configuration, self._records = configuration, records
         self._events, self._host, self._live = events, host, live
+        self._applier = applier
         self._lifecycle = Lifecycle(
             lambda: configuration.now, records, events, live, applier, host.awake
         )
@@ -236,8 +237,9 @@ class Agent:
         answer = self._settings.provider.max_tokens
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
         planned = replace(planned, live_model=live_model)
-        if request.apply and provider.kind != "macprovider":
-            doubt = f"nothing will be applied: {provider.kind} has no configuration that is ours to write"
+        models = [candidate.model for candidate in planned.candidates]
+        doubt = await self._applier.doubt(request, provider.kind, models)
+        if doubt is not None:
             planned = planned.warned([doubt])
         return provider, binary, planned
 

@@ -21,18 +21,25 @@ class ApplyParams(RunParams):
     force: bool = False
     restart: bool = False
     dry_run: bool = False
+    knobs_only: bool = False
+    all_knobs: bool = False
 
 
 class RevertParams(Params):
-    """A backup by its name within the configuration's folder; the newest where it is left out."""
+    """A backup by its name within the configuration's folder; the newest where it is left out.
+
+    Our keys go back as it has them; with `whole` the whole file does.
+    """
 
     backup: str | None = None
+    whole: bool = False
 
 
 class ConfigurationResult(BaseModel):
-    """What became of the configuration. `changed` maps an owned key to its values `before` and `after`.
+    """What became of the configuration. `changed` maps a key to its values `before` and `after`.
 
-    `hint` holds the commands that make it live, one a line; `diff` our keys' lines and nothing else.
+    `hint` holds the commands that make it live, one a line; `diff` our keys' lines and nothing else;
+    `recipe` the owned keys as they are in the file then.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,7 +66,7 @@ def methods(pieces: Pieces) -> list[Method]:
         return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
 
     async def revert(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        return await applier.revert(params["backup"])
+        return await applier.revert(params["backup"], whole=params["whole"])
 
     refused = (wire.APPLY_REFUSED,)
     also = (wire.NOT_FOUND, wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING)
