@@ -140,9 +140,11 @@ def test_what_an_operator_would_type_holds_model_and_knobs_but_nothing_of_ours(
     provider: Provider,
 ) -> None:
     joined = " ".join(provider.serve_argv(BINARY, launch(FULL)))
-    for ours in ("--no-join", "/private", "18080", "--prompt-cache-size", "--no-cache-prompt"):
+    for ours in ("/private", "18080", "--prompt-cache-size", "--no-cache-prompt"):
         assert ours not in joined
     assert "org/m" in joined or "/w" in joined
+    # A macprovider that joins refuses a model on its command line.
+    assert ("--no-join" in joined) == (provider.kind == "macprovider")
 
 
 def test_a_candidate_sees_no_credential_and_no_setting_of_the_operators() -> None:
