@@ -1,10 +1,11 @@
 """The agent killed with -9 at random moments of a run with a drained live provider; what was lost.
 
-    python benchmarks/kills.py [200] [--seed 7] [--together 0.25]
+    python benchmarks/kills.py [200] [--seed 7] [--together 0.25] [--applying 0.3]
 
 A real agent, a scripted launchd with an asynchronous bootout, a scripted provider. Each round starts a
 run with --drain, kills the agent at a moment drawn over the whole length of such a run (in a share of
-the rounds together with its guardian), waits until everything is as it should be, and starts the next
+the rounds together with its guardian, in another share while an apply is being taken back because the provider
+does not start with it), waits until everything is as it should be, and starts the next
 agent. Times are seconds after the kill. Ends with 1 when anything was lost.
 """
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 GONE_S, BACK_S = 3.0, 10.0
 """What is promised while the guardian lives."""
 LONGEST_S = 60.0
+TAKING_BACK_S = 3.0
+"""How much longer a run takes whose apply must be taken back."""
 REPLICATE = {"ttft_ms": 60, "total_ms": 120}
 AXES = {"kv_bits_axis": [None, 8], "stage2_replicates": 2}
 
@@ -83,20 +86,21 @@ def state_of(folder: Path) -> str:
     return "none"
 
 
-def one(home: Home, job: LaunchdJob, moment: float, *, together: bool) -> Round:
+def one(home: Home, job: LaunchdJob, moment: float, *, together: bool, applying: bool) -> Round:
     """One round: a run, a kill, and what is true afterwards."""
     from tests.support.home import Y, kill
 
     folder = home.path / ".config" / "macprovider" / "run"
     assert home.daemon is not None
     (folder / "lease.json").unlink(missing_ok=True)
-    home.begin(Y, drain=True, **AXES)
+    before = job.config.read_bytes()
+    home.begin(Y, drain=True, apply=applying, **AXES)
     time.sleep(moment)
     if together:
         home.daemon.send_signal(signal.SIGSTOP)
         for guardian in guardians(psutil.Process(home.daemon.pid)):
             guardian.kill()
-    state = state_of(folder) + (" +guardian" if together else "")
+    state = state_of(folder) + (" apply" if applying else "") + (" +guardian" if together else "")
     killed = time.monotonic()
     kill(home.daemon)
     if together:
@@ -104,7 +108,12 @@ def one(home: Home, job: LaunchdJob, moment: float, *, together: bool) -> Round:
     gone, back, lost = watched(home, job, folder, killed)
     if not together:
         home.start_daemon()
-    return Round(state, gone, back, [*lost, *unsound(home, folder)])
+    lost += unsound(home, folder)
+    if job.config.read_bytes() != before:
+        lost.append("CONFIGURATION")
+    if not job.serving():
+        lost.append("NOT SERVING")
+    return Round(state, gone, back, lost)
 
 
 def watched(
@@ -171,12 +180,15 @@ def main() -> None:
     parser.add_argument(
         "--together", type=float, default=0.25, help="share killed with the guardian"
     )
+    parser.add_argument(
+        "--applying", type=float, default=0.3, help="share with an apply that must be taken back"
+    )
     flags = parser.parse_args()
     dice = random.Random(flags.seed)
     points: dict[str, Point] = defaultdict(Point)
     with home() as made:
-        made.provider({Y: {"replicates": [REPLICATE]}})
-        job: Any = LaunchdJob(made, dying_s=0.5)
+        made.provider({Y: {"replicates": [REPLICATE]}}, today={"never_starts": [Y]})
+        job: Any = LaunchdJob(made, dying_s=0.5, keep_alive=True, throttle_s=1.0)
         made.start_daemon()
         began = time.monotonic()
         document = made.tune(Y, drain=True, **AXES)
@@ -187,8 +199,10 @@ def main() -> None:
         )
         for _ in range(flags.rounds):
             together = dice.random() < flags.together
-            moment = dice.uniform(0.0, length)
-            ended = one(made, job, moment, together=together)
+            applying = dice.random() < flags.applying
+            begin = 0.6 * length if applying else 0.0
+            moment = dice.uniform(begin, length + (TAKING_BACK_S if applying else 0.0))
+            ended = one(made, job, moment, together=together, applying=applying)
             point = points[ended.state]
             point.gone.append(ended.gone)
             point.back.append(ended.back)
@@ -200,12 +214,12 @@ def main() -> None:
 
 def report(points: dict[str, Point], rounds: int) -> None:
     """The table, and the verdict as exit code."""
-    print("\nkilled while       rounds   candidate gone      provider back       lost")
-    print("                            min  median max     min  median max")
+    print("\nkilled while                 rounds   candidate gone      provider back       lost")
+    print("                                      min  median max     min  median max")
     for state in sorted(points):
         point = points[state]
         print(
-            f"{state:18} {len(point.gone):6}  {spread(point.gone)}   {spread(point.back)}  {len(point.lost)}"
+            f"{state:28} {len(point.gone):6}  {spread(point.gone)}   {spread(point.back)}  {len(point.lost)}"
         )
     alone = [point for state, point in points.items() if "+" not in state]
     late_gone = sum(value > GONE_S for point in alone for value in point.gone)
