@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.support.home import Home, Y, poll
+from autotuned.shared import wire
+from tests.support.home import Home, RpcError, Y, poll, port_is_free
 from tests.support.live import LaunchdJob
 
 RETRY_S = 60.0
@@ -86,3 +88,30 @@ def test_while_a_run_still_retries_its_restore_nobody_says_that_all_is_well(home
     home.ctl("provider", "restore")
     poll(lambda: home.rpc("status")["lease"] is None, "it is restored", RETRY_S)
     assert job.back()
+
+
+@pytest.mark.slow
+def test_a_server_that_somebody_else_has_started_again_is_owed_to_nobody_at_the_next_start(
+    home: Home,
+) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home)
+    run_id = home.begin(Y, drain=True)
+    job.fault("bootstrap", 161)
+    poll(lambda: home.rpc("status")["run"]["state"] == "finished", "it has been given up", RETRY_S)
+    with pytest.raises(RpcError) as owed:
+        home.begin(Y)
+    assert (owed.value.code, owed.value.data["lease"]["run_id"]) == (
+        wire.RESTORE_OUTSTANDING,
+        run_id,
+    )
+    other = subprocess.Popen(job.argv, env=home.environ, start_new_session=True)
+    try:
+        poll(lambda: not port_is_free(job.port), "somebody else serves")
+        with pytest.raises(RpcError, match="foreground-PID") as conflict:
+            home.begin(Y)
+        assert conflict.value.code == wire.PROVIDER_CONFLICT
+        assert home.rpc("status")["lease"] is None
+    finally:
+        other.kill()
+        other.wait()

@@ -44,6 +44,8 @@ RUN_WAITS_S = 75.0
 """A run's end is written down after this long, though a launchctl that hangs holds up the restore. Enough to see
 a provider end during its start-up, take the new configuration back, and see it live."""
 RETRY_FIRST_S, RETRY_LONGEST_S = 10.0, 600.0
+PAID_S = 5.0
+"""A start that is refused for what is owed waits so long for a look whether it still is."""
 GUARDIAN_S = 1.0
 """How soon it is looked again where somebody else has the lock: a guardian is nearly done."""
 
@@ -259,6 +261,15 @@ class LiveProvider:
         if self._retrying is None or self._retrying.done():
             self._retrying = asyncio.create_task(self._retry(), name="restore")
         return False
+
+    async def paid_meanwhile(self) -> None:
+        """Where something serves on the port of what is owed, see whether somebody else has brought it back."""
+        lease = self.lease
+        if lease is None or self._retrying is None or self._ports.is_free(lease.port):
+            return
+        if self._first is None or self._first.done():
+            self._first = asyncio.create_task(self._try(self._pace), name="restore")
+        await asyncio.wait({self._first}, timeout=PAID_S)
 
     async def restore_now(self) -> bool:
         """Do not wait for the next try in the background; True when nothing is owed any more."""

@@ -110,6 +110,7 @@ class Agent:
 
     async def _admit(self, params: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
         self._refuse_while_stopping()
+        await self._live.paid_meanwhile()
         self.pulls.refuse_while_active()
         if self._active is not None:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
