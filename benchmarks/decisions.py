@@ -20,8 +20,9 @@ from statistics import mean
 
 from autotuned.core import adaptive
 from autotuned.core.keepbest import wins
-from autotuned.core.model import STAGE_CLIMB, Knobs, Replicate, Trial
+from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.stats import median
+from autotuned.shared.knobs import Knobs
 
 CELLS = [Knobs(bits, batch, 2000) for bits in (None, 4, 8) for batch in (1, 2)]
 USUAL = 3

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import bits
+from autotuned.shared.knobs import TABLE, shown
 
+KEYS = ("model", *(knob.published for knob in TABLE))
 COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 
 def applied(recipe: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """The line that says what stands in the configuration now, and where the old one is."""
     return (
-        f"applied: model={recipe['model']} kv_bits={bits(recipe['kv_bits'])} "
-        f"max_concurrency_override={recipe['max_concurrency_override']} "
-        f"max_context_override={recipe['max_context_override']} ({_backup(document)})"
+        f"applied: {' '.join(f'{key}={shown(recipe[key])}' for key in KEYS)} ({_backup(document)})"
     )
 
 

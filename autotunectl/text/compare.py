@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import bits, number, short
+from autotunectl.text.formats import number, short
 from autotunectl.text.layout import Table, columns
 from autotunectl.text.noise import WORDS
+from autotuned.shared.knobs import TABLE, shown
+from autotuned.shared.knobs import cells as cells_of
 
 NAMES = {
     "tps": "tok/s",
@@ -16,11 +18,7 @@ NAMES = {
     "prefill_tps": "prefill tok/s",
     "load_ms": "load",
 }
-KNOBS = {
-    "kv_bits": "--kv-bits",
-    "max_concurrency_override": "--max-batch",
-    "max_context_override": "--max-context",
-}
+FLAGS = {knob.published: knob.flag for knob in TABLE}
 
 
 def comparison(document: Mapping[str, Any]) -> str:
@@ -59,10 +57,9 @@ def change(figure: Mapping[str, Any]) -> str:
 def _knobs(knobs: list[Mapping[str, Any]]) -> Table:
     rows: Table = [("SETTING", "A", "B", "")]
     for entry in knobs:
-        show = bits if entry["name"] == "kv_bits" else str
         said = "same" if entry["same"] else "changed"
-        name = KNOBS.get(entry["name"], entry["name"])
-        rows.append((name, show(entry["a"]), show(entry["b"]), said))
+        name = FLAGS.get(entry["name"], entry["name"])
+        rows.append((name, shown(entry["a"]), shown(entry["b"]), said))
     return rows
 
 
@@ -86,14 +83,12 @@ def _figures(found: Mapping[str, Any]) -> Table:
 
 
 def _cells(cells: list[Mapping[str, Any]]) -> Table:
-    rows: Table = [("KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "A", "B", "B AGAINST A", "VERDICT")]
+    rows: Table = [(*(knob.name.upper() for knob in TABLE), "A", "B", "B AGAINST A", "VERDICT")]
     for cell in cells:
         knobs, tps = cell["knobs"], cell["tps"]
         rows.append(
             (
-                bits(knobs["kv_bits"]),
-                str(knobs["max_concurrency_override"]),
-                str(knobs["max_context_override"]),
+                *cells_of(knobs),
                 number(tps["a"], "", 2),
                 number(tps["b"], "", 2),
                 change(tps),

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from autotuned.shared.text import bits, count, gigabytes, number, rate, short
+from autotuned.shared.text import count, gigabytes, number, rate, short
 
 __all__ = [
-    "bar", "bits", "count", "duration", "eta", "gigabytes", "knobs", "local", "number", "rate", "settings", "short", "size",
+    "bar", "count", "duration", "eta", "gigabytes", "local", "number", "rate", "short", "size",
     "transfer",
 ]  # fmt: skip
 BAR = "━", "╌"
@@ -55,20 +55,6 @@ def bar(share: float, room: int) -> str:
     """A part of one as a bar of `room` columns."""
     filled = round(room * min(1.0, max(0.0, share)))
     return BAR[0] * filled + BAR[1] * (room - filled)
-
-
-def settings(document: Mapping[str, Any]) -> str:
-    """Knobs under either of their names, as words."""
-    batch = document.get("max_concurrency_override", document.get("max_batch"))
-    context = document.get("max_context_override", document.get("max_context"))
-    return f"kv_bits {bits(document.get('kv_bits'))}, batch {batch}, context {context}"
-
-
-def knobs(document: Mapping[str, Any]) -> str:
-    """Knobs under either of their names, as flags."""
-    batch = document.get("max_concurrency_override", document.get("max_batch"))
-    context = document.get("max_context_override", document.get("max_context"))
-    return f"--kv-bits {bits(document.get('kv_bits'))} --max-batch {batch} --max-context {context}"
 
 
 def local(moment: str) -> str:

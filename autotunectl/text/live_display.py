@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotunectl.client import Client, ClientError
 from autotunectl.text import formats, result
+from autotuned.shared import knobs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,7 +228,7 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> lis
     best = run.get("best")
     if best:
         figure = formats.number(best["tps_median"], " tok/s", 2)
-        parts = (figure, formats.knobs(best["knobs"]))
+        parts = (figure, knobs.flags(best["knobs"]))
         lines += [(line, "green") for line in _fitting("best ", parts, " with ", width)]
     return lines
 

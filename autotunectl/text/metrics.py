@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from autotunectl.text import provider
+from autotuned.shared.knobs import listed, shown
 
 Sample = tuple[str, str, float, Mapping[str, str]]
 """Name without the prefix, help, value, labels. Every metric is a gauge."""
@@ -98,9 +99,7 @@ def _of_the_recipe(best: Mapping[str, Any] | None) -> Iterator[Sample]:
     knobs = answer["knobs"]
     labels = {
         "model": answer["model"],
-        "kv_bits": "unset" if knobs["kv_bits"] is None else str(knobs["kv_bits"]),
-        "max_batch": str(knobs["max_concurrency_override"]),
-        "max_context": str(knobs["max_context_override"]),
+        **{knob.name: shown(value) for knob, value in listed(knobs)},
         "recipe_hash": best.get("recipe_hash") or "",
         "run_id": best["run_id"],
     }

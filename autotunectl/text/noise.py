@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import bits, count, number
+from autotunectl.text.formats import count, number
 from autotunectl.text.layout import Table, columns
+from autotuned.shared.knobs import TABLE, cells
 
 WORDS = {
     "clear": "the winner stands clear of its runner-up",
@@ -29,12 +30,11 @@ def verdict(noise: Mapping[str, Any]) -> str | None:
 def measured(document: Mapping[str, Any]) -> str:
     """The NOISE block of a measurement."""
     order, probes = document["order"], document["probes"]
-    table: Table = [("", "KV_BITS", "MAX_BATCH", "MAX_CONTEXT", "TOK/S")]
+    table: Table = [("", *(knob.name.upper() for knob in TABLE), "TOK/S")]
     for name, knobs, tps in zip(
         ("winner", "runner-up"), document["knobs"], document["tps"], strict=False
     ):
-        context, batch = knobs["max_context_override"], knobs["max_concurrency_override"]
-        table.append((name, bits(knobs["kv_bits"]), str(batch), str(context), number(tps, "", 2)))
+        table.append((name, *cells(knobs), number(tps, "", 2)))
     smallest = document["smallest_difference"]
     lines = [
         f"NOISE of this machine, by {count(document['pairs'], 'pair')} "

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autotunectl.text.formats import duration, knobs, size
+from autotunectl.text.formats import duration, size
+from autotuned.shared.knobs import flags
 
 
 def plan(document: Mapping[str, Any]) -> str:
@@ -20,7 +21,7 @@ def plan(document: Mapping[str, Any]) -> str:
     lines += [
         "",
         "cells",
-        *(f"  {index}. {knobs(cell)}" for index, cell in enumerate(document["cells"], start=1)),
+        *(f"  {index}. {flags(cell)}" for index, cell in enumerate(document["cells"], start=1)),
         "",
     ]
     lines.append(f"in the way     {', '.join(document['conflicts']) or 'nothing'}")

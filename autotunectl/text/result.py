@@ -7,18 +7,17 @@ from typing import Any
 
 from autotunectl.text import noise, provider
 from autotunectl.text.formats import (
-    bits,
     count,
     duration,
     local,
     number,
     rate,
-    settings,
     short,
     size,
     transfer,
 )
 from autotunectl.text.layout import Table, columns
+from autotuned.shared import knobs
 from autotuned.shared.text import span
 
 
@@ -35,9 +34,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         )
     lines += [
         f"  model           {answer['model']}",
-        f"  --kv-bits       {bits(chosen['kv_bits'])}",
-        f"  --max-batch     {chosen['max_concurrency_override']}",
-        f"  --max-context   {chosen['max_context_override']}",
+        *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
         f"  target context  {answer['target_context']} tokens",
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
         f"({count(answer['replicates'], 'replicate')})",
@@ -221,7 +218,7 @@ def _tried(document: Mapping[str, Any]) -> str:
     """The candidate of a probe, or the number and knobs of a cell."""
     if document.get("cell") is None:
         return short(document.get("model") or "")
-    return f"cell {document['cell']}: {settings(document.get('knobs') or {})}"
+    return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}"
 
 
 def _rates(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
@@ -242,9 +239,7 @@ def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Tab
         tried, memory = cell["knobs"], cell.get("peak_rss_bytes")
         table.append(
             (
-                bits(tried["kv_bits"]),
-                str(tried["max_concurrency_override"]),
-                str(tried["max_context_override"]),
+                *knobs.cells(tried),
                 rate(cell["tps_median"]),
                 rate(cell["decode_tps"]),
                 rate(cell["prefill_tps"]),

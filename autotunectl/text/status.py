@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotunectl.text import formats, provider, result
+from autotuned.shared import knobs
 
 ROOM = 24
 FAILED_SHOWN = 5
@@ -64,7 +65,7 @@ def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
         found = f"{formats.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {formats.number(best['ttft_p95_ms'], ' ms', 0)}"
         lines += [
             f"best      {best['model']}: {found}",
-            f"          {formats.knobs(best['knobs'])}",
+            f"          {knobs.flags(best['knobs'])}",
         ]
     failed = run.get("infeasible") or []
     lines += [

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from autotuned.shared.knobs import Knobs
+
 WeightsFormat = Literal["mlx", "gguf"]
 """A model folder as mlx reads it, or one `.gguf` file."""
 
@@ -43,15 +45,6 @@ class FailureKind(StrEnum):
     INTERRUPTED = "interrupted"
     BUDGET = "budget"
     INTERNAL = "internal"
-
-
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """One combination of settings. `kv_bits` None means: no flag, the binary's default."""
-
-    kv_bits: int | None
-    max_batch: int
-    max_context: int
 
 
 @dataclass(frozen=True, slots=True)

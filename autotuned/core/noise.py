@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from autotuned.core.keepbest import wins
-from autotuned.core.model import STAGE_CLIMB, Knobs, Replicate, Trial
+from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import best_so_far
 from autotuned.core.stats import (
     LEAST_FREEDOM,
@@ -27,6 +27,7 @@ from autotuned.core.stats import (
     ratio,
     t_quantile,
 )
+from autotuned.shared.knobs import Knobs
 
 CONFIDENCE = 0.90
 TOLERATED_MISMATCHES = 1
@@ -149,7 +150,7 @@ def of_run(history: Sequence[Trial]) -> NoiseDocument:
     if best is None or second is None or second.knobs is None:
         return known
     lead = _lead(_tps(best), _tps(second), spread)
-    return known.model_copy(update={"runner_up": named(second.knobs), "lead": lead})
+    return known.model_copy(update={"runner_up": second.knobs.published(), "lead": lead})
 
 
 def runner_up(history: Sequence[Trial]) -> Trial | None:
@@ -189,7 +190,7 @@ def of_pairs(
         at=which.at,
         pairs=len(whole),
         replicates=replicates,
-        knobs=[named(knobs) for knobs in cells],
+        knobs=[knobs.published() for knobs in cells],
         tps=means,
         request_spread=within.relative if within.freedom else None,
         start_spread=between.relative if between.freedom else None,
@@ -201,15 +202,6 @@ def of_pairs(
         order=_order(whole, epsilon),
         lead=lead,
     )
-
-
-def named(knobs: Knobs) -> dict[str, int | None]:
-    """Knobs under their public names."""
-    return {
-        "kv_bits": knobs.kv_bits,
-        "max_concurrency_override": knobs.max_batch,
-        "max_context_override": knobs.max_context,
-    }
 
 
 def _lead(winner: Sequence[float], second: Sequence[float], spread: Spread) -> LeadDocument | None:

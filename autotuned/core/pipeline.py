@@ -18,10 +18,10 @@ from autotuned.core.model import (
     Candidate,
     ExitReason,
     FailureKind,
-    Knobs,
     Trial,
 )
 from autotuned.core.request import Plan
+from autotuned.shared.knobs import Knobs
 
 
 class Halt(StrEnum):

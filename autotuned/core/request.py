@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from autotuned.core import candidates
-from autotuned.core.model import Candidate, Knobs
+from autotuned.core.model import Candidate
 from autotuned.errors import ConfigError, invalid, unknown
+from autotuned.shared.knobs import TABLE, UNSET, Knobs, shown
 
-KV_BITS = (None, 4, 8)
+*_, CONTEXT = TABLE
+"""The knob whose cells begin at the target context."""
 PROMPT_MIN_TOKENS = 64
 
 
@@ -30,7 +32,7 @@ def _tuple(value: Any) -> Any:
 def _kv_axis(value: Any) -> Any:
     value = _tuple(value)
     return (
-        tuple(None if bits == "unset" else bits for bits in value)
+        tuple(None if bits == UNSET else bits for bits in value)
         if isinstance(value, tuple)
         else value
     )
@@ -54,7 +56,7 @@ class TuneRequest(BaseModel):
     candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
     max_model_size: Size | None = None
     min_model_size: Size | None = None
-    kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_kv_axis)] = KV_BITS
+    kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_kv_axis)] = TABLE[0].choices
     max_batch_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = (1, 2)
     max_context_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = ()
     stage1_replicates: Replicates = 1
@@ -188,37 +190,38 @@ def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
     contexts = sorted(request.max_context_axis) or [request.target_context]
     return tuple(
         itertools.starmap(
-            Knobs, itertools.product(request.kv_bits_axis, request.max_batch_axis, contexts)
+            Knobs,
+            itertools.product(
+                *(contexts if knob is CONTEXT else getattr(request, knob.axis) for knob in TABLE)
+            ),
         )
     )
 
 
 def _check_axes(request: TuneRequest) -> None:
-    axes: Mapping[str, tuple[int | None, ...]] = {
-        "kv_bits_axis": request.kv_bits_axis,
-        "max_batch_axis": request.max_batch_axis,
-        "max_context_axis": request.max_context_axis,
-    }
-    for name, axis in axes.items():
-        if not axis and name != "max_context_axis":
-            raise ConfigError(name, list(axis), "is empty: an axis needs at least one value")
-        floor = _floor(request) if name == "max_context_axis" else ""
+    for knob in TABLE:
+        axis: tuple[int | None, ...] = getattr(request, knob.axis)
+        floor = _floor(request) if knob is CONTEXT else ""
+        if not axis and knob is not CONTEXT:
+            raise ConfigError(knob.axis, list(axis), "is empty: an axis needs at least one value")
         for value in axis:
             if axis.count(value) > 1:
-                raise ConfigError(name, _shown(value), f"is given twice{floor}")
-            if name == "kv_bits_axis" and value not in KV_BITS:
-                raise ConfigError(name, value, "is not a kv_bits value: 4, 8 or unset")
-            if name != "kv_bits_axis" and (value or 0) < 1:
-                raise ConfigError(name, value, f"is not a positive integer{floor}")
+                raise ConfigError(
+                    knob.axis, UNSET if value is None else value, f"is given twice{floor}"
+                )
+            if knob.choices and value not in knob.choices:
+                known = ", ".join(
+                    map(shown, sorted(knob.choices, key=lambda choice: choice is None))
+                )
+                rule = f"is not a {knob.name} value: {' or '.join(known.rsplit(', ', 1))}"
+                raise ConfigError(knob.axis, value, rule)
+            if not knob.choices and (value or 0) < 1:
+                raise ConfigError(knob.axis, value, f"is not a positive integer{floor}")
     for cell in request.max_context_axis:
         if cell < request.target_context:
             rule = f"is a cell below the target context{_floor(request)}"
-            raise ConfigError("max_context_axis", cell, rule)
+            raise ConfigError(CONTEXT.axis, cell, rule)
 
 
 def _floor(request: TuneRequest) -> str:
     return f"; the floor of this axis is the target context, {request.target_context} tokens"
-
-
-def _shown(bits: int | None) -> int | str:
-    return "unset" if bits is None else bits

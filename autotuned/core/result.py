@@ -18,7 +18,6 @@ from autotuned.core.model import (
     STAGE_CLIMB,
     STAGE_SELECTION,
     ExitReason,
-    Knobs,
     MachineFacts,
     Replicate,
     Trial,
@@ -26,6 +25,7 @@ from autotuned.core.model import (
 from autotuned.core.noise import NoiseDocument
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
+from autotuned.shared.knobs import Knobs
 
 KEPT_AS_IS = ("provider", "applied", "left_stopped", "live_model")
 """Fields of the document that stand among a run's details as they are published."""
@@ -213,13 +213,7 @@ def recipe_hash(
 
 def knobs_document(knobs: Knobs) -> KnobsDocument:
     """Knobs under their public names."""
-    return KnobsDocument.model_validate(
-        {
-            "kv_bits": knobs.kv_bits,
-            "max_concurrency_override": knobs.max_batch,
-            "max_context_override": knobs.max_context,
-        }
-    )
+    return KnobsDocument.model_validate(knobs.published())
 
 
 NO_JOIN_NOTE = (
@@ -383,11 +377,7 @@ def _reasons_smallest_first(plan: Plan, history: Sequence[Trial]) -> list[str]:
 
 
 def _cell(trial: Trial) -> str:
-    knobs = trial.knobs
-    if knobs is None:
-        return trial.model
-    bits = "unset" if knobs.kv_bits is None else knobs.kv_bits
-    return f"kv_bits {bits}, max_batch {knobs.max_batch}, max_context {knobs.max_context}"
+    return trial.model if trial.knobs is None else str(trial.knobs)
 
 
 def _mean(values: Any) -> float | None:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotuned.core.model import Knobs
 from autotuned.core.noise import layout, runner_up
 from autotuned.core.pipeline import best_so_far
 from autotuned.core.request import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
+from autotuned.shared.knobs import Knobs
 
 FIELD, TRIGGER, RUN = "trigger", "noise", "run_id"
 SAME = (
@@ -58,9 +58,7 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
         **{name: stored[name] for name in SAME if name in stored},
         **{name: value for name, value in asked.items() if value is not None},
         "candidate_models": [best.model],
-        "kv_bits_axis": [best.knobs.kv_bits],
-        "max_batch_axis": [best.knobs.max_batch],
-        "max_context_axis": [best.knobs.max_context],
+        **{f"{name}_axis": [value] for name, value in best.knobs.named().items()},
         "cooldown_s": idle_s,
         "trigger": TRIGGER,
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autotuned.core.command_line import Commands
-from autotuned.core.model import Knobs, WeightsFormat
+from autotuned.core.model import WeightsFormat
+from autotuned.shared.knobs import Knobs
 
 
 @dataclass(frozen=True, slots=True)

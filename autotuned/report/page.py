@@ -20,9 +20,9 @@ from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
 from autotuned.report import timeline
 from autotuned.report.charts import dot_axis
+from autotuned.shared.knobs import TABLE, shown
 from autotuned.shared.text import (
     DASH,
-    bits,
     count,
     gigabytes,
     printable,
@@ -35,11 +35,7 @@ from autotuned.shared.text import (
 
 MOST = 3000
 """Requests that are shown one by one: a page of more is no longer read, and must pass through the socket."""
-KNOB_NAMES = {
-    "kv_bits": "kv_bits",
-    "max_concurrency_override": "max_batch",
-    "max_context_override": "max_context",
-}
+KNOB_NAMES = {knob.published: knob.name for knob in TABLE}
 """Knobs, from the names of the configuration file to those of the flags."""
 OUTCOMES = {
     "ok": "Nothing to recommend",
@@ -85,6 +81,7 @@ def render(
                 document, trials, phases, functools.partial(_knobs, varying=_varying(document))
             ),
             knob_names=KNOB_NAMES,
+            knob_heading=" / ".join(knob.name if knob.optional else knob.label for knob in TABLE),
             dash=DASH,
         )
     )
@@ -103,7 +100,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {
-        "bits": bits,
+        "knob": shown,
         "count_of": count,
         "gigabytes": gigabytes,
         "rate": rate,
@@ -360,13 +357,13 @@ def _varying(document: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _named(cell: Mapping[str, Any]) -> str:
-    return " / ".join(bits(value) for value in cell["knobs"].values())
+    return " / ".join(shown(value) for value in cell["knobs"].values())
 
 
 def _knobs(chosen: Mapping[str, Any], varying: Mapping[str, bool] | None = None) -> str:
     """Knobs in one line; only those that vary, where told which."""
     return " \N{MIDDLE DOT} ".join(
-        f"{KNOB_NAMES[name]} {bits(value)}"
+        f"{KNOB_NAMES[name]} {shown(value)}"
         for name, value in chosen.items()
         if varying is None or varying.get(name)
     )

@@ -27,11 +27,6 @@ def short(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
-def bits(value: object) -> str:
-    """A knob's value; null is `unset`."""
-    return "unset" if value is None else str(value)
-
-
 def number(value: float | None, unit: str = "", digits: int = 1) -> str:
     """With thousands set apart, and its unit."""
     return DASH if value is None else f"{value:,.{digits}f}{unit}"

@@ -131,6 +131,11 @@ def m007_what_a_run_was_for(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX idx_tune_runs_purpose ON tune_runs(purpose, started_at_utc, run_id)")
 
 
+def m008_a_servers_own_knobs(db: sqlite3.Connection) -> None:
+    """Knobs beyond the three that every server has, as pairs of name and value."""
+    db.execute("ALTER TABLE tune_trials ADD COLUMN extra_knobs_json TEXT")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -139,6 +144,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_decisions_of_the_schedule,
     m006_runs_in_their_order,
     m007_what_a_run_was_for,
+    m008_a_servers_own_knobs,
 )
 
 

@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Any
 
 from autotuned.core.gate import bounded
-from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Spent, Strain, Trial
+from autotuned.core.model import Failure, FailureKind, Replicate, Spent, Strain, Trial
 from autotuned.core.stats import median
+from autotuned.shared.knobs import TABLE, Knobs, Value
 from autotuned.store.database import transaction
 
 _SAMPLE_FIELDS = tuple(
@@ -220,10 +221,9 @@ def append_trial(
         "n_err": trial.n_err,
         "kept": int(trial.kept),
         "notes": _notes(trial),
-        "kv_bits": knobs and knobs.kv_bits,
-        "max_context_cap": knobs and knobs.max_context,
-        "max_batch": knobs and knobs.max_batch,
+        **({knob.column: None for knob in TABLE} if knobs is None else knobs.columns()),
         "replicates_n": len(trial.replicates),
+        "extra_knobs_json": _json(knobs.extra) if knobs and knobs.extra else None,
     }
     with transaction(db):
         columns, marks = ", ".join(values), ", ".join("?" for _ in values)
@@ -269,15 +269,16 @@ def append_trial(
 def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     """The trials of a run, oldest first, equal to those that were appended."""
     spent = ", ".join(f"d.{column}" for column in _SPENT_COLUMNS)
+    knobs = ", ".join(f"t.{knob.column}" for knob in TABLE)
     rows = db.execute(
-        "SELECT t.id, t.stage, t.model, t.kv_bits, t.max_batch, t.max_context_cap, t.agg_throughput_tps, t.ttft_p95_ms, "
+        f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
         f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
     ).fetchall()
-    return tuple(_trial(row, _samples(db, row[0])) for row in rows)
+    return tuple(_trial(row, _samples(db, row[len(TABLE) + 1])) for row in rows)
 
 
 def retain(db: sqlite3.Connection, keep: int, active: str, which: Which = Which.BEGUN) -> list[str]:
@@ -305,10 +306,12 @@ def _notes(trial: Trial) -> str | None:
 
 
 def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
-    (_, stage, model, kv_bits, batch, context, tps, ttft, kept, ts, rank, kind, reason, load_ms) = (
-        row[:14]
+    knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
+    (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
+    (rss, pressure, nice, priority, started, fits, notes) = row[11:18]
+    whole = all(
+        value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
-    (rss, pressure, nice, priority, started, fits, notes) = row[14:21]
     failure = Failure(FailureKind(kind), reason) if kind else None
     if rank is None and not fits:  # a prototype's row: its reason is only in the notes
         failure = Failure(FailureKind.GATE, notes or "")
@@ -316,7 +319,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         stage=stage,
         model=model,
         rank=rank or 0,
-        knobs=None if batch is None or context is None else Knobs(kv_bits, batch, context),
+        knobs=Knobs(*knobs, _pairs(extra)) if whole else None,
         replicates=samples,
         failure=failure,
         tps_median=tps,
@@ -324,7 +327,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         load_ms=load_ms,
         kept=bool(kept),
         strain=Strain(rss, pressure or "normal", nice, priority),
-        spent=Spent(*row[21:]),
+        spent=Spent(*row[18:]),
         started_at=started or ts,
         ended_at=ts,
     )
@@ -344,6 +347,10 @@ def _samples(db: sqlite3.Connection, trial_id: int) -> tuple[Replicate, ...]:
         )
         found.append(Replicate(**fields, remarks=tuple(json.loads(remarks))))
     return tuple(found)
+
+
+def _pairs(text: str | None) -> tuple[tuple[str, Value], ...]:
+    return tuple((name, value) for name, value in json.loads(text or "[]"))
 
 
 def _json(value: Any) -> str:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from autotuned.core.adaptive import enough, most
-from autotuned.core.model import STAGE_CLIMB, Knobs, Replicate, Trial
+from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.stats import median
+from autotuned.shared.knobs import Knobs
 
 EPSILON = 0.02
 

@@ -10,7 +10,8 @@ import pytest
 
 from autotuned.core import noise
 from autotuned.core.compare import ComparisonDocument, FigureDocument, comparable, compare
-from autotuned.core.model import Knobs, Replicate, Trial
+from autotuned.core.model import Replicate, Trial
+from autotuned.shared.knobs import Knobs
 from tests.support.documents import stored
 
 

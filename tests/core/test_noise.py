@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from autotuned.core import noise
-from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Knobs, Replicate, Trial
+from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Trial
 from autotuned.core.pipeline import Evaluate, Finish, next_step, with_kept
 from autotuned.core.request import Repeats
+from autotuned.shared.knobs import Knobs
 from tests.core.worlds import MISSED, cell, planned, probe
 
 A, B = Knobs(8, 1, 2000), Knobs(4, 1, 2000)
@@ -145,7 +146,7 @@ def test_a_run_tells_whether_its_best_cell_stands_clear_of_the_runner_up() -> No
     best, second = replace(start(A, 11.0, 11.1, 11.2), kept=True), start(B, 10.0, 10.1, 10.2)
     third = start(Knobs(None, 1, 2000), 9.0, 9.1, 9.2)
     found = noise.of_run([third, second, best])
-    assert found.runner_up == noise.named(B)
+    assert found.runner_up == B.published()
     assert found.lead is not None
     assert found.lead.verdict == "clear"
     assert found.degrees_of_freedom == 6

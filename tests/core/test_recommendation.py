@@ -16,12 +16,12 @@ from autotuned.core.model import (
     ExitReason,
     Failure,
     FailureKind,
-    Knobs,
     MachineFacts,
     Replicate,
     Strain,
 )
 from autotuned.core.pipeline import Finish
+from autotuned.shared.knobs import Knobs
 from tests.core.worlds import GOOD, MISSED, cell, planned, probe
 
 VECTORS = json.loads(Path(__file__).with_name("recipe_hash.json").read_text(encoding="utf-8"))

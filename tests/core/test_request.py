@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned.core.model import Knobs
-from autotuned.core.request import KV_BITS, TuneRequest, parse, plan, usable
+from autotuned.core.request import TuneRequest, parse, plan, usable
 from autotuned.errors import ConfigError, shown
+from autotuned.shared.knobs import Knobs
 from tests.core.worlds import planned
 
 CATALOGUE = (("org/Big-32B", 32.0), ("org/Small-1B", 1.0))
@@ -153,7 +153,7 @@ def test_cells_are_the_product_in_the_order_of_the_axes_contexts_ascending() -> 
 
 def test_an_empty_context_axis_means_the_target() -> None:
     assert {cell.max_context for cell in planned("m", target_context=3000).cells} == {3000}
-    assert [cell.kv_bits for cell in planned("m", max_batch_axis=[1]).cells] == list(KV_BITS)
+    assert [cell.kv_bits for cell in planned("m", max_batch_axis=[1]).cells] == [None, 4, 8]
 
 
 def test_other_orders_of_the_cells_are_asked_for_and_their_seed_is_kept() -> None:

@@ -10,11 +10,11 @@ from autotuned.core.model import (
     STAGE_SELECTION,
     Failure,
     FailureKind,
-    Knobs,
     Replicate,
     Trial,
 )
 from autotuned.core.request import Plan, parse, plan
+from autotuned.shared.knobs import Knobs
 
 MISSED = Failure(FailureKind.GATE, "TTFT p95 9 ms is above the gate of 8 ms")
 GOOD = Replicate(ttft_ms=100.0, tps=10.0, total_ms=4800.0, prompt_tokens=1900, completion_tokens=48)

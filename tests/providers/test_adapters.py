@@ -13,7 +13,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from autotuned import providers
-from autotuned.core.model import Knobs
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import llama_server, log_reason, macprovider, mlx_lm, naming
@@ -22,6 +21,7 @@ from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import PRIVATE_CONFIG, MacProvider
 from autotuned.providers.mlx_lm import MlxLm
 from autotuned.settings import ProviderSettings
+from autotuned.shared.knobs import Knobs
 
 yaml = YAML(typ="safe")
 BINARY = Binary(("/bin/server",), "1")

@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from autotuned.core.model import Failure, FailureKind, Knobs, Replicate, Strain, Trial
+from autotuned.core.model import Failure, FailureKind, Replicate, Strain, Trial
+from autotuned.shared.knobs import Knobs
 from autotuned.store.runs import RunRow
 
 

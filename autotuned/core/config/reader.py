@@ -27,7 +27,9 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.scanner import Scanner
 
-OWNED = ("model", "kv_bits", "max_concurrency_override", "max_context_override")
+from autotuned.shared.knobs import TABLE
+
+OWNED = ("model", *(knob.published for knob in TABLE))
 """The keys that are ours to write, in the order in which missing ones are added."""
 SOURCE, PROVENANCE = "max_concurrency_source", "max_context_override_provenance"
 """What says who chose the slots, and who the context: written, or taken away, with the key that it is about."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotuned.core.model import Failure, Knobs
+from autotuned.core.model import Failure
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Vigil
 from autotuned.host.interface import Machine, Ports, Processes
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import ProviderSettings
+from autotuned.shared.knobs import Knobs
 from autotuned.weights.cache import Weights
 
 
@@ -66,15 +67,10 @@ class Asked:
 
     def named(self) -> dict[str, Any]:
         """The fields by which events name this trial."""
-        knobs = self.knobs and {
-            "kv_bits": self.knobs.kv_bits,
-            "max_batch": self.knobs.max_batch,
-            "max_context": self.knobs.max_context,
-        }
         return {
             "stage": self.stage,
             "model": self.model,
             "rank": self.rank,
             "cell": self.cell,
-            "knobs": knobs,
+            "knobs": self.knobs and self.knobs.named(),
         }

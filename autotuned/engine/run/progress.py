@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotuned.core.model import Knobs, Trial
+from autotuned.core.model import Trial
 from autotuned.core.request import Plan
+from autotuned.shared.knobs import Knobs
 
 
 @dataclass(slots=True)
@@ -57,7 +58,11 @@ class Progress:
                 "total": len(self.plan.candidates),
                 "model": self.model,
             },
-            "cell": {"index": self.cell, "total": cells, "knobs": _knobs(self.knobs)},
+            "cell": {
+                "index": self.cell,
+                "total": cells,
+                "knobs": self.knobs and self.knobs.named(),
+            },
             "replicate": {"index": self.replicate, "total": self.replicates},
             "step": self.step,
             "prewarm": self.prewarm,
@@ -98,13 +103,3 @@ class Progress:
             asked = (spent.measure_ms or 0.0) / max(1, len(probe.replicates))
             once = sum(part or 0.0 for part in (spent.load_ms, spent.warm_ms, spent.stop_ms))
             self.cell_s = request.cooldown_s + (once + asked * request.stage2_replicates) / 1000
-
-
-def _knobs(knobs: Knobs | None) -> Mapping[str, Any] | None:
-    if knobs is None:
-        return None
-    return {
-        "kv_bits": knobs.kv_bits,
-        "max_batch": knobs.max_batch,
-        "max_context": knobs.max_context,
-    }
