@@ -319,7 +319,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         stage=stage,
         model=model,
         rank=rank or 0,
-        knobs=Knobs(*knobs, _pairs(extra)) if whole else None,
+        knobs=Knobs(*knobs)._replace(extra=_pairs(extra)) if whole else None,
         replicates=samples,
         failure=failure,
         tps_median=tps,
