@@ -82,7 +82,8 @@ SEARCH_OPTIONS = [
         callback=_models,
         metavar="CSV",
         multiple=True,
-        help="Models or their folders, in the order in which to try them, largest first. May be repeated.",
+        help="Models or their folders, in the order in which to try them, largest first; `live` is what "
+        "the live provider serves. May be repeated.",
     ),
     click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
     click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),

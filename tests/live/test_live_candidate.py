@@ -43,6 +43,22 @@ def test_live_is_the_artifact_of_a_bound_configuration_and_the_document_says_so(
     assert job.back()
 
 
+@pytest.mark.slow
+def test_live_with_apply_tunes_the_knobs_of_a_bound_model_and_leaves_the_model_alone(
+    home: Home,
+) -> None:
+    home.provider({"*": {}}, cached=False)
+    job = LaunchdJob(home)
+    bound(home, job)
+    document = home.tune("live", drain=True, apply=True, max_batch_axis=[1, 2])
+    assert document["exit_reason"] == "ok", document["error"]
+    assert document["applied"] is not None, document["warnings"]
+    text = job.config.read_text(encoding="utf-8")
+    assert "model: meta-llama/llama-3.2-3b-instruct\n" in text
+    assert "max_concurrency_override: " in text
+    assert job.back()
+
+
 @pytest.mark.parametrize("words", [("--model", Y), (f"--model={Y}",), ("--config", "{config}")])
 def test_live_is_what_the_command_line_or_its_configuration_names(
     home: Home, words: tuple[str, ...]

@@ -255,7 +255,9 @@ class Agent:
         configured = provider.kind == "macprovider"
         model = await served(found, self._settings.provider_config, configured=configured)
         models = tuple(model if each == LIVE else each for each in asked)
-        return request.model_copy(update={"candidate_models": models}), model
+        # What serves already is not written anew: a configuration may name it otherwise.
+        kept = {"knobs_only": request.knobs_only or set(asked) == {LIVE}}
+        return request.model_copy(update={"candidate_models": models, **kept}), model
 
     async def _carry_through(self, active: Active, runner: Runner, made: Bench) -> None:
         try:
