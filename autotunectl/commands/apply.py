@@ -68,9 +68,10 @@ def apply(
 @click.command()
 @click.argument("backup", required=False, shell_complete=backups)
 @click.option("--whole", is_flag=True, help="Put the whole file back, not the keys of apply alone.")
+@click.option("--restart", is_flag=True, help="Restart the provider's job, so that it is live.")
 @json_option()
 @click.pass_obj
-def revert(reach: Reach, backup: str | None, whole: bool, as_json: bool) -> None:
+def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json: bool) -> None:
     """Put the keys of apply back as the newest backup has them, or the named one; what is replaced is backed up too.
 
     Every other line stays, with what was changed there since. BACKUP is the name of a file beside
@@ -82,13 +83,16 @@ def revert(reach: Reach, backup: str | None, whole: bool, as_json: bool) -> None
     """
     with reach.client() as client:
         chosen = {} if backup is None else {"backup": backup}
-        found = client.call("revert", **chosen, whole=whole)
+        params = {**chosen, "whole": whole, "restart": restart}
+        found = client.request("revert", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
         click.echo(as_text(found))
         return
     warn(found["warnings"])
     click.echo(apply_text.reverted(found))
     make_live(found["hint"])
+    if found["restarted"]:
+        click.echo("the live provider has been restarted: it is live", err=True)
 
 
 def _show_difference(found: dict[str, Any]) -> None:

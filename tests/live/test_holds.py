@@ -75,6 +75,25 @@ def test_apply_with_a_restart_has_the_same_end(home: Home) -> None:
 
 
 @pytest.mark.slow
+def test_revert_with_a_restart_has_the_same_end(home: Home) -> None:
+    today(home, {Y: {}})
+    job = LaunchdJob(home, keep_alive=True, throttle_s=1.0)
+    home.tune(Y, drain=True, **SMALL)
+    backup = Path(home.rpc("apply")["backup_path"]).name
+    applied = job.config.read_bytes()
+    today(home, {Y: {}}, never_starts=["mine"], refuses_after_s=0.3)
+    done = home.ctl("revert", backup, "--restart", timeout=100)
+    assert done.returncode == 12, done.stdout
+    assert "rolled back: the live provider did not start" in done.stderr
+    assert job.config.read_bytes() == applied
+    poll(job.serving)
+    today(home, {Y: {}})
+    assert home.ctl("revert", backup, "--restart", timeout=100).returncode == 0
+    assert job.config.read_text(encoding="utf-8").startswith("model: mine\n")
+    assert job.serving()
+
+
+@pytest.mark.slow
 def test_one_that_dies_twice_without_an_apply_is_not_restored_and_says_why(home: Home) -> None:
     today(home, {Y: {}}, refuses_after_s=0.5)
     job = LaunchdJob(home, keep_alive=True, throttle_s=1.0)

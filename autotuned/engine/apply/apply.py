@@ -127,12 +127,7 @@ class Applier:
             if unfit is None:
                 self._restarter.give_up()
             raise
-        if unfit is None:
-            unfit = await self._restarter.carry_out()
-        told = _told(written, hint, applied=True) | {"restarted": unfit is None}
-        if consent.restart and unfit is not None:
-            told["warnings"].append(f"not restarted: {unfit}")
-        return told
+        return await self._made_live(written, hint, unfit, asked=consent.restart)
 
     async def conclude(self, runner: Runner, kind: str, finish: Finish, *, drained: bool) -> None:
         """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
@@ -190,22 +185,51 @@ class Applier:
             return None  # told by the apply itself
         return bound_warning(text, [self._model(model) for model in models])
 
-    async def revert(self, name: str | None, *, whole: bool) -> dict[str, Any]:
+    async def revert(
+        self, name: str | None, active: Callable[[], str | None], *, whole: bool, restart: bool
+    ) -> dict[str, Any]:
         """Put our keys back as the newest backup has them, or the one of that name; or the `whole` file.
 
-        Raises ApplyRefused, the configuration as it was.
+        Raises ApplyRefused, the configuration as it was; with a restart also what `apply` raises then.
         """
+        backup = await asyncio.to_thread(_backup, self._settings.provider_config, name)
+        work = self._revert(backup, active, whole=whole, restart=restart)
+        return {**await uncancelled(work), "reverted_to": str(backup)}
+
+    async def _revert(
+        self, backup: Path, active: Callable[[], str | None], *, whole: bool, restart: bool
+    ) -> dict[str, Any]:
         path = self._settings.provider_config
-        async with self._turn:
-            backup = await asyncio.to_thread(_backup, path, name)
-            work = asyncio.to_thread(
-                writer_module.put_back, path, backup, int(time.time()), whole=whole
-            )
-            written = await uncancelled(work)
-        hint = await self._restarter.commands()
-        log.info("reverted", backup=str(backup), kept=str(written.backup))
-        self._publish(None, written, reverted_to=str(backup))
-        return {**_told(written, hint, applied=True), "reverted_to": str(backup)}
+        unfit = await self._restarter.claim("revert", active) if restart else "not asked for"
+        try:
+            async with self._turn:
+                written = await asyncio.to_thread(
+                    writer_module.put_back,
+                    path,
+                    backup,
+                    int(time.time()),
+                    whole=whole,
+                    remember=self._restarter.record,
+                )
+            hint = await self._restarter.commands() if unfit else None
+            log.info("reverted", backup=str(backup), kept=str(written.backup))
+            self._publish(None, written, reverted_to=str(backup))
+        except BaseException:
+            if unfit is None:
+                self._restarter.give_up()
+            raise
+        return await self._made_live(written, hint, unfit, asked=restart)
+
+    async def _made_live(
+        self, written: Written, hint: str | None, unfit: str | None, *, asked: bool
+    ) -> dict[str, Any]:
+        """Restart what serves, where it was claimed; what was done."""
+        if unfit is None:
+            unfit = await self._restarter.carry_out()
+        told = _told(written, hint, applied=True) | {"restarted": unfit is None}
+        if asked and unfit is not None:
+            told["warnings"].append(f"not restarted: {unfit}")
+        return told
 
     async def _write(
         self, recipe: Mapping[str, Scalar], terms: Terms, *, dry_run: bool = False

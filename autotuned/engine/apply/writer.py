@@ -88,7 +88,14 @@ def apply(
     return _write(path, made, unix_s, dry_run=dry_run, remember=remember)
 
 
-def put_back(path: Path, backup: Path, unix_s: int, *, whole: bool = True) -> Written:
+def put_back(
+    path: Path,
+    backup: Path,
+    unix_s: int,
+    *,
+    whole: bool = True,
+    remember: Remember = lambda _: None,
+) -> Written:
     """Give the owned keys of the file at `path` what a backup says, or the `whole` file its content.
 
     Raises ApplyRefused, nothing changed then.
@@ -115,7 +122,7 @@ def put_back(path: Path, backup: Path, unix_s: int, *, whole: bool = True) -> Wr
         changed = differences(before, after)
         return Written(path, content, changed, diff(before, after, path.name), warnings=warnings)
 
-    return _write(path, made, unix_s)
+    return _write(path, made, unix_s, remember=remember)
 
 
 def _must(path: Path, found: Made | Refused, remedy: str = "") -> Made:

@@ -33,6 +33,7 @@ class RevertParams(Params):
 
     backup: str | None = None
     whole: bool = False
+    restart: bool = False
 
 
 class ConfigurationResult(BaseModel):
@@ -66,7 +67,12 @@ def methods(pieces: Pieces) -> list[Method]:
         return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
 
     async def revert(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        return await applier.revert(params["backup"], whole=params["whole"])
+        return await applier.revert(
+            params["backup"],
+            pieces.agent.active_run,
+            whole=params["whole"],
+            restart=params["restart"],
+        )
 
     refused = (wire.APPLY_REFUSED,)
     also = (wire.NOT_FOUND, wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING)
@@ -76,5 +82,7 @@ def methods(pieces: Pieces) -> list[Method]:
         Method(
             "apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also), acts=True
         ),
-        Method("revert", back, revert, RevertParams, ConfigurationResult, refused, acts=True),
+        Method(
+            "revert", back, revert, RevertParams, ConfigurationResult, (*refused, *also), acts=True
+        ),
     ]
