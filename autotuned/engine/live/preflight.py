@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,9 @@ class Finder:
         home = self.launchd.environ.get("AUTOTUNED_LIVE_HOME")
         try:
             environ = process.environ()
+            if not environ:  # just being started: the system has not set it up yet
+                time.sleep(0.02)
+                environ = process.environ()
         except psutil.AccessDenied:
             return False
         return self.marker in environ or (home is not None and environ.get("HOME", home) != home)
