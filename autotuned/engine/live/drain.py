@@ -17,9 +17,10 @@ import structlog
 
 from autotuned import providers
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Foreground, Job, Lease, Rollback, State
+from autotuned.core.lease import Event, Lease, Rollback, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
+from autotuned.engine.live import copies
 from autotuned.engine.live.lease import contract, foreground
 from autotuned.engine.live.preflight import Finder, Found, Process
 from autotuned.engine.live.reappearance import Returned, returned
@@ -37,7 +38,6 @@ from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
-from autotuned.store import runs
 from autotuned.store.database import Database
 
 RUN_WAITS_S = 75.0
@@ -103,7 +103,7 @@ class LiveProvider:
         """What everybody may see of the lease in force."""
         lease = self.lease
         if lease is not None and self._trying.locked():
-            lease = self._reread(lease)  # each failed try is written down
+            lease = copies.reread(self._journal, lease)  # each failed try is written down
         return None if lease is None else steps.public(lease)
 
     def stopped_by(self, run_id: str) -> str | None:
@@ -121,21 +121,9 @@ class LiveProvider:
         seen = await self.sighting.document(None)
         if (seen is not None and seen["running"]) or not self._ports.is_free(lease.port):
             if self._lease is lease:
-                self._forget_stopped(lease, target)
+                self._lease = copies.serves_again(self._journal, lease, target)
             return None
         return {"run_id": lease.run_id, "name": target.name, "command": target.command}
-
-    def _forget_stopped(self, lease: Lease, target: Foreground) -> None:
-        """It serves again. Not on a thread: no claim of this agent may fall between lock and release."""
-        self._lease = dataclasses.replace(lease, target=dataclasses.replace(target, command=None))
-        lock = self._journal.take_lock()
-        if lock is None:
-            return  # it is told once more by the next agent
-        with contextlib.suppress(OSError, ValueError):
-            written = self._journal.read()
-            if written is not None and written.lease_id == lease.lease_id:
-                self._journal.write(self._lease)
-        lock.release()
 
     @property
     def rolled_back(self) -> str | None:
@@ -235,10 +223,10 @@ class LiveProvider:
         try:
             lease, reason = await asyncio.to_thread(stopper.stop, lease, grace_s, cancelled)
         except OSError as error:
-            lease = await asyncio.to_thread(self._reread, lease)
+            lease = await asyncio.to_thread(copies.reread, self._journal, lease)
             reason = f"the drain cannot be written down: {error}"
         self._lease = lease
-        await self._remember()
+        await copies.store(self._database, self._lease)
         if reason is None:
             self._tell("drain.done")
             log.info("live provider drained", target=lease.target.name)
@@ -286,7 +274,7 @@ class LiveProvider:
 
         A lease that the guardian closed after its agent's death is told too, once: the store still has it open.
         """
-        kept = await self._kept()
+        kept = await copies.stored(self._database)
         lease = self._lease = recovered.lease
         if recovered.trouble is not None:
             log.error("the lease cannot be read or restored", reason=recovered.trouble)
@@ -301,24 +289,20 @@ class LiveProvider:
                     await guard.arm(self._duty(), self._lock.descriptor)
                     self._guard = guard
             if lease.state is State.RESTORED:
-                log.info("live provider restored, and watched", **_named(lease))
+                log.info("live provider restored, and watched", **copies.named(lease))
             else:
-                log.error("live provider not restored yet", **_named(lease), reason=lease.reason)
+                log.error(
+                    "live provider not restored yet", **copies.named(lease), reason=lease.reason
+                )
                 self._tell("restore.done", restored=False, reason=lease.reason)
             self._retrying = asyncio.create_task(self._retry(), name="restore")
         elif recovered.before is not None or (kept is not None and kept.open):
-            log.warning("live provider restored after a crash", **_named(lease), by=lease.by)
+            log.warning("live provider restored after a crash", **copies.named(lease), by=lease.by)
             self._tell("restore.done", restored=True, reason=lease.reason, by=lease.by)
         else:
             return
-        await self._tell_rolled_back(lease)
-        await self._remember()
-
-    async def _kept(self) -> Lease | None:
-        try:
-            return await self._database.ask(lease_module.newest)
-        except (StoreError, ValueError):
-            return None
+        await copies.take_back(self._database, self._events, lease)
+        await copies.store(self._database, self._lease)
 
     async def close(self) -> None:
         """Stop trying. What is still owed stays in the journal, and with the guardian, where one is armed."""
@@ -356,18 +340,18 @@ class LiveProvider:
                 return True
             if self._lock is None:
                 self._lock = self._journal.take_lock()
-            lease = self._lease = await asyncio.to_thread(self._reread, lease)
+            lease = self._lease = await asyncio.to_thread(copies.reread, self._journal, lease)
             if self._lock is None and lease.open:
                 return False  # somebody else is at it
             self._tell("restore.begun")
             restorer = Restorer(self._journal, Launchd(self._environ, lease.launchctl), pace)
             lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
             lease = self._lease = await asyncio.to_thread(restorer.release, lease)
-            await self._tell_rolled_back(lease)
+            await copies.take_back(self._database, self._events, lease)
             if lease.open:
                 self._tell("restore.done", restored=False, reason=lease.reason)
-                log.error("live provider not restored", **_named(lease), reason=lease.reason)
-                await self._remember()
+                log.error("live provider not restored", **copies.named(lease), reason=lease.reason)
+                await copies.store(self._database, self._lease)
                 return False
             return await self._done(lease)
 
@@ -381,21 +365,10 @@ class LiveProvider:
         if self._guard is not None:
             await self._guard.disarm()
             self._guard = None
-        await self._remember()
+        await copies.store(self._database, self._lease)
         self._tell("restore.done", restored=restored, reason=lease.reason)
-        log.info("live provider restored" if restored else "lease forgotten", **_named(lease))
+        log.info("live provider restored" if restored else "lease forgotten", **copies.named(lease))
         return True
-
-    async def _tell_rolled_back(self, lease: Lease) -> None:
-        """What was taken back is not applied any more. Idempotent."""
-        if lease.rolled_back is None:
-            return
-        log.error("apply rolled back", run_id=lease.run_id, reason=lease.rolled_back)
-        self._events.publish("log", lease.run_id, level="warning", message=lease.rolled_back)
-        try:
-            await self._database.ask(runs.take_back, lease.run_id, lease.rolled_back)
-        except StoreError as error:
-            log.error("the roll-back cannot be kept in the store", reason=error.message)
 
     async def forget(self, *, yes: bool) -> tuple[bool, list[str]]:
         """Drop the lease in force, where `yes`; whether that was done, and what is owed.
@@ -412,7 +385,13 @@ class LiveProvider:
         if not yes:
             return False, owed
         async with self._trying:
-            lease = await asyncio.to_thread(self._reread, lease)
+            self._lock = self._lock or self._journal.take_lock()
+            if self._lock is None:
+                message = (
+                    f"somebody is at it: held by {self._journal.holder()}; try again in a minute"
+                )
+                raise Busy(message, run_id=lease.run_id)
+            lease = await asyncio.to_thread(copies.reread, self._journal, lease)
             if lease.open:
                 reason = "forgotten by the operator"
                 lease = await asyncio.to_thread(
@@ -426,30 +405,6 @@ class LiveProvider:
     def _duty(self) -> dict[str, Any]:
         return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}
 
-    def _reread(self, lease: Lease) -> Lease:
-        """The journal knows better, if it speaks of the same lease: guardian or operator may have acted."""
-        try:
-            found = self._journal.read()
-        except ValueError:
-            return lease
-        return found if found is not None and found.lease_id == lease.lease_id else lease
-
-    async def _remember(self) -> None:
-        """The second copy; a store that fails stops no restore."""
-        if self._lease is not None:
-            try:
-                await self._database.ask(lease_module.write, self._lease)
-            except StoreError as error:
-                log.error("the lease cannot be kept in the store", reason=error.message)
-
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._lease is not None:
-            self._events.publish(kind, self._lease.run_id, **_named(self._lease), **fields)
-
-
-def _named(lease: Lease) -> dict[str, Any]:
-    """How events and log lines name what a lease is on."""
-    target = lease.target
-    if isinstance(target, Job):
-        return {"target": target.name, "label": target.label, "domain": target.domain}
-    return {"target": target.name, "pid": target.pid, "log": target.log}
+            self._events.publish(kind, self._lease.run_id, **copies.named(self._lease), **fields)
