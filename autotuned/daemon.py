@@ -22,7 +22,6 @@ from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.doctor import Scene
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import Finder
 from autotuned.engine.live.recovery import Recovered, insist, recover
 from autotuned.engine.live.restart import Restarter
 from autotuned.engine.run.records import Records
@@ -43,9 +42,9 @@ from autotuned.host.files import (
     refuse_root_elsewhere,
     take_lock,
 )
+from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
 from autotuned.host.mains import on_ac
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.restore.orphans import MARKER
 from autotuned.host.sleep import SleepClock
@@ -53,6 +52,7 @@ from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
 from autotuned.shared import wire
+from autotuned.shared.launchctl import Launchd
 from autotuned.store import events as kept
 from autotuned.store.database import Database
 
@@ -131,7 +131,7 @@ async def serve(
             marker=MARKER,
             environ=environ,
         )
-        finder = Finder(Launchd(environ), host.ports, configuration, MARKER)
+        finder = Finder(Launchd(environ), host.ports, lambda: configuration.now, MARKER)
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)

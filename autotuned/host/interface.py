@@ -1,7 +1,7 @@
 """The operating system as the engine sees it: candidates' processes, ports, machine facts, memory.
 
-Small ports, each with the real thing and a fake beside it; one contract test runs on both. Must not
-know what a run, a trial or a provider is.
+Small ports with one real implementation each, which the tests use too. Must not know what a run, a trial
+or a provider is.
 """
 
 from __future__ import annotations
@@ -13,14 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autotuned.core.model import MachineFacts
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessId:
-    """A process that cannot be mistaken for another: pid and start time (seconds since the epoch)."""
-
-    pid: int
-    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +36,8 @@ class Child(Protocol):
     """One running candidate and all processes of its group."""
 
     @property
-    def id(self) -> ProcessId:
-        """Leader of the group; its pid is the group's id."""
+    def pid(self) -> int:
+        """The leader of the group, and the group's id."""
 
     @property
     def exit_code(self) -> int | None:

@@ -11,7 +11,6 @@ from autotuned import providers, settings
 from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import Finder
 from autotuned.engine.live.restart import Restarter
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
@@ -20,10 +19,11 @@ from autotuned.engine.settings import Configuration
 from autotuned.host import power
 from autotuned.host.children.process import GuardedProcesses
 from autotuned.host.clock import utc_now
+from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.sleep import FakeSleep
+from autotuned.shared.launchctl import Launchd
 from autotuned.store.database import Database
 from tests.support.home import Home
 
@@ -48,7 +48,7 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         environ=home.environ,
     )
     configuration = Configuration(chosen, lambda: chosen)
-    finder = Finder(Launchd(home.environ), host.ports, configuration, MARKER)
+    finder = Finder(Launchd(home.environ), host.ports, lambda: configuration.now, MARKER)
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)

@@ -10,18 +10,16 @@ import pytest
 
 from autotuned import settings
 from autotuned.core.request import TuneRequest
-from autotuned.engine.live.preflight import (
+from autotuned.engine.live.preflight import conflict, undrainable
+from autotuned.host.find import (
     Finder,
     Found,
     Process,
-    conflict,
     port_of,
-    undrainable,
 )
-from autotuned.engine.settings import Configuration
 from autotuned.host.interface import Listener
-from autotuned.host.managers.launchd import Launchd, LoadedJob, Presence
 from autotuned.host.ports import LoopbackPorts
+from autotuned.shared.launchctl import Launchd, LoadedJob, Presence
 
 LABEL = "live.malibu.provider"
 
@@ -63,9 +61,7 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
         def find(self, labels: Any) -> LoadedJob | None:
             return job
 
-    finder = Finder(
-        Scripted({}), LoopbackPorts(), Configuration(chosen, lambda: chosen), "AUTOTUNED_TEST"
-    )
+    finder = Finder(Scripted({}), LoopbackPorts(), lambda: chosen, "AUTOTUNED_TEST")
     return finder.look([("no-such-program", "serve")], 0)
 
 

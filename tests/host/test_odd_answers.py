@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autotuned.host import identity, mains
+from autotuned.host import mains
 from autotuned.host.interface import Pressure
 from autotuned.host.machine import ThisMachine, linux_pressure
-from autotuned.host.managers import launchd
+from autotuned.shared import identity, launchctl
 
 WORDS = ("MemTotal:", "MemAvailable:", " 0 kB", "full avg10=", "nan", "²", "pid = ", "state = ")
 LINES = st.lists(st.sampled_from(WORDS) | st.text(max_size=6) | st.integers().map(str)).map("".join)
@@ -33,7 +33,7 @@ def test_a_memory_that_is_not_told_is_no_pressure(meminfo: str) -> None:
 
 @given(LINES)
 def test_no_dump_of_launchctl_makes_the_reader_raise(text: str) -> None:
-    job = launchd.parse("gui/501", "a.b", f"{text}\n\tpid = {'9' * 5000}\n\texit timeout = ²\n")
+    job = launchctl.parse("gui/501", "a.b", f"{text}\n\tpid = {'9' * 5000}\n\texit timeout = ²\n")
     assert job.exit_timeout_s == 5.0
 
 

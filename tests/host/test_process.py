@@ -130,7 +130,7 @@ async def test_a_candidate_runs_in_its_own_session_with_only_the_environment_giv
 
 async def test_a_signal_is_told_as_a_negative_code(bench: Bench) -> None:
     child = await bench.start(SLEEPS)
-    os.kill(child.id.pid, signal.SIGKILL)
+    os.kill(child.pid, signal.SIGKILL)
     assert await child.exited() == -signal.SIGKILL
     await child.stop(1)
     await child.stop(1)  # idempotent
@@ -167,7 +167,7 @@ async def test_a_stop_of_who_obeys_takes_no_grace(bench: Bench) -> None:
     await child.stop(60)
     assert time.monotonic() - began < 30
     assert child.exit_code == -signal.SIGTERM
-    assert bench.group(child.id.pid) == []
+    assert bench.group(child.pid) == []
 
 
 async def test_who_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> None:
@@ -175,16 +175,16 @@ async def test_who_ignores_sigterm_is_killed_after_the_grace(bench: Bench) -> No
     await bench.says("up")
     await child.stop(0.2)
     assert child.exit_code == -signal.SIGKILL
-    assert bench.group(child.id.pid) == []
+    assert bench.group(child.pid) == []
 
 
 async def test_a_helper_that_outlives_its_leader_is_swept(bench: Bench) -> None:
     child = await bench.start(WITH_HELPER)
     assert await child.exited() == 3
     helper = int(await bench.says("\n"))
-    assert bench.group(child.id.pid) == [helper]
+    assert bench.group(child.pid) == [helper]
     await child.stop(5)
-    assert bench.group(child.id.pid) == []
+    assert bench.group(child.pid) == []
 
 
 @pytest.mark.parametrize("leaders", [False, True], ids=["one", "many"])
@@ -201,7 +201,7 @@ async def test_a_bomb_of_forks_in_the_group_ends_with_it(bench: Bench) -> None:
     child = await bench.start(BOMB)
     await bench.says("many")
     await child.stop(0)
-    assert bench.group(child.id.pid) == []
+    assert bench.group(child.pid) == []
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ async def test_a_killed_guardian_takes_its_candidates_along_and_the_next_one_has
     first = bench.processes.guardian_pid
     os.kill(first, signal.SIGKILL)
     assert await asyncio.wait_for(child.exited(), 20) == -signal.SIGKILL
-    await asyncio.to_thread(poll, lambda: not bench.group(child.id.pid))
+    await asyncio.to_thread(poll, lambda: not bench.group(child.pid))
     await child.stop(1)
     again = await bench.start("pass")
     assert await again.exited() == 0
@@ -275,7 +275,7 @@ async def main():
     processes = GuardedProcesses({marker!r}, {value!r})
     child = await processes.start([sys.executable, "-S", "-c", {program!r}], env={{}}, cwd=Path({value!r}),
         log=Path({value!r}) / "log", log_max_bytes=1 << 20)
-    print(child.id.pid, processes.guardian_pid, flush=True)
+    print(child.pid, processes.guardian_pid, flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())
 """

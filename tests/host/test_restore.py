@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from autotuned.core.lease import Event, Foreground, Job, Lease, State
-from autotuned.host.identity import alive, boot_id, started
-from autotuned.host.managers.launchd import Answer, Launchd, LoadedJob, Presence
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
+from autotuned.shared.identity import alive, boot_id, started
+from autotuned.shared.launchctl import Answer, Launchd, LoadedJob, Presence
 from tests.support.home import poll
 
 QUICK = Pace(5, 0.01, 0.02, 0.005, 0.2, 0.3, 0.2, 0.05, 0.05, 5.0, lives_s=0.3)

@@ -98,7 +98,7 @@ def test_a_stranger_on_the_port_is_refused_even_with_drain(home: Home) -> None:
 
 
 def test_a_recycled_pid_is_never_signalled() -> None:
-    from autotuned.engine.live import stopping
+    from autotuned.host.managers import stopping
 
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

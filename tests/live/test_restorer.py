@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from autotuned.core.lease import Job, Lease, State
-from autotuned.host.identity import boot_id
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
+from autotuned.shared.identity import boot_id
+from autotuned.shared.launchctl import Launchd
 from tests.support.home import Home, Y
 from tests.support.live import LaunchdJob
 

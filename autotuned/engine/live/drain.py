@@ -21,22 +21,22 @@ from autotuned.core.lease import Event, Lease, Rollback, State
 from autotuned.core.request import TuneRequest
 from autotuned.engine.events import Events
 from autotuned.engine.live import copies
-from autotuned.engine.live.lease import contract, foreground
-from autotuned.engine.live.preflight import Finder, Found, Process
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.serving import other_program, update_over
 from autotuned.engine.live.status import Sighting
-from autotuned.engine.live.stopping import Stopper
 from autotuned.errors import Busy, ProviderConflict, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
+from autotuned.host.find import Finder, Found, Process
 from autotuned.host.interface import Ports, Processes
-from autotuned.host.managers.launchd import Launchd
+from autotuned.host.managers.stopping import Stopper
 from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.lease import contract, foreground
 from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
+from autotuned.shared.launchctl import Launchd
 from autotuned.store import lease as lease_module
 from autotuned.store.database import Database
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from autotuned.core.command_line import Commands
 from autotuned.core.lease import Foreground, Job, Lease
-from autotuned.engine.live.preflight import Finder
-from autotuned.host.identity import started
-from autotuned.host.managers.launchd import Presence
+from autotuned.host.find import Finder
+from autotuned.shared.identity import started
+from autotuned.shared.launchctl import Presence
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from autotuned.core.lease import Lease
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
+from autotuned.shared.launchctl import Launchd
 
 LOCK_PATIENCE_S = 12.0
 """The guardian of the agent before us may be at it: it holds the lock until it is done."""

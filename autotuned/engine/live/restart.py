@@ -6,7 +6,6 @@ way, the provider comes back. Must not know what was written, or why.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,13 @@ import structlog
 from autotuned.core.lease import Rollback
 from autotuned.core.request import TuneRequest
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import Found, undrainable
+from autotuned.engine.live.preflight import undrainable
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, Busy, RestoreOutstanding
+from autotuned.host.find import Found
 from autotuned.host.interface import Processes
 from autotuned.providers.interface import Provider
+from autotuned.shared.launchctl import domains
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ class Restarter:
         settings = self._configuration.now.live
         labels, named = settings.known_labels, settings.plist
         label = next((label for label in labels if (folder / f"{label}.plist").exists()), labels[0])
-        domain, plist = f"gui/{os.getuid()}", named or folder / f"{label}.plist"
+        domain, plist = domains()[0], named or folder / f"{label}.plist"
         if managed is not None:
             label, domain = managed.job.label, managed.job.domain
             plist = managed.plist or folder / f"{label}.plist"

@@ -14,9 +14,9 @@ from pathlib import Path
 from autotuned.core.command_line import Commands, names_program, option, program
 from autotuned.core.config import reader
 from autotuned.core.lease import Job, Lease
-from autotuned.engine.live.preflight import Found, Managed
 from autotuned.engine.measure import readiness
 from autotuned.errors import ConfigError
+from autotuned.host.find import Found, Managed
 from autotuned.providers import binary as programs
 from autotuned.providers import naming
 from autotuned.providers.interface import Binary

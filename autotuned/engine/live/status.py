@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autotuned.core.lease import Job, Lease, State
-from autotuned.engine.live.preflight import Finder, Found, Managed
+from autotuned.host.find import Finder, Found, Managed
 from autotuned.host.machine import running_since
-from autotuned.host.managers.launchd import LoadedJob, Presence
+from autotuned.shared.launchctl import LoadedJob, Presence
 
 FRESH_S = 1.0
 """A younger look is what is so now; so long at most a caller waits for a new one."""

@@ -60,7 +60,7 @@ async def _state(
     bench: Bench, client: httpx.AsyncClient, child: Child, launch: Launch
 ) -> str | None:
     """None when ready, else what is still missing."""
-    if not bench.ports.listens(child.id.pid, launch.port):
+    if not bench.ports.listens(child.pid, launch.port):
         holder = bench.ports.holder(launch.port)
         if holder is None:
             return f"nothing listens on port {launch.port}"

@@ -31,13 +31,13 @@ class Gauge:
     async def attach(self, child: Child) -> None:
         """This is the candidate; read its priority, which it keeps."""
         self._child = child
-        nice, priority = await asyncio.to_thread(self._machine.priority, child.id.pid)
+        nice, priority = await asyncio.to_thread(self._machine.priority, child.pid)
         self.strain = replace(self.strain, nice=nice, priority=priority)
 
     def sample(self) -> None:
         """Read resident memory now."""
         if self._child is not None:
-            resident = self._machine.group_rss(self._child.id.pid)
+            resident = self._machine.group_rss(self._child.pid)
             peak = max(self.strain.peak_rss_bytes or 0, resident)
             self.strain = replace(self.strain, peak_rss_bytes=peak or None)
 

@@ -20,8 +20,6 @@ from typing import Any
 
 import psutil
 
-from autotuned.host.interface import ProcessId
-
 GUARDIAN = Path(__file__).with_name("guardian.py")
 START_DEADLINE_S = 30.0
 STOP_MARGIN_S = 10.0
@@ -35,16 +33,16 @@ class GuardedChild:
     def __init__(self, owner: GuardedProcesses, number: int) -> None:
         self._owner, self._number = owner, number
         self._exit_code: int | None = None
-        self._id: ProcessId | None = None
+        self._pid: int | None = None
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exited = asyncio.Event()
         self.gone = asyncio.Event()
 
     @property
-    def id(self) -> ProcessId:
-        """Leader of the group; its pid is the group's id."""
-        assert self._id is not None  # noqa: S101 - a child is handed out once it has started
-        return self._id
+    def pid(self) -> int:
+        """The leader of the group, and the group's id."""
+        assert self._pid is not None  # noqa: S101 - a child is handed out once it has started
+        return self._pid
 
     @property
     def exit_code(self) -> int | None:
@@ -69,9 +67,7 @@ class GuardedChild:
         """Take a report of the guardian."""
         match report["event"]:
             case "started":
-                with contextlib.suppress(psutil.Error):
-                    self._id = ProcessId(report["pid"], psutil.Process(report["pid"]).create_time())
-                self._id = self._id or ProcessId(report["pid"], 0.0)
+                self._pid = int(report["pid"])
                 if not self.started.done():
                     self.started.set_result(report["pid"])
             case "failed":
@@ -94,9 +90,9 @@ class GuardedChild:
         """The guardian is dead: kill the group from here."""
         if not self.started.done():
             self.started.set_exception(OSError("the guardian died"))
-        if self._id is not None and not self.gone.is_set():
+        if self._pid is not None and not self.gone.is_set():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._id.pid, signal.SIGKILL)
+                os.killpg(self._pid, signal.SIGKILL)
         self.finish(LOST)
 
 

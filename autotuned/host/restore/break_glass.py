@@ -17,10 +17,10 @@ from typing import Any
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Job, Lease
 from autotuned.host.files import Lock
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
 from autotuned.shared import wire
+from autotuned.shared.launchctl import Launchd
 
 
 def status(journal: Journal, launchd: Launchd) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from autotuned.core.lease import Lease
 from autotuned.host.files import Lock
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
+from autotuned.shared.launchctl import Launchd
 
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 10.0, 600.0
 LOOK_S = 2.0

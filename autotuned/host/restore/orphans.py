@@ -15,10 +15,10 @@ from pathlib import Path
 
 from autotuned.core.lease import Event, Lease, State
 from autotuned.host.children import guardian
-from autotuned.host.identity import alive, boot_id, started
-from autotuned.host.managers.launchd import Launchd
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Restorer
+from autotuned.shared.identity import alive, boot_id, started
+from autotuned.shared.launchctl import Launchd
 
 MARKER = "AUTOTUNED_CANDIDATE"
 """The environment variable by which a candidate of a home is known; its value is the home's folder."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from autotuned.core.lease import Foreground
 from autotuned.host import failpoint
-from autotuned.host.identity import started
+from autotuned.shared.identity import started
 
 BIRTH_DEADLINE_S = 20.0
 

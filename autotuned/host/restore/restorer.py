@@ -19,8 +19,12 @@ from autotuned.core.lease import Event, Foreground, Job, Lease, State, advance
 from autotuned.errors import AutotunedError
 from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
-from autotuned.host.identity import alive, boot_id, started
-from autotuned.host.managers.launchd import (
+from autotuned.host.restore import watch
+from autotuned.host.restore.journal import Journal
+from autotuned.host.restore.relaunch import restart
+from autotuned.host.restore.rollback import roll_back
+from autotuned.shared.identity import alive, boot_id, started
+from autotuned.shared.launchctl import (
     ALREADY,
     DISABLED,
     EXISTS,
@@ -31,10 +35,6 @@ from autotuned.host.managers.launchd import (
     LoadedJob,
     Presence,
 )
-from autotuned.host.restore import watch
-from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.relaunch import restart
-from autotuned.host.restore.rollback import roll_back
 
 DEATHS = 2
 """One that has ended so often during its start-up is not restored for now."""

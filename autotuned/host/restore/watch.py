@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from autotuned.core.lease import Foreground, Job
-from autotuned.host.identity import age_s, alive, started
 from autotuned.host.listener import LEADING_ARGUMENTS, answers, descends, listener, runs_one_of
-from autotuned.host.managers.launchd import Launchd
+from autotuned.shared.identity import age_s, alive, started
+from autotuned.shared.launchctl import Launchd
 from autotuned.shared.redaction import masker
 
 POLL_S = 0.2

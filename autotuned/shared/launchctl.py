@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from autotuned.host.identity import alive
+from autotuned.shared.identity import alive
 
 LOOK_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 15.0
@@ -119,6 +119,12 @@ class LoadedJob:
         return (self.state or "").startswith(("spawn", "xpcproxy", "pended"))
 
 
+def domains() -> tuple[str, str]:
+    """The two of this user: `gui`, which is there while they are logged in at the screen, and `user`."""
+    uid = os.getuid()
+    return f"gui/{uid}", f"user/{uid}"
+
+
 class Launchd:
     """The launchd of this user."""
 
@@ -126,7 +132,6 @@ class Launchd:
         """`program`: a launchctl that was found before; it is looked for on the PATH where that is gone."""
         self.environ = {**environ, "LC_ALL": "C"}
         self._known = program
-        self._uid = os.getuid()
 
     @property
     def program(self) -> str | None:
@@ -148,7 +153,7 @@ class Launchd:
             return None
         unknown: LoadedJob | None = None
         for label in labels:
-            for domain in (f"gui/{self._uid}", f"user/{self._uid}", "system"):
+            for domain in (*domains(), "system"):
                 job = self.look(domain, label)
                 if job.presence is Presence.LOADED:
                     return job

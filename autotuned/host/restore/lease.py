@@ -14,12 +14,12 @@ import psutil
 
 from autotuned.core.lease import Foreground, Job, Lease, State
 from autotuned.core.request import TuneRequest
-from autotuned.engine.live.preflight import Found, Managed, Process
 from autotuned.errors import ProviderConflict
 from autotuned.host.clock import utc_now
-from autotuned.host.identity import boot_id, started
-from autotuned.host.managers.launchd import Launchd
+from autotuned.host.find import Found, Managed, Process
 from autotuned.settings import Settings
+from autotuned.shared.identity import boot_id, started
+from autotuned.shared.launchctl import Launchd
 from autotuned.shared.redaction import command_line, known_secrets, masker
 
 USUAL_UMASK = 0o022

@@ -17,9 +17,10 @@ import psutil
 
 from autotuned.core.lease import Event, Foreground, Job, Lease
 from autotuned.host import failpoint
-from autotuned.host.identity import alive, started
 from autotuned.host.interface import Ports
-from autotuned.host.managers.launchd import (
+from autotuned.host.restore.journal import Journal
+from autotuned.shared.identity import alive, started
+from autotuned.shared.launchctl import (
     ALREADY,
     IN_PROGRESS,
     IO_ERROR,
@@ -29,7 +30,6 @@ from autotuned.host.managers.launchd import (
     Launchd,
     Presence,
 )
-from autotuned.host.restore.journal import Journal
 
 POLL_S = 0.1
 AGAIN_S = 2.0

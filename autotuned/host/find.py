@@ -1,0 +1,275 @@
+"""Who serves on this machine: the live provider in either of its forms, and who else holds a port.
+
+Finds and names, as values; stops nobody. A job that launchd manages is named once, and a candidate of
+another agent (it carries our marker) is no live provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotuned.core.command_line import Commands, is_server, names_program, option
+from autotuned.host.interface import Listener, Ports
+from autotuned.settings import Settings
+from autotuned.shared import plist as plists
+from autotuned.shared.launchctl import Launchd, LoadedJob, Presence, domains
+
+DEFAULT_PORT = 8080
+NAMES = ("macprovider-cli",)
+"""The program behind the labels that we know, whichever provider is tuned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """A loaded job of launchd: where its plist is, where it listens, and why it cannot be drained, if so."""
+
+    job: LoadedJob
+    plist: Path | None
+    port: int
+    refusal: str | None = None
+    argv: tuple[str, ...] = ()
+    """Its command line, as launchd or its plist has it."""
+
+    @property
+    def name(self) -> str:
+        """As a conflict names it."""
+        if self.job.presence is Presence.UNKNOWN:
+            return f"launchctl-unanswered ({self.job.target})"
+        return f"launchd-managed ({self.job.target})"
+
+    def is_own(self, process: Process) -> bool:
+        """The command line is the job's; for where launchd's answer cannot be read, and tells no pid."""
+        return bool(self.argv) and process.argv[-len(self.argv) :] == self.argv
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A foreground process of the provider."""
+
+    pid: int
+    argv: tuple[str, ...]
+    port: int
+
+    @property
+    def name(self) -> str:
+        """As a conflict names it."""
+        return f"foreground-PID-{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in the way."""
+
+    managed: Managed | None = None
+    processes: tuple[Process, ...] = ()
+    strangers: tuple[Listener, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.managed or self.processes or self.strangers)
+
+    @property
+    def names(self) -> list[str]:
+        """As conflicts: `launchd-managed ...`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`."""
+        managed = [self.managed.name] if self.managed else []
+        return [
+            *managed,
+            *(process.name for process in self.processes),
+            *(
+                f"port-held-by {s.name or 'unknown'} pid {s.pid or 'unknown'}"
+                for s in self.strangers
+            ),
+        ]
+
+    @property
+    def live(self) -> Managed | Process | None:
+        """The live provider that a drain would stop."""
+        return self.managed or next(iter(self.processes), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Looks for the live provider."""
+
+    launchd: Launchd
+    ports: Ports
+    current: Callable[[], Settings]
+    """The settings in use now."""
+    marker: str
+
+    @property
+    def settings(self) -> Settings:
+        """Those in use now."""
+        return self.current()
+
+    async def find(self, commands: Commands, port: int) -> Found:
+        """What is in the way of candidates on `port`.
+
+        `commands` are the provider's. Port 0: nobody but the live provider is looked for.
+        """
+        return await asyncio.to_thread(self.look, commands, port)
+
+    def look(self, commands: Commands, port: int) -> Found:
+        """`find`, in this thread."""
+        job = self.launchd.find(self.settings.live.known_labels)
+        processes = list(self._serving(commands))
+        managed = None
+        if job is not None:
+            managed = self._managed(job, commands)
+            family = _family(job.pid) if job.pid is not None else set()
+            processes = [
+                process
+                for process in processes
+                if process.pid not in family and not (job.pid is None and managed.is_own(process))
+            ]
+        processes = _without_children(processes)
+        holder = self.ports.holder(port) if port else None
+        ours = {process.pid for process in processes} | (
+            _family(job.pid) if job and job.pid else set()
+        )
+        known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
+        return Found(managed, tuple(processes), () if known or holder is None else (holder,))
+
+    def unloaded(self) -> Managed | None:
+        """The provider's job where it could be loaded and is not. Blocks."""
+        if self.launchd.program is None:
+            return None
+        for label in self.settings.live.known_labels:
+            job = LoadedJob(domains()[0], label, Presence.MISSING)
+            if self._plist(job) is not None:
+                return self._managed(job, ())
+        return None
+
+    def processes(self, commands: Commands) -> list[Process]:
+        """Foreground processes of the provider alone; a job's own is among them. Blocks."""
+        return _without_children(list(self._serving(commands)))
+
+    def _managed(self, job: LoadedJob, commands: Commands) -> Managed:
+        plist = self._plist(job)
+        content = plists.read(plist) if plist else {}
+        planned = {} if isinstance(content, plists.Unreadable) else content
+        argv = job.arguments or plists.strings(planned, "ProgramArguments")
+        return Managed(
+            job,
+            plist,
+            port_of(argv, self.settings.provider_config),
+            self._refusal(job, plist, content, commands),
+            argv,
+        )
+
+    def _plist(self, job: LoadedJob) -> Path | None:
+        """The file that loads it again: of the settings, as launchd reports it, or where it usually is."""
+        reported = Path(job.path) if job.path and job.path.startswith("/") else None
+        usual = self.settings.home.parent.parent / "Library" / "LaunchAgents" / f"{job.label}.plist"
+        given = self.settings.live.plist
+        for path in (given.expanduser() if given else None, reported, usual):
+            if path is not None and path.is_file():
+                return path.absolute()
+        return None
+
+    def _refusal(
+        self,
+        job: LoadedJob,
+        plist: Path | None,
+        content: Mapping[str, Any] | plists.Unreadable,
+        commands: Commands,
+    ) -> str | None:
+        if job.presence is Presence.UNKNOWN:
+            return f"launchctl cannot be asked about {job.target}: {job.reason}"
+        if job.domain == "system":
+            return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
+        if self.launchd.disabled(job.domain, job.label):
+            return f"{job.target} is disabled, so it could not be loaded again: launchctl enable {job.target}"
+        if plist is None or not os.access(plist, os.R_OK):
+            return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
+        if isinstance(content, plists.Unreadable):
+            return f"{plist} {content.reason}, so {job.label} could not be brought back"
+        if content.get("Label", job.label) != job.label:
+            return f"{plist} is the plist of {content['Label']}, not of {job.label}"
+        words = [*([job.program] if job.program else []), *job.arguments[:3]]
+        own = (content.get("Program"), *plists.strings(content, "ProgramArguments")[:1])
+        names = {*NAMES, *(words[0] for words in commands)}
+        names |= {word.rpartition("/")[2] for word in own if isinstance(word, str) and word}
+        if words and not names_program(words, names):
+            return f"{job.target} runs {words[0]}, which is not the provider: it is left alone"
+        return None
+
+    def _serving(self, commands: Commands) -> Iterator[Process]:
+        for process in psutil.process_iter():
+            try:
+                if process.pid == os.getpid() or process.uids().real != os.getuid():
+                    continue
+                argv = process.cmdline()
+                if not is_server(argv, commands) or self._is_not_live(process):
+                    continue
+                if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
+                    continue
+                yield Process(
+                    process.pid, tuple(argv), port_of(argv, self.settings.provider_config)
+                )
+            except (psutil.Error, OSError, ValueError):
+                continue  # gone, or not ours to read
+
+    def _is_not_live(self, process: psutil.Process) -> bool:
+        """It carries our marker; a process whose environment is not ours to read counts as a live provider.
+
+        `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, for tests beside a real server.
+        """
+        home = self.launchd.environ.get("AUTOTUNED_LIVE_HOME")
+        try:
+            environ = process.environ()
+            if not environ:  # just being started: the system has not set it up yet
+                time.sleep(0.02)
+                environ = process.environ()
+        except psutil.AccessDenied:
+            return False
+        return self.marker in environ or (home is not None and environ.get("HOME", home) != home)
+
+
+def port_of(argv: Sequence[str], config: Path) -> int:
+    """Where a server with this command line listens: `--port`, else `port` of its configuration, else 8080."""
+    port = _port(option(argv, "--port"))
+    if port is not None:
+        return port
+    path = option(argv, "--config")
+    try:
+        text = (Path(path).expanduser() if path else config).read_text("utf-8", errors="replace")
+    except (OSError, ValueError, RuntimeError):  # a folder, a name with a zero byte, a `~nobody`
+        return DEFAULT_PORT
+    named = re.search(r"""^port\s*:\s*["']?(\d{1,5})\b""", text, re.MULTILINE)
+    return _port(named and named[1]) or DEFAULT_PORT
+
+
+def _port(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"\d{1,5}", text) and 0 < int(text) < 65536 else None
+
+
+def _family(pid: int) -> set[int]:
+    """A process and all that descend from it."""
+    try:
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except (psutil.Error, OSError):
+        return {pid}
+
+
+def _descends(pid: int | None, ancestors: Iterable[int]) -> bool:
+    if pid is None:
+        return False
+    try:
+        return not {parent.pid for parent in psutil.Process(pid).parents()}.isdisjoint(ancestors)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _without_children(processes: Sequence[Process]) -> list[Process]:
+    """A wrapper and the server that it started are one: the one that was started first."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if not _descends(process.pid, pids - {process.pid})]
