@@ -1,61 +1,91 @@
-"""The serving programs, and which of them to use.
-
-One file each behind `interface.Provider`; a dict, so that reading it is knowing them all.
-"""
+"""The serving programs, and which of them to use: shipped and the operator's own descriptions, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autotuned import server_spec
 from autotuned.core.command_line import Commands
-from autotuned.errors import ConfigError, ProviderMissing
+from autotuned.errors import ProviderMissing, unknown
+from autotuned.providers import server
 from autotuned.providers.interface import Provider
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import MacProvider
 from autotuned.providers.mlx_lm import MlxLm
+from autotuned.providers.server import Server
+from autotuned.server_spec import ServerSpec
 
 if TYPE_CHECKING:
     from autotuned.settings import ProviderSettings
 
-FACTORIES: dict[str, type[MacProvider] | type[LlamaServer] | type[MlxLm]] = {
+Specs = Mapping[str, ServerSpec]
+NONE: Specs = {}
+
+HOOKS: Mapping[str, type[Server]] = {
     "macprovider": MacProvider,
     "llama-server": LlamaServer,
     "mlx-lm": MlxLm,
 }
-"""By kind, in the order in which `auto` tries them."""
+"""Of the shipped descriptions of these, what data cannot say; `auto` tries them first, in this order."""
 
 
-def choose(kind: str, settings: ProviderSettings, environ: Mapping[str, str]) -> Provider:
+def known(own: Specs = NONE) -> dict[str, ServerSpec]:
+    """Every description by name, in the order in which `auto` tries them; `own` replace shipped ones."""
+    shipped = server_spec.shipped()
+    order = dict.fromkeys((*HOOKS, *own, *shipped))
+    return {name: own.get(name) or shipped[name] for name in order}
+
+
+def choose(
+    kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Specs = NONE
+) -> Provider:
     """The adapter of `kind`; for `auto` the first whose program is installed.
 
     The settings' binary and arguments belong to the settings' kind: asked for another, they are left
     out. Raises ConfigError for a kind that does not exist, ProviderMissing when nothing is installed.
     """
     if kind == "auto":
-        return _installed(settings, environ)
-    if kind not in FACTORIES:
-        raise ConfigError("provider", kind, f"is none of auto, {', '.join(FACTORIES)}")
-    return _made(kind, settings, environ)
+        return _installed(settings, environ, own)
+    specs = known(own)
+    if kind not in specs:
+        rule = f"is none of auto, {', '.join(specs)}"
+        problem = unknown(kind, kind, rule, specs)
+        problem.field, problem.message = "provider", f"provider: {problem.message}"
+        raise problem
+    return _made(kind, settings, environ, own)
 
 
-def commands(settings: ProviderSettings) -> Commands:
+def commands(settings: ProviderSettings, own: Specs = NONE) -> Commands:
     """Command words of the live server before any run has said which kind it tunes."""
-    kind = _owner(settings)
-    return commands_of("macprovider" if kind == "auto" else kind, settings)
+    kind = _owner(settings, own)
+    return commands_of("macprovider" if kind == "auto" else kind, settings, own)
 
 
-def commands_of(kind: str, settings: ProviderSettings) -> Commands:
+def commands_of(kind: str, settings: ProviderSettings, own: Specs = NONE) -> Commands:
     """Command words of one kind; the settings' binary counts where it is of that kind, or of none."""
-    named = settings.binary if _owner(settings) in (kind, "auto") else None
-    return FACTORIES[kind](named, (), {}).commands
+    named = settings.binary if _owner(settings, own) in (kind, "auto") else None
+    return server.commands(known(own)[kind], named)
 
 
-def _installed(settings: ProviderSettings, environ: Mapping[str, str]) -> Provider:
+def made(
+    kind: str,
+    binary: Path | None = None,
+    extra_args: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+    own: Specs = NONE,
+) -> Server:
+    """The adapter of one description, with the hook of a shipped one."""
+    adapter = Server if kind in own else HOOKS.get(kind, Server)
+    return adapter(kind, known(own)[kind], binary, extra_args, environ or {})
+
+
+def _installed(settings: ProviderSettings, environ: Mapping[str, str], own: Specs) -> Provider:
     if settings.binary is not None:
-        return _made(_owner(settings), settings, environ)
-    for kind in FACTORIES:
-        provider = _made(kind, settings, environ)
+        return _made(_owner(settings, own), settings, environ, own)
+    for kind in known(own):
+        provider = _made(kind, settings, environ, own)
         if provider.find() is not None:
             return provider
     message = (
@@ -65,18 +95,16 @@ def _installed(settings: ProviderSettings, environ: Mapping[str, str]) -> Provid
     raise ProviderMissing(message)
 
 
-def _made(
-    kind: str, settings: ProviderSettings, environ: Mapping[str, str]
-) -> MacProvider | LlamaServer | MlxLm:
-    ours = settings.binary is None or kind == _owner(settings)
-    binary = settings.binary if ours else None
-    return FACTORIES[kind](binary, settings.extra_args if ours else (), environ)
+def _made(kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Specs) -> Server:
+    ours = settings.binary is None or kind == _owner(settings, own)
+    extra = settings.extra_args if ours else ()
+    return made(kind, settings.binary if ours else None, extra, environ, own)
 
 
-def _owner(settings: ProviderSettings) -> str:
+def _owner(settings: ProviderSettings, own: Specs) -> str:
     """Which kind the settings' binary is: as they say, else by its name, else macprovider."""
     if settings.kind != "auto" or settings.binary is None:
         return settings.kind
     name = settings.binary.name
-    known = (kind for kind, made in FACTORIES.items() if made(None, (), {}).commands[0][0] == name)
-    return next(known, "macprovider")
+    kinds = (kind for kind, spec in known(own).items() if server.commands(spec, None)[0][0] == name)
+    return next(kinds, "macprovider")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from autotuned.core.command_line import Commands
 from autotuned.core.model import WeightsFormat
+from autotuned.server_spec import Entry, ServerSpec
 from autotuned.shared.knobs import Knobs
 
 
@@ -57,24 +58,16 @@ class Command:
     """Files to write first, mode 0600."""
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """A model of the default list: parameters in billions, weights on disk about (bytes)."""
-
-    model: str
-    size_b: float
-    weights_bytes: int
-
-
 class Provider(Protocol):
     """One serving program."""
 
     kind: str
-    """`macprovider`, `mlx-lm` or `llama-server`."""
+    """The name of its description, `spec`."""
+    spec: ServerSpec
     commands: Commands
     """Command words by which a process that serves is recognised."""
     weights: WeightsFormat
-    catalogue: Sequence[CatalogueEntry]
+    catalogue: Sequence[Entry]
     """The default candidates, largest first; empty where there is no default list."""
 
     async def locate(self) -> Binary:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from autotuned import settings
 from autotuned.core import command_line
 from autotuned.core.command_line import is_server
-from autotuned.providers import FACTORIES, commands
+from autotuned.providers import commands, made
 
 MACPROVIDER, LLAMA, MLX = (
-    FACTORIES[kind](None, (), {}).commands for kind in ("macprovider", "llama-server", "mlx-lm")
+    made(kind).commands for kind in ("macprovider", "llama-server", "mlx-lm")
 )
 
 

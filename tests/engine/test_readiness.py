@@ -8,8 +8,8 @@ import json
 import pytest
 
 from autotuned.engine.measure import chat, readiness
-from autotuned.providers.llama_server import LlamaServer
-from autotuned.providers.macprovider import MacProvider
+from autotuned.providers import made
+from autotuned.providers.server import Server
 from tests.support.raw_server import Script, raw_server, sends, stalls
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -17,8 +17,8 @@ LIST = json.dumps({"data": [{"id": "m"}]}).encode()
 DEEP = b'{"data":' * 100_000
 
 
-async def look(script: Script, provider: MacProvider | LlamaServer | None = None) -> str | None:
-    provider = provider or MacProvider(None, (), {})
+async def look(script: Script, provider: Server | None = None) -> str | None:
+    provider = provider or made("macprovider")
     async with raw_server(script) as port, chat.new_client() as client:
         return await readiness.missing(client, provider, port, "m")
 
@@ -50,7 +50,7 @@ async def test_a_path_that_says_503_makes_a_listed_model_wait() -> None:
         busy = b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n"
         await sends(head=busy if b"/health" in request else OK + LIST)(request, writer)
 
-    assert await look(script, LlamaServer(None, (), {})) == "GET /health: HTTP 503"
+    assert await look(script, made("llama-server")) == "GET /health: HTTP 503"
 
 
 async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,9 @@ from ruamel.yaml import YAML
 from autotuned import providers
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import llama_server, log_reason, macprovider, mlx_lm, naming
+from autotuned.providers import llama_server, log_reason, macprovider, made, mlx_lm, naming
 from autotuned.providers.interface import Binary, Launch, Provider
-from autotuned.providers.llama_server import LlamaServer
-from autotuned.providers.macprovider import PRIVATE_CONFIG, MacProvider
-from autotuned.providers.mlx_lm import MlxLm
+from autotuned.providers.macprovider import PRIVATE_CONFIG
 from autotuned.settings import ProviderSettings
 from autotuned.shared.knobs import Knobs
 
@@ -39,9 +37,9 @@ def words(provider: Provider, knobs: Knobs | None) -> list[str]:
     return list(provider.command(BINARY, launch(knobs)).argv)
 
 
-MAC = MacProvider(None, (), {})
-MLX = MlxLm(None, (), {})
-LLAMA = LlamaServer(None, (), {})
+MAC = made("macprovider", None, (), {})
+MLX = made("mlx-lm", None, (), {})
+LLAMA = made("llama-server", None, (), {})
 
 
 @pytest.mark.parametrize(
@@ -195,7 +193,7 @@ def test_each_server_is_known_by_its_own_way_of_naming(tmp_path: Path) -> None:
     assert MLX.serves(["/c/models--org--m/snapshots/abc"], "org/m")
     assert not MLX.serves([], "org/m")
     assert LLAMA.serves(["a"], "a,b")
-    home = MacProvider(None, (), {"HOME": str(tmp_path)})
+    home = made("macprovider", None, (), {"HOME": str(tmp_path)})
     assert home.serves([str(tmp_path / "real")], "~/real")
 
 
@@ -254,14 +252,14 @@ async def test_a_binary_is_found_on_the_path_and_its_version_is_its_last_line(
 ) -> None:
     body = 'case "$1" in --version) echo noise; echo "macprovider 1.4.0";; *) echo "--no-join --model";; esac'
     path = program(tmp_path, "macprovider-cli", body)
-    found = await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+    found = await made("macprovider", None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
     assert found == Binary((str(path),), "macprovider 1.4.0")
 
 
 async def test_a_binary_that_does_not_know_no_join_is_too_old(tmp_path: Path) -> None:
     program(tmp_path, "macprovider-cli", "echo 0.9 --model")
     with pytest.raises(ProviderMissing, match=r"is too old.*--no-join.*update macprovider"):
-        await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+        await made("macprovider", None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
 
 
 def test_a_control_socket_has_a_short_path_however_deep_the_folder_is() -> None:
@@ -291,7 +289,7 @@ case "$*" in
 "serve --autotune-candidate") {answer};;
 esac"""
     path = program(tmp_path, "macprovider-cli", body)
-    provider = MacProvider(path, (), {"PATH": "/bin:/usr/bin"})
+    provider = made("macprovider", path, (), {"PATH": "/bin:/usr/bin"})
     for _ in range(2):
         argv = provider.command(await provider.locate(), launch(PLAIN)).argv
         assert ("--autotune-candidate" in argv) is known
@@ -314,11 +312,11 @@ async def test_a_llama_server_too_old_for_a_flag_is_refused_by_the_flags_name(
     old = """for w in "$@"; do case "$w" in --version) echo "version: 4500 (abcdef12)"; exit 0;;
 --offline|-no-kvu) echo "error: invalid argument: $w" >&2; exit 1;; esac; done"""
     path = program(tmp_path, "llama-server", old)
-    provider = LlamaServer(path, (), {"PATH": "/bin:/usr/bin"})
+    provider = made("llama-server", path, (), {"PATH": "/bin:/usr/bin"})
     with pytest.raises(ProviderMissing, match=r"does not know --offline, -no-kvu, .*update llama"):
         await provider.locate()
     path = program(tmp_path, "llama-server", old.replace("--offline|-no-kvu", "--other"))
-    assert await LlamaServer(path, (), {"PATH": "/bin"}).locate() == Binary(
+    assert await made("llama-server", path, (), {"PATH": "/bin"}).locate() == Binary(
         (str(path),), "4500 (abcdef12)"
     )
 
@@ -341,9 +339,9 @@ async def test_an_mlx_lm_too_old_for_a_flag_is_refused_by_the_flags_name(tmp_pat
         path.write_text(f"#!{python}\necho '{listed} {more}'\n")
         path.chmod(0o755)
         with pytest.raises(ProviderMissing, match=f"does not know .*{unknown}"):
-            await MlxLm(path, (), {"PATH": "/bin:/usr/bin"}).locate()
+            await made("mlx-lm", path, (), {"PATH": "/bin:/usr/bin"}).locate()
     path.write_text(f"#!{python}\necho '{listed} {' '.join(mlx_lm._NEEDED)}'\n")
-    assert (await MlxLm(path, (), {"PATH": "/bin:/usr/bin"}).locate()).version == (
+    assert (await made("mlx-lm", path, (), {"PATH": "/bin:/usr/bin"}).locate()).version == (
         "mlx-lm 0.20, mlx 0.20"
     )
 
@@ -388,7 +386,7 @@ def test_of_a_server_that_outlives_its_loading_thread_the_exception_is_told() ->
 async def test_a_binary_that_fails_or_hangs_is_told_with_what_it_said(tmp_path: Path) -> None:
     program(tmp_path, "macprovider-cli", "echo broken library >&2; exit 3")
     with pytest.raises(ProviderMissing, match="exited with code 3: broken library"):
-        await MacProvider(None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
+        await made("macprovider", None, (), {"PATH": f"{tmp_path}:/bin:/usr/bin"}).locate()
     hangs = program(tmp_path, "hangs", "sleep 60 & sleep 60")
     answer = await programs.ask([str(hangs)], dict(os.environ), timeout_s=0.2)
     assert (answer.code, answer.ended) == (None, "did not answer in time")
@@ -413,7 +411,7 @@ async def test_a_missing_program_is_told_with_its_remedy(
 async def test_the_settings_binary_must_be_a_program(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no program")
     with pytest.raises(ProviderMissing, match="is not a program that can be executed"):
-        await MacProvider(tmp_path / "text", (), {}).locate()
+        await made("macprovider", tmp_path / "text", (), {}).locate()
 
 
 def test_auto_tries_macprovider_then_llama_then_mlx(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from autotuned.core.model import MachineFacts
 from autotuned.host.machine import ThisMachine
-from autotuned.providers.catalogue import MLX_CATALOGUE
+from autotuned.server_spec import catalogue
 from tests.engine import inside
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import Home
@@ -26,7 +26,7 @@ async def test_fr_d_of_the_default_list_a_small_machine_fetches_nothing_that_can
     home: Home, hub: FakeHub
 ) -> None:
     """The real sizes of the catalogue, but the 7B's: it is the first that fits, and is really fetched."""
-    first, second, third, *_ = [entry.model for entry in MLX_CATALOGUE]
+    first, second, third, *_ = [entry.model for entry in catalogue()["mlx"]]
     small, large = model_files()
     del large["model.safetensors"]
     hub.add(first, small, large=large, declared={"model.safetensors": 18_427_000_000})

@@ -1,0 +1,171 @@
+"""Any serving program by its description: where it is, how it is started, how it names its models.
+
+What data cannot say of one server is a subclass beside its description, which overrides that answer
+alone. Must not know the search, the store, or how processes are started and measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autotuned import server_spec
+from autotuned.core.command_line import Commands, program
+from autotuned.core.model import WeightsFormat
+from autotuned.errors import ProviderMissing
+from autotuned.providers import binary as programs
+from autotuned.providers import log_reason, naming
+from autotuned.providers.interface import Binary, Command, Launch
+from autotuned.server_spec import ServerSpec, Value
+from autotuned.shared import paths
+
+NAMED = "or name the program as [provider] binary in autotuned.toml"
+
+
+class Server:
+    """The adapter of one server."""
+
+    fatal = log_reason.FATAL
+
+    def __init__(
+        self,
+        kind: str,
+        spec: ServerSpec,
+        named: Path | None,
+        extra_args: Sequence[str],
+        environ: Mapping[str, str],
+    ) -> None:
+        """`named`: the program of the settings, if any; `environ`: the agent's environment."""
+        self.kind, self.spec = kind, spec
+        self._named, self._extra, self._environ = named, tuple(extra_args), environ
+        self.weights: WeightsFormat = "gguf" if spec.weights == "gguf" else "mlx"
+        self.catalogue: Sequence[server_spec.Entry] = (
+            server_spec.catalogue()[spec.candidates] if spec.candidates else ()
+        )
+        self.readiness: tuple[str, ...] = spec.ready
+        self.commands: Commands = commands(spec, named)
+
+    def find(self) -> tuple[str, ...] | None:
+        """How to call it: the program of the settings, of the PATH, of its usual places, or beside our interpreter."""
+        if self._named is not None:
+            return (str(programs.named(self._named)),)
+        name = self.spec.command[0]
+        if paths.is_path(name):
+            places = [Path(paths.expanded(name, self._environ))]
+        else:
+            on_path = programs.on_path(name, self._environ)
+            usual = (
+                Path(paths.expanded(place, self._environ)) / name for place in self.spec.places
+            )
+            places = [*([on_path] if on_path else []), *usual, Path(sys.executable).with_name(name)]
+        path = programs.first(places)
+        return None if path is None else (str(path),)
+
+    async def locate(self) -> Binary:
+        """Find the program and ask its version. Raises ProviderMissing with the remedy."""
+        command = self.find()
+        if command is None:
+            places = " or ".join(("on the PATH", *(f"in {place}" for place in self.spec.places)))
+            remedy = f"{self.spec.install}, {NAMED}" if self.spec.install else NAMED[3:]
+            message = f"no {self.spec.command[0]} {places}: {remedy}"
+            raise ProviderMissing(message)
+        return Binary(command, await self._version(command))
+
+    async def _version(self, command: tuple[str, ...]) -> str:
+        if self.spec.version is None:
+            return await programs.digest(Path(command[0]))
+        first, *words = self.spec.version
+        argv = [*(command if first == self.spec.command[0] else [first]), *words]
+        answer = await programs.ask(argv, self._environ)
+        if answer.code != 0:
+            message = f"{' '.join(argv)} {answer.ended}: {answer.said}"
+            raise ProviderMissing(message)
+        return self._version_in(answer) or await programs.digest(Path(command[0]))
+
+    def _version_in(self, answer: programs.Answer) -> str | None:
+        return programs.last_line(answer.out) or programs.last_line(answer.err)
+
+    def command(self, binary: Binary, launch: Launch) -> Command:
+        """The argv (and private files) for one start."""
+        return Command(
+            argv=self._argv(binary, launch, hook=self._words(binary, launch)),
+            env={**programs.OFFLINE, **self.spec.env, **self._env(launch)},
+            settings=self.spec.scrub,
+            files=self._files(launch),
+        )
+
+    def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
+        """What the operator would type to serve with these knobs: `command` without what only a candidate needs."""
+        return self._argv(binary, launch, serving=True)
+
+    def _argv(self, binary: Binary, launch: Launch, **how: Any) -> tuple[str, ...]:
+        knobs = None if launch.knobs is None else launch.knobs.chosen()
+        names = self._names(launch)
+        return self.spec.argv(binary.command, names, knobs, **{"extra": self._extra, **how})
+
+    def _names(self, launch: Launch) -> dict[str, Value]:
+        """What templates may name."""
+        return {
+            "weights": str(launch.weights),
+            "model": launch.model,
+            "source": self._source(launch),
+            "folder": str(launch.folder),
+            "port": launch.port,
+            "context": launch.target_context,
+        }
+
+    def serves(self, listing: Any, model: str) -> bool:
+        """True when the decoded answer of `/v1/models` names `model`, by its id, an alias or a path of its weights."""
+        ids = set(naming.listed(listing))
+        wanted = {model, *(part.strip() for part in model.split(","))}  # commas part aliases
+        if paths.is_path(model):
+            path = paths.expanded(model, self._environ)
+            wanted |= {path, os.path.realpath(path), os.path.basename(path)}  # noqa: PTH119
+        snapshot = f"/models--{model.replace('/', '--')}/snapshots/"
+        return not wanted.isdisjoint(ids) or any(snapshot in listed for listed in ids)
+
+    def request_model(self, launch: Launch) -> str:
+        """What to put into the request's `model` field."""
+        return server_spec.fill(self.spec.request_model, self._names(launch))
+
+    def telling_line(self, log: str) -> str | None:
+        """The line of a candidate's log that says best why it failed, without what stands before its words."""
+        line = log_reason.telling_line(log)
+        return re.sub(self.spec.log_prefix, "", line) if line and self.spec.log_prefix else line
+
+    # --- what a server's own class may know better -------------------------------------------------
+
+    def _source(self, launch: Launch) -> str:
+        """The id, or the weights of a local model."""
+        return str(launch.weights) if paths.is_path(launch.model) else launch.model
+
+    def _words(self, binary: Binary, launch: Launch) -> Sequence[str]:
+        """Words of a candidate's command line that no template can say."""
+        return ()
+
+    def _env(self, launch: Launch) -> Mapping[str, str]:
+        """Changes of a candidate's environment that depend on the start."""
+        return {}
+
+    def _files(self, launch: Launch) -> Mapping[Path, str]:
+        """Files to write before a start."""
+        return {}
+
+
+def commands(spec: ServerSpec, named: Path | None) -> Commands:
+    """Command words by which a process of this server is recognised, that of the settings among them."""
+    listed = [tuple(words.split()) for words in spec.process] or [_own_words(spec.command)]
+    others = [(named.name, *listed[0][1:])] if named else []
+    return [*listed, *others]
+
+
+def _own_words(command: Sequence[str]) -> tuple[str, ...]:
+    """The words of a description's command before its first flag or template."""
+    words = program(command) or tuple(command)
+    ends = (i for i, word in enumerate(words) if i and (word.startswith("-") or "{" in word))
+    first, *others = words[: next(ends, len(words))]
+    return (first.rpartition("/")[2], *others)

@@ -1,0 +1,376 @@
+"""A serving program as data: what a description may say, and the command lines that follow from it.
+
+Shipped descriptions are the TOML files in `providers/`, the operator's own are `[servers.NAME]` in the
+settings, with the same keys. Knows no server by name and starts nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Value = int | float | bool | str
+Names = Mapping[str, Value]
+
+PLACES: Names = {"weights": "", "model": "", "source": "", "folder": "", "port": 1, "context": 1}
+"""What any template may name, with a value of its type: the weights' path, the model's id, the one of
+the two by which the model was asked for, a private folder, the port, the target context."""
+ALWAYS: Names = {"max_batch": 1, "max_context": 1}
+"""What a knob's template may name besides: the knobs that every cell sets."""
+NOT_SERVED = frozenset({"port", "folder"})
+"""What stands on a candidate's command line, and is the operator's own choice on a served one."""
+
+_HOLE = re.compile(r"\{([^{}]*)\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def names_of(template: str) -> set[str]:
+    """The names in a template. Raises ValueError for anything but sums and products of names and numbers."""
+    return {
+        node.id
+        for hole in _HOLE.findall(template)
+        for node in ast.walk(_parsed(hole))
+        if isinstance(node, ast.Name)
+    }
+
+
+def fill(template: str, names: Names) -> str:
+    """The template with each `{...}` replaced by its value. Raises KeyError for a name that has none."""
+    return _HOLE.sub(lambda hole: spelled(_worth(_parsed(hole[1]), names)), template)
+
+
+def spelled(value: Value) -> str:
+    """A value as a command line has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@functools.cache
+def _parsed(hole: str) -> ast.expr:
+    try:
+        node = ast.parse(hole.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        node = None
+    if node is None or not _plain(node):
+        message = f"{{{hole}}} is no name, sum or product of names and whole numbers"
+        raise ValueError(message)
+    return node
+
+
+def _plain(node: ast.expr) -> bool:
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.Add | ast.Mult) and _plain(node.left) and _plain(node.right)
+    if isinstance(node, ast.Constant):
+        return type(node.value) is int
+    return isinstance(node, ast.Name)
+
+
+def _worth(node: ast.expr, names: Names) -> Value:
+    if isinstance(node, ast.BinOp):
+        left, right = _worth(node.left, names), _worth(node.right, names)
+        if isinstance(left, str | bool) or isinstance(right, str | bool):
+            message = f"{ast.unparse(node)}: only numbers can be added or multiplied"
+            raise ValueError(message)
+        return left + right if isinstance(node.op, ast.Add) else left * right
+    if isinstance(node, ast.Constant):
+        return int(str(node.value))
+    assert isinstance(node, ast.Name)  # noqa: S101 - `_plain` lets nothing else through
+    return names[node.id]
+
+
+def _checked(key: str, words: Iterable[str], names: Names) -> None:
+    """Raise ValueError for a word that could not be filled in at a start."""
+    for word in words:
+        try:
+            fill(word, names)
+        except KeyError as name:
+            message = f"{key}: {word!r} names {name.args[0]}; there are {', '.join(sorted(names))}"
+            raise ValueError(message) from None
+        except ValueError as error:
+            message = f"{key}: {error}"
+            raise ValueError(message) from None
+
+
+def _scalar(value: object) -> Value:
+    if not isinstance(value, str | int | float):
+        message = "should be a number, text, true or false"
+        raise ValueError(message)
+    return value
+
+
+def _not_empty(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words or not words[0]:
+        message = "should not be empty"
+        raise ValueError(message)
+    return words
+
+
+Words = tuple[str, ...]
+SomeWords = Annotated[Words, AfterValidator(_not_empty)]
+Scalar = Annotated[Value, PlainValidator(_scalar)]
+SAMPLES: Mapping[str, Value] = {"int": 1, "float": 1.5, "bool": True, "text": ""}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KnobSpec(_Part):
+    """One setting of a server: how it is written on the command line, and which values it takes.
+
+    `flag` is a template in which `{value}` is the knob's value; `values` gives the words of each value
+    instead, and then no other can be asked for. A knob that is left at the server's default adds nothing.
+    """
+
+    flag: Words | None = None
+    values: dict[str, Words] | None = None
+    type: Literal["int", "float", "bool", "text"] = "int"
+    min: float | None = None
+    max: float | None = None
+    default_axis: tuple[Scalar, ...] = ()
+    lossy: bool = False
+    """The answers may differ from those without it."""
+    needs: dict[str, Scalar] = Field(default_factory=dict)
+    """Values of other knobs without which this one does nothing."""
+    aliases: dict[str, Words] = Field(default_factory=dict)
+    """Other spellings of each flag; a plain list are those of the only one."""
+    help: str = ""
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _of_the_flag(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        flags = list(_flags(info.data.get("flag"), info.data.get("values")))
+        if len(flags) != 1:
+            message = f"should be a table of flags and their spellings, for {', '.join(flags)}"
+            raise ValueError(message)
+        return {flags[0]: value}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> KnobSpec:
+        if (self.flag is None) == (self.values is None):
+            message = "needs either flag or values"
+            raise ValueError(message)
+        names = {**PLACES, **ALWAYS}
+        _checked("flag", self.flag or (), {**names, "value": SAMPLES[self.type]})
+        for value, words in (self.values or {}).items():
+            _checked(f"values.{value}", words, names)
+        if strange := set(self.aliases) - set(_flags(self.flag, self.values)):
+            message = f"aliases names {', '.join(sorted(strange))}, which is no flag of this knob"
+            raise ValueError(message)
+        for choice in self.default_axis:
+            if rule := self.rule(choice):
+                message = f"default_axis: {spelled(choice)} {rule}"
+                raise ValueError(message)
+        return self
+
+    def words(self, value: Value, names: Names) -> list[str]:
+        """What stands on the command line for `value`. Raises KeyError for one that is not declared."""
+        templates = self.flag if self.values is None else self.values[spelled(value)]
+        return [fill(word, {**names, "value": value}) for word in templates or ()]
+
+    def rule(self, value: Value) -> str | None:
+        """Why `value` cannot be asked for; None where it can."""
+        if self.values is not None:
+            known = ", ".join(self.values)
+            return None if spelled(value) in self.values else f"is none of {known}"
+        wanted = {"int": (int,), "float": (int, float), "bool": (bool,), "text": (str,)}[self.type]
+        if type(value) not in wanted:
+            return f"is no {self.type}"
+        if isinstance(value, int | float) and self.min is not None and value < self.min:
+            return f"is below {self.min:g}"
+        if isinstance(value, int | float) and self.max is not None and value > self.max:
+            return f"is above {self.max:g}"
+        return None
+
+    @property
+    def flags(self) -> dict[str, int]:
+        """Every spelling of each flag that this knob writes, with the number of values behind it."""
+        counts = _flags(self.flag, self.values)
+        others = {
+            other: counts[flag] for flag, spellings in self.aliases.items() for other in spellings
+        }
+        return counts | others
+
+
+def _flags(flag: Words | None, values: Mapping[str, Words] | None) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for words in (flag or (), *(values or {}).values()):
+        for index, word in enumerate(words):
+            if word.startswith("-"):
+                ends = (i for i in range(index + 1, len(words)) if words[i].startswith("-"))
+                counts[word.partition("=")[0]] = next(ends, len(words)) - index - 1
+    return counts
+
+
+class ServerSpec(_Part):
+    """One serving program.
+
+    `command` serves a model; `candidate` is added only while measuring, `defaults` where no knob is set.
+    """
+
+    command: SomeWords
+    version: SomeWords | None = None
+    """Its last line is the version; without it the program's hash stands for it."""
+    process: Words = ()
+    """How a running one is recognised: the basename of its program, then the next words."""
+    weights: Literal["safetensors", "gguf"] = "safetensors"
+    ready: SomeWords = ("/v1/models",)
+    candidate: Words = ()
+    defaults: Words = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    scrub: Words = ()
+    """Prefixes of the variables that would configure a candidate."""
+    request_model: str = "{model}"
+    places: Words = ()
+    """Folders in which the program is looked for after the PATH."""
+    install: str = ""
+    """How to get it."""
+    candidates: str | None = None
+    """The name of its default list of models."""
+    log_prefix: str | None = None
+    """What stands before the words of each line of its log, as a regular expression."""
+    tried: str = ""
+    """Run here with its version and date, or written from its manual."""
+    quirks: Words = ()
+    """What is odd about it, a sentence each."""
+    knobs: dict[str, KnobSpec] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServerSpec:
+        for key in ("command", "candidate", "defaults"):
+            _checked(key, getattr(self, key), PLACES)
+        _checked("request_model", (self.request_model,), PLACES)
+        for path in self.ready:
+            if not path.startswith("/"):
+                message = f"ready: {path!r} is no path such as /v1/models"
+                raise ValueError(message)
+        try:
+            re.compile(self.log_prefix or "")
+        except re.error as error:
+            message = f"log_prefix: is no regular expression: {error}"
+            raise ValueError(message) from None
+        for name, knob in self.knobs.items():
+            if not _NAME.fullmatch(name):
+                message = f"knobs: {name!r} is no name of small letters, digits and _"
+                raise ValueError(message)
+            for other, value in knob.needs.items():
+                if other not in self.knobs:
+                    message = f"knobs.{name}.needs: {other} is no knob of this server"
+                    raise ValueError(message)
+                if rule := self.knobs[other].rule(value):
+                    message = f"knobs.{name}.needs.{other}: {spelled(value)} {rule}"
+                    raise ValueError(message)
+        return self
+
+    def rule(self, knob: str, value: Value | None) -> str | None:
+        """Why `value` cannot be asked of this server; None where it can. None is the server's default."""
+        if value is None:
+            return None
+        if knob in self.knobs:
+            return self.knobs[knob].rule(value)
+        # The batch of one is what a server without such a knob has.
+        return None if (knob, value) == ("max_batch", 1) else "cannot be set on this server"
+
+    def argv(
+        self,
+        program: Sequence[str],
+        names: Names,
+        knobs: Names | None,
+        *,
+        extra: Sequence[str] = (),
+        hook: Sequence[str] = (),
+        serving: bool = False,
+    ) -> tuple[str, ...]:
+        """The command line of a start. `knobs` None: the server's defaults; one that is absent is unset.
+
+        `program` replaces the first word. `extra` are the operator's arguments: they come before the first
+        flag, so that a knob under test wins over one given there. `hook`: words that data cannot say.
+        `serving`: what a person would type, without what only a candidate needs.
+        """
+        template = _served(self.command) if serving else self.command
+        flags = _first_flag(template)
+        argv = [*program, *(fill(word, names) for word in template[1:flags]), *extra]
+        argv += [*(fill(word, names) for word in template[flags:]), *hook]
+        if knobs is None:
+            argv += [fill(word, names) for word in self.defaults]
+        else:
+            known = {**names, **knobs}
+            argv += [
+                word
+                for name, knob in self.knobs.items()
+                if name in knobs
+                for word in knob.words(knobs[name], known)
+            ]
+        if not serving:
+            argv += [fill(word, names) for word in self.candidate]
+        return tuple(argv)
+
+
+def _first_flag(command: Sequence[str]) -> int:
+    """Where the server's own flags begin; `-m` of an interpreter names the server."""
+    module = len(command) > 2 and command[1] == "-m" and not _HOLE.search(command[2])
+    start = 3 if module else 1
+    ends = (i for i in range(start, len(command)) if command[i].startswith("-"))
+    return next(ends, len(command))
+
+
+def _served(command: Sequence[str]) -> Sequence[str]:
+    """`command` without the words that only a candidate needs, and the flags before them."""
+    words: list[str] = []
+    for word in command:
+        if names_of(word) & NOT_SERVED:
+            if words and words[-1].startswith("-") and not word.startswith("-"):
+                words.pop()
+        else:
+            words.append(word)
+    return words
+
+
+class Entry(_Part):
+    """A model of a default list: parameters in billions, weights on disk about (bytes)."""
+
+    model: str
+    size_b: float
+    weights_bytes: int = 0
+
+
+FOLDER = Path(__file__).with_name("providers")
+CATALOGUE = "catalogue"
+
+
+@functools.cache
+def shipped() -> Mapping[str, ServerSpec]:
+    """The descriptions that come with the program, by name."""
+    return {
+        path.stem: ServerSpec.model_validate(_toml(path))
+        for path in sorted(FOLDER.glob("*.toml"))
+        if path.stem != CATALOGUE
+    }
+
+
+@functools.cache
+def catalogue() -> Mapping[str, tuple[Entry, ...]]:
+    """The default lists of models by name, each with its largest model first."""
+    lists = _toml(FOLDER / f"{CATALOGUE}.toml")
+    return {name: tuple(map(Entry.model_validate, models)) for name, models in lists.items()}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
