@@ -23,7 +23,7 @@ PROVIDERS = ("auto", "macprovider", "mlx-lm", "llama-server")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 METHODS = (
     "apply", "cancel", "compare", "doctor", "models", "noise", "provider.restore", "pull", "pull.cancel", "pull.wait",
-    "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
+    "quarantine", "quarantine.clear", "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
     "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
 )  # fmt: skip
 """The agent's methods, for the shell: completion asks nobody."""

@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "compare",
     "noise": "noise",
     "check-stale": "stale",
+    "quarantine": "quarantine",
     "models": "weights",
     "pull": "weights",
     "doctor": "doctor",

@@ -197,6 +197,12 @@ START_OPTIONS = [
         help="Read all weights again, whatever was checked before.",
     ),
     click.option(
+        "--ignore-quarantine",
+        is_flag=True,
+        default=None,
+        help="Try once more what took the machine down before.",
+    ),
+    click.option(
         "--resume",
         metavar="[RUN]",
         is_flag=False,

@@ -140,6 +140,7 @@ async def serve(
         )
         applier = Applier(configuration, records, events, machine, host.choose, restarter, environ)
         agent = Agent(configuration, records, events, host, live, applier)
+        await agent.quarantine.adopt()
         staleness = Staleness(agent, records, machine, configuration)
         configuration.adopt.append(lambda new: logs.adopt(new.log))
         stack.push_async_callback(staleness.close)

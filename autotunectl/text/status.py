@@ -33,6 +33,9 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
         f"database  begun anew: the former one was damaged, see {path}; autotunectl doctor --acknowledge"
         for path in document.get("set_aside", ())
     ]
+    if document.get("quarantine"):
+        counted = formats.count(len(document["quarantine"]), "configuration")
+        lines.append(f"crashed   {counted} took the machine down: autotunectl quarantine")
     if document.get("refused"):
         refused = document["refused"]
         lines.append(f"refused   {formats.local(refused['at'])}: {refused['message']}")

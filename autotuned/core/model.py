@@ -42,6 +42,7 @@ class FailureKind(StrEnum):
     START = "start"
     GATE = "gate"
     MEMORY = "memory"
+    QUARANTINE = "quarantine"
     INTERRUPTED = "interrupted"
     BUDGET = "budget"
     INTERNAL = "internal"

@@ -12,7 +12,7 @@ from autotuned.core import request as requests
 from autotuned.errors import ConfigError, invalid, unknown
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-OWN = ("drain", "apply", "trigger", "resume")
+OWN = ("drain", "apply", "trigger", "resume", "ignore_quarantine")
 """Fields of a request that the schedule has itself, or that make no sense night after night."""
 
 

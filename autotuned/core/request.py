@@ -82,6 +82,8 @@ class TuneRequest(BaseModel):
     seed: int | None = None
     cooldown_s: Annotated[float, Field(ge=0)] = 0.0
     thermal_gate: bool = False
+    ignore_quarantine: bool = False
+    """Start also what took the machine down before."""
     resume: str | None = None
     """The id of a run that was cut off, or `latest`: go on with that one."""
     trigger: Literal["manual", "schedule", "os_update", "noise"] = "manual"

@@ -19,7 +19,7 @@ NAMED = 3
 CONSENTS = ("drain", "apply", "restart_foreground")
 """Fields of a request by which the operator lets a run touch what is theirs: never repeated by ourselves."""
 
-ONCE = ("trigger", "resume")
+ONCE = ("trigger", "resume", "ignore_quarantine")
 """Fields that belong to one run alone."""
 
 

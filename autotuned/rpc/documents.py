@@ -257,6 +257,26 @@ class RefusedDocument(Document):
     message: str
 
 
+class QuarantineEntry(Document):
+    """A configuration that is not started again: the machine went down while it ran. `knobs` null: a probe."""
+
+    entry: int
+    at: Moment
+    run_id: str
+    provider: str
+    binary_version: str
+    model: str
+    knobs: KnobsDocument | None
+    target_context: int
+
+
+class QuarantineDocument(Document):
+    """All entries, oldest first; `cleared` are the numbers of those that were lifted."""
+
+    entries: list[QuarantineEntry]
+    cleared: list[int] = []
+
+
 class StatusDocument(Document):
     """The agent and what it does. `run` is the active one, else the latest that searched; `refused` the latest
     refusal if newer."""
@@ -273,6 +293,7 @@ class StatusDocument(Document):
     refused: RefusedDocument | None = None
     set_aside: list[str] = []
     """Damaged databases in whose place a new one was begun, until `doctor` acknowledges them."""
+    quarantine: list[QuarantineEntry] = []
 
 
 class CancelDocument(Document):

@@ -90,6 +90,12 @@ class Knobs(NamedTuple):
         return ", ".join(f"{name} {shown(value)}" for name, value in self._listed())
 
 
+def read(document: Mapping[str, Any]) -> Knobs:
+    """The knobs of a document in either vocabulary."""
+    values = {knob.name: value for knob, value in listed(document)}
+    return Knobs(**values)._replace(extra=tuple(document.get("extra", {}).items()))
+
+
 def shown(value: object) -> str:
     """A knob's value as a person types it."""
     return UNSET if value is None else str(value)

@@ -136,6 +136,15 @@ def m008_a_servers_own_knobs(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE tune_trials ADD COLUMN extra_knobs_json TEXT")
 
 
+def m009_quarantine(db: sqlite3.Connection) -> None:
+    """Configurations that took the machine down while they ran; an entry outlasts its run."""
+    db.execute(
+        "CREATE TABLE quarantine(id INTEGER PRIMARY KEY AUTOINCREMENT, at_utc TEXT NOT NULL, run_id TEXT NOT NULL, "
+        "configuration_json TEXT NOT NULL, boot_id TEXT NOT NULL, next_boot_id TEXT NOT NULL, "
+        "UNIQUE(at_utc, run_id, configuration_json))"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -145,6 +154,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m006_runs_in_their_order,
     m007_what_a_run_was_for,
     m008_a_servers_own_knobs,
+    m009_quarantine,
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import SettingsError
+from autotuned.store import quarantine as store_quarantine
 from autotuned.store.database import set_aside
 
 MB = 10**6
@@ -138,6 +139,19 @@ async def schedule(scene: Scene) -> Finding:
     return fine(f"next at {told['next_run_at'] or 'no time'}")
 
 
+async def quarantine(scene: Scene) -> Finding:
+    """Nothing has taken the machine down."""
+    entries = await scene.records.database.ask(store_quarantine.entries)
+    if not entries:
+        return fine("no configuration is in quarantine")
+    models = ", ".join(dict.fromkeys(entry.configuration.model for entry in entries))
+    counted = f"{len(entries)} configuration{'s' if len(entries) > 1 else ''}"
+    return doubt(
+        f"{counted} took the machine down and will not be started again: {models}",
+        "autotunectl quarantine; once the cause is known, autotunectl quarantine clear",
+    )
+
+
 CHECKS: dict[str, Check] = {
     "settings": settings,
     "socket": socket,
@@ -145,4 +159,5 @@ CHECKS: dict[str, Check] = {
     "logs": logs,
     "lease": lease,
     "schedule": schedule,
+    "quarantine": quarantine,
 }

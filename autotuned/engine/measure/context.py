@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from autotuned.core.model import Failure
+from autotuned.core.quarantine import Configuration
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Vigil
+from autotuned.host.inflight import Inflight
 from autotuned.host.interface import Machine, Ports, Processes
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import ProviderSettings
@@ -30,6 +32,11 @@ class Bench:
     vigil: Vigil
     prewarm: Callable[[str, Callable[..., Any]], Awaitable[Weights | Failure]]
     """Model and a listener for progress; a Failure also where the weights exceed the memory."""
+    refusal: Callable[[Configuration], Awaitable[Failure | None]]
+    """Why a configuration is not started at all."""
+    inflight: Inflight
+    """Where it is written down that one is."""
+    run_id: str
     publish: Callable[..., Any]
     environ: Mapping[str, str]
     logs: Path
@@ -43,6 +50,13 @@ class Bench:
     mask: Callable[[str], str] = str
     """What a candidate has said is quoted without any secret in it: a server may print what it was given."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def configuration(self, asked: Asked) -> Configuration:
+        """What a trial starts, as the quarantine knows it."""
+        version = self.binary.version
+        return Configuration(
+            self.provider.kind, version, asked.model, asked.knobs, self.target_context
+        )
 
     def calibration(self, model: str) -> Calibration:
         """What is known of a model's characters per token; one for all its trials."""

@@ -98,6 +98,9 @@ class TrialRun:
             self._spent = replace(self._spent, **{part: elapsed_ms})
 
     async def _evaluate(self) -> Failure | Void | None:
+        refusal = await self._bench.refusal(self._bench.configuration(self._asked))
+        if refusal is not None:
+            return refusal
         if self._asked.stage == STAGE_CLIMB:
             with self._spending("pause_ms"):
                 await asyncio.sleep(self._asked.pause_s)
@@ -197,6 +200,9 @@ class TrialRun:
         self._bench.publish(
             "provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log)
         )
+        started = {"at": self._started_at, "run_id": self._bench.run_id}
+        record = {**self._bench.configuration(self._asked).document(), **started}
+        await asyncio.to_thread(self._bench.inflight.begin, record)
         self._child = await self._bench.processes.start(
             command.argv,
             env=environ,
@@ -341,9 +347,12 @@ class TrialRun:
 
     async def _stop(self) -> None:
         child, self._child = self._child, None
+        if child is not None:
+            await child.stop(self._bench.settings.stop_grace_s)
+        with contextlib.suppress(OSError):  # the next start, or the next agent, replaces it
+            await asyncio.to_thread(self._bench.inflight.end)
         if child is None:
             return
-        await child.stop(self._bench.settings.stop_grace_s)
         deadline = time.monotonic() + PORT_FREE_S
         while not self._bench.ports.is_free(self._bench.port) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # nothing tells when a port becomes free

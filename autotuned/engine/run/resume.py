@@ -37,6 +37,7 @@ OF_THE_START = frozenset(
         "retain_runs",
         "trigger",
         "verify",
+        "ignore_quarantine",
     }
 )
 """What may differ from the first start: none of it changes what is measured, or in which order."""

@@ -25,6 +25,7 @@ from autotuned.engine.live.serving import LIVE, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
+from autotuned.engine.quarantine import Quarantine
 from autotuned.engine.run.lifecycle import Lifecycle
 from autotuned.engine.run.preview import weights_ahead
 from autotuned.engine.run.records import Records, run_document, summary
@@ -40,6 +41,7 @@ from autotuned.errors import (
     RestoreOutstanding,
     ShuttingDown,
 )
+from autotuned.host.inflight import Inflight
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store.runs import RunRow, Which
@@ -82,6 +84,8 @@ class Agent:
         )
         ledger = Ledger(configuration.now.run_folder / "weights.json")
         self._prewarmer = Prewarmer(host.environ, ledger)
+        inflight = Inflight(configuration.now.run_folder, host.environ)
+        self.quarantine = Quarantine(records.database, inflight)
         self._active: Active | None = None
         self._stopping = False
         self.pulls = Pulls(
@@ -206,6 +210,7 @@ class Agent:
             self._host,
             self._settings,
             self._prewarmer,
+            self.quarantine,
             active.run_id,
             request,
             provider,
@@ -345,6 +350,10 @@ class Agent:
     async def close(self) -> None:
         """Cancel the active run and see it through to its end; take no new one."""
         self._stopping = True
+        with contextlib.suppress(
+            OSError
+        ):  # whatever ends from here on, ends because it is asked to
+            await asyncio.to_thread(self.quarantine.inflight.close)
         await self.pulls.close()
         active = self._active
         if active is None:

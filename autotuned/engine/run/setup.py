@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotuned.core.quarantine import Configuration
 from autotuned.core.request import TuneRequest
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import Vigil
+from autotuned.engine.quarantine import Quarantine
 from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
 from autotuned.providers.interface import Binary, Provider
@@ -38,6 +40,7 @@ def bench(
     host: Host,
     settings: Settings,
     prewarmer: Prewarmer,
+    quarantine: Quarantine,
     run_id: str,
     request: TuneRequest,
     provider: Provider,
@@ -62,6 +65,9 @@ def bench(
         machine=host.machine,
         vigil=Vigil(host.sleep),
         prewarm=prewarmer.for_run(provider.weights, memory, verify=request.verify),
+        refusal=_permitted if request.ignore_quarantine else quarantine.refusal,
+        inflight=quarantine.inflight,
+        run_id=run_id,
         publish=publish,
         environ=host.environ,
         logs=logs,
@@ -73,3 +79,7 @@ def bench(
         logs_before=sum(1 for _ in logs.iterdir()),
         mask=masker(known_secrets(host.environ, [str(settings.provider_config)])),
     )
+
+
+async def _permitted(_: Configuration) -> None:
+    """Everything may be started."""

@@ -172,6 +172,7 @@ class Guardian:
         self._candidates: dict[int, Candidate] = {}
         self._farewell = False
         self._duty: Duty | None = None
+        self._inflight: set[str] = set()
         self._selector.register(channel, selectors.EVENT_READ)
         self._wake, wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -190,8 +191,12 @@ class Guardian:
         deadline = time.monotonic() + ORPHAN_GRACE_S + SWEEP_DEADLINE_S
         while self._candidates and time.monotonic() < deadline:
             self._turn(self._patience_s())
-        if not self._farewell and self._duty is not None:
-            self._duty.fulfil()
+        if not self._farewell:
+            for path in self._inflight if not self._candidates else ():
+                with contextlib.suppress(OSError):  # they have ended in this boot
+                    os.unlink(path)  # noqa: PTH108
+            if self._duty is not None:
+                self._duty.fulfil()
 
     def _turn(self, patience_s: float | None) -> bool:
         """Wait for something, deal with all of it; False when the agent is gone."""
@@ -248,6 +253,7 @@ class Guardian:
                         text=str(error),
                     )
                     return
+                self._inflight.add(f"{candidate.mark.partition('=')[2]}/run/inflight.json")
                 self._selector.register(candidate.output, selectors.EVENT_READ, candidate)
                 if self._duty is not None:
                     with contextlib.suppress(OSError):

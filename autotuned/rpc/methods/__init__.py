@@ -15,6 +15,7 @@ from autotuned.rpc.methods import (
     events,
     noise,
     provider,
+    quarantine,
     report,
     runs,
     schedule,
@@ -40,6 +41,7 @@ def table(pieces: Pieces) -> list[Method]:
         events,
         provider,
         doctor,
+        quarantine,
         weights,
     )
     methods = [method for module in modules for method in module.methods(pieces)]

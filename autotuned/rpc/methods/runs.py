@@ -79,6 +79,7 @@ def methods(pieces: Pieces) -> list[Method]:
             "left_stopped": await pieces.live.left_stopped(),
             "stale": None if glanced is None else glanced.document(),
             "schedule": await pieces.nightly.brief(),
+            "quarantine": await agent.quarantine.document(),
             "pull": agent.pulls.active.document() if agent.pulls.active else None,
         }
 
