@@ -6,9 +6,10 @@ Units are in the names: `_ms`, `_s`, `_bytes`, `_tps` (tokens per second), `_b` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from autotuned.shared.knobs import Knobs
 
@@ -169,3 +170,24 @@ class MachineFacts:
     os_version: str
     ram_bytes: int
     os_build: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`seq` is dense over the agent's life, so that a gap shows loss; `ts` is UTC with `Z`."""
+
+    seq: int
+    ts: str
+    run_id: str | None
+    type: str
+    fields: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The flat object that subscribers get."""
+        return {
+            **self.fields,
+            "seq": self.seq,
+            "ts": self.ts,
+            "run_id": self.run_id,
+            "type": self.type,
+        }

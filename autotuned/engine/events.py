@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from autotuned.core.event import Event
+from autotuned.core.model import Event
 from autotuned.errors import StoreError
 from autotuned.store import events as kept
 from autotuned.store.database import Database

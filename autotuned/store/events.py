@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from autotuned.core.event import Event
+from autotuned.core.model import Event
 from autotuned.store.database import transaction
 
 KEPT = 10_000

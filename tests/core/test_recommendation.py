@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from autotuned.core import result as public
-from autotuned.core.event import Event
 from autotuned.core.model import (
+    Event,
     ExitReason,
     Failure,
     FailureKind,

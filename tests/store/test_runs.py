@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned.core.event import Event
-from autotuned.core.model import Replicate, Trial
+from autotuned.core.model import Event, Replicate, Trial
 from autotuned.shared.knobs import Knobs
 from autotuned.store import events, runs
 from autotuned.store.migrations import MIGRATIONS, migrate
