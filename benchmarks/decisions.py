@@ -19,8 +19,8 @@ from functools import partial
 from statistics import mean
 
 from autotuned.core import adaptive
-from autotuned.core.keepbest import wins
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
+from autotuned.core.pipeline import wins
 from autotuned.core.stats import median
 from autotuned.shared.knobs import Knobs
 

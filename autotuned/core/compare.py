@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from autotuned.core import stats
-from autotuned.core.keepbest import same_length
 from autotuned.core.noise import LeadDocument, MeasuredDocument
+from autotuned.core.pipeline import same_length
 from autotuned.core.result import (
     CellDocument,
     KnobsDocument,

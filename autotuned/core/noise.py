@@ -15,9 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotuned.core.keepbest import wins
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
-from autotuned.core.pipeline import best_so_far
+from autotuned.core.pipeline import best_so_far, wins
 from autotuned.core.stats import (
     LEAST_FREEDOM,
     Ratio,

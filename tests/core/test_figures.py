@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuned.core import gate, stats
-from autotuned.core.keepbest import wins
 from autotuned.core.model import FailureKind, Replicate, Trial
+from autotuned.core.pipeline import wins
 from tests.core.worlds import GOOD, measured
 
 BAD = Replicate(error="HTTP 500: planned")

@@ -13,9 +13,8 @@ from typing import Any
 
 from autotuned.core import noise
 from autotuned.core import result as public
-from autotuned.core.keepbest import uneven_lengths
 from autotuned.core.model import ExitReason, MachineFacts, Trial
-from autotuned.core.pipeline import Finish, best_so_far
+from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
 from autotuned.core.request import Plan, TuneRequest
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.run.runner import Runner
