@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from autotuned import settings
-from autotuned.core.planned import Schedule
 from autotuned.core.request import TuneRequest
+from autotuned.core.schedule import Schedule
 from autotuned.errors import RULES, SettingsError, invalid, shown
 from autotuned.rpc import methods
 from autotuned.rpc.method import Params

@@ -6,8 +6,7 @@ import json
 import sqlite3
 from datetime import date, datetime
 
-from autotuned.core.nightly import Action, Decision
-from autotuned.core.planned import Schedule
+from autotuned.core.schedule import Action, Decision, Schedule
 from autotuned.store.database import transaction
 
 KEPT = 400

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from autotuned.core.nightly import Action
+from autotuned.core.schedule import Action
 from autotuned.core.staleness import Verdict
 from autotuned.engine.events import Events
 from autotuned.engine.run.records import Records

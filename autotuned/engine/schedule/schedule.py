@@ -1,4 +1,4 @@
-"""The scheduled re-tune: asks the rule of `core.nightly` at the right moments, acts on it, writes it down.
+"""The scheduled re-tune: asks the rule of `core.schedule` at the right moments, acts on it, writes it down.
 
 The schedule and every decision live in the store; what is decided twice is decided the same. A night
 is marked as begun before its run begins, so that no crash makes it come twice. Must not judge.
@@ -14,8 +14,8 @@ from typing import Any
 
 import structlog
 
-from autotuned.core import nightly, planned
-from autotuned.core.nightly import Action, Book, Decision
+from autotuned.core import schedule as rules
+from autotuned.core.schedule import Action, Book, Decision
 from autotuned.engine.events import Events
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
@@ -56,7 +56,7 @@ class Nightly:
         self._owed, self._events = owed, events
         self._agent, self._records, self._staleness = agent, records, staleness
         self._on_ac, self._now, self._zone = on_ac, now, zone
-        self._book = Book(planned.Schedule())
+        self._book = Book(rules.Schedule())
         self._again: datetime | None = None
         self._firing: int | None = None
         self._unarmed: str | None = None
@@ -73,7 +73,7 @@ class Nightly:
             schedule, since = await database.ask(store.load)
         except ValueError:
             log.exception("the stored schedule cannot be read, so it is off: set it again")
-            schedule, since = planned.Schedule(), None
+            schedule, since = rules.Schedule(), None
         self._book = Book(schedule, since, tuple(decisions))
         self._staleness.own = schedule.request if schedule.enabled else {}
 
@@ -118,7 +118,7 @@ class Nightly:
 
         It is armed first and stored then, so that what is stored is what happens.
         """
-        schedule = planned.parse(params, self._book.schedule)
+        schedule = rules.parse(params, self._book.schedule)
         careful = schedule.enabled and schedule.only_on_ac
         if careful and await asyncio.to_thread(self._on_ac) is None:
             field, rule = "only_on_ac", "cannot be kept: whether it is on battery is unknown here"
@@ -147,9 +147,9 @@ class Nightly:
         async with self._turn:
             await self._settle()
             now = self._now()
-            window = nightly.open_night(self._book, now, self._zone)
+            window = rules.open_night(self._book, now, self._zone)
             verdict = await self._staleness.look()
-            reason = f"by hand; {nightly.judge(self._book.schedule, verdict)[1]}"
+            reason = f"by hand; {rules.judge(self._book.schedule, verdict)[1]}"
             night = None if window is None else window.night
             decision = Decision(now, night, Action.FIRED, reason)
             run_id = await self._fire(decision, os_changed=verdict.os_changed)
@@ -158,8 +158,8 @@ class Nightly:
 
     def _brief(self) -> dict[str, Any]:
         now, fault = self._now(), self._fault()
-        coming = None if fault else nightly.next_due(self._book, now, self._zone)
-        paused = nightly.paused(self._book, now) if self._book.schedule.enabled else None
+        coming = None if fault else rules.next_due(self._book, now, self._zone)
+        paused = rules.paused(self._book, now) if self._book.schedule.enabled else None
         return {
             "next_run_at": None if coming is None else _utc(coming),
             "paused": paused,
@@ -177,7 +177,7 @@ class Nightly:
         self._zone.reread()
         if self._book.schedule.enabled and self._zone.fault() is not None:
             return None
-        return self._again or nightly.next_look(self._book, self._now(), self._zone)
+        return self._again or rules.next_look(self._book, self._now(), self._zone)
 
     def _arm(self) -> None:
         """Set the timer. Never raises: what keeps it from ringing is told as the schedule's fault."""
@@ -209,13 +209,13 @@ class Nightly:
         if self._zone.fault() is not None:
             return
         now = self._now()
-        closed = nightly.gone_by(self._book, now, self._zone)
+        closed = rules.gone_by(self._book, now, self._zone)
         if closed is not None:
             await self._record(closed)
-        window = nightly.open_night(self._book, now, self._zone)
+        window = rules.open_night(self._book, now, self._zone)
         if window is None:
             return
-        pausing = nightly.paused(self._book, now)
+        pausing = rules.paused(self._book, now)
         if pausing is not None:
             await self._record(Decision(now, window.night, Action.SKIPPED, pausing))
             return
@@ -224,7 +224,7 @@ class Nightly:
             await self._wait(Decision(now, window.night, Action.WAITING, obstacle))
             return
         verdict = await self._staleness.look()
-        action, reason = nightly.judge(self._book.schedule, verdict)
+        action, reason = rules.judge(self._book.schedule, verdict)
         decision = Decision(self._now(), window.night, action, reason)
         if action is Action.SKIPPED:
             await self._record(decision)
@@ -236,7 +236,7 @@ class Nightly:
 
     async def _obstacle(self) -> str | None:
         schedule = self._book.schedule
-        return nightly.obstacle(
+        return rules.obstacle(
             schedule,
             active_run=self._agent.active_run(),
             restore_outstanding=self._owed(),
@@ -248,7 +248,7 @@ class Nightly:
         self._again = self._now() + AGAIN
         if decision.night is None:
             return
-        if nightly.waiting_for(self._book, decision.night) != decision.reason:
+        if rules.waiting_for(self._book, decision.night) != decision.reason:
             await self._record(decision)
 
     async def _fire(self, decision: Decision, *, os_changed: bool) -> str:

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned.core import nightly
-from autotuned.core.nightly import Action, Book, Decision
-from autotuned.core.planned import DAYS, Schedule, parse
+from autotuned.core import schedule as rules
+from autotuned.core.schedule import DAYS, Action, Book, Decision, Schedule, parse
 from autotuned.core.staleness import Verdict
 from autotuned.errors import ConfigError
 
@@ -48,7 +47,7 @@ class Year:
     def live(self, end: datetime) -> Year:
         while self.now < end:
             again = self._think()
-            due = again or nightly.next_look(self.book, self.wall, self.zone)
+            due = again or rules.next_look(self.book, self.wall, self.zone)
             rings = end if due is None else self.now + max(due - self.wall, timedelta(0))
             self._pass_until(min(rings, end))
         return self
@@ -66,27 +65,27 @@ class Year:
             self.now = then
 
     def _think(self) -> datetime | None:
-        closed = nightly.gone_by(self.book, self.wall, self.zone)
+        closed = rules.gone_by(self.book, self.wall, self.zone)
         if closed is not None:
             self._record(closed)
-        window = nightly.open_night(self.book, self.wall, self.zone)
+        window = rules.open_night(self.book, self.wall, self.zone)
         if window is None:
             return None
-        pausing = nightly.paused(self.book, self.wall)
+        pausing = rules.paused(self.book, self.wall)
         if pausing is not None:
             self._record(Decision(self.wall, window.night, Action.SKIPPED, pausing))
             return None
-        held = nightly.obstacle(
+        held = rules.obstacle(
             self.book.schedule,
             active_run=None,
             restore_outstanding=False,
             on_ac=self.on_ac(self.now),
         )
         if held is not None:
-            if nightly.waiting_for(self.book, window.night) != held:
+            if rules.waiting_for(self.book, window.night) != held:
                 self._record(Decision(self.wall, window.night, Action.WAITING, held))
             return self.wall + timedelta(minutes=10)
-        action, reason = nightly.judge(self.book.schedule, self.verdict(self.now))
+        action, reason = rules.judge(self.book.schedule, self.verdict(self.now))
         outcome = self.outcome(self.now) if action is Action.FIRED else None
         self._record(Decision(self.wall, window.night, action, reason, "r1", outcome))
         if outcome == "ok":
@@ -216,7 +215,7 @@ def test_whatever_happens_in_a_year_no_night_comes_twice_and_none_is_left_out(
     began = dict(zip(fired, year.fired_at(), strict=True))
     for offset in range(1, 364):
         night = start.astimezone(zone).date() + timedelta(days=offset)
-        window = nightly.window(year.book.schedule, night, zone)
+        window = rules.window(year.book.schedule, night, zone)
         if night in began:
             assert window.opens <= began[night] < window.closes + BEAT
         else:
@@ -242,15 +241,15 @@ def test_after_three_failures_in_a_row_it_pauses_and_a_good_run_or_setting_it_en
     year.outcome = lambda _: "provider_conflict"
     year.live(year.now + timedelta(days=6))
     assert [d.action for d in year.book.decisions] == [Action.FIRED] * 3 + [Action.SKIPPED] * 3
-    assert nightly.paused(year.book, year.wall) == (
+    assert rules.paused(year.book, year.wall) == (
         "paused after 3 failures in a row, the last: provider_conflict"
     )
-    assert nightly.next_due(year.book, year.wall, BERLIN) is None
+    assert rules.next_due(year.book, year.wall, BERLIN) is None
     again = dataclasses.replace(year.book, since=year.wall)
-    assert nightly.paused(again, year.wall) is None
+    assert rules.paused(again, year.wall) is None
     good = dataclasses.replace(year.book, last_good=year.wall)
-    assert nightly.paused(good, year.wall) is None
-    assert nightly.next_due(good, year.wall, BERLIN) is not None
+    assert rules.paused(good, year.wall) is None
+    assert rules.next_due(good, year.wall, BERLIN) is not None
 
 
 @pytest.mark.parametrize(
@@ -269,32 +268,32 @@ def test_what_counts_as_failures_in_a_row(outcomes: str, pauses: bool) -> None:
         for n, outcome in enumerate(outcomes.split())
     )
     book = Book(Schedule(enabled=True), start, decisions)
-    assert (nightly.paused(book, start + timedelta(days=9)) is not None) is pauses
+    assert (rules.paused(book, start + timedelta(days=9)) is not None) is pauses
 
 
 def test_setting_it_inside_a_window_waits_for_the_next_night_but_a_moment_ago_is_now() -> None:
     schedule = Schedule(enabled=True, at="03:30")
     late = datetime(2026, 5, 4, 5, 0, tzinfo=BERLIN).astimezone(UTC)
-    assert nightly.open_night(Book(schedule, late), late, BERLIN) is None
+    assert rules.open_night(Book(schedule, late), late, BERLIN) is None
     tomorrow = datetime(2026, 5, 5, 3, 30, tzinfo=BERLIN)
-    assert nightly.next_due(Book(schedule, late), late, BERLIN) == tomorrow
+    assert rules.next_due(Book(schedule, late), late, BERLIN) == tomorrow
     same = datetime(2026, 5, 4, 3, 31, 40, tzinfo=BERLIN).astimezone(UTC)
-    assert nightly.open_night(Book(schedule, same), same, BERLIN) is not None
+    assert rules.open_night(Book(schedule, same), same, BERLIN) is not None
 
 
 def test_switched_off_nothing_is_due() -> None:
     now = datetime(2026, 5, 4, 4, tzinfo=UTC)
     book = Book(Schedule(enabled=False))
-    assert nightly.next_due(book, now, BERLIN) is None
-    assert nightly.next_look(book, now, BERLIN) is None
-    assert nightly.open_night(book, now, BERLIN) is None
-    assert nightly.gone_by(book, now, BERLIN) is None
+    assert rules.next_due(book, now, BERLIN) is None
+    assert rules.next_look(book, now, BERLIN) is None
+    assert rules.open_night(book, now, BERLIN) is None
+    assert rules.gone_by(book, now, BERLIN) is None
 
 
 def test_a_schedule_set_while_the_clock_was_years_ahead_still_works() -> None:
     book = Book(Schedule(enabled=True), datetime(2031, 1, 1, tzinfo=UTC))
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    assert nightly.next_due(book, now, BERLIN) == datetime(2026, 1, 2, 3, 30, tzinfo=BERLIN)
+    assert rules.next_due(book, now, BERLIN) == datetime(2026, 1, 2, 3, 30, tzinfo=BERLIN)
 
 
 def test_a_night_that_began_stays_begun_when_the_schedule_is_set_again() -> None:
@@ -304,8 +303,8 @@ def test_a_night_that_began_stays_begun_when_the_schedule_is_set_again() -> None
     later = now + timedelta(minutes=10)
     schedule = Schedule(enabled=True, at="03:45")
     after = later + timedelta(minutes=5)
-    assert nightly.open_night(Book(schedule, later, (begun,)), after, BERLIN) is None
-    assert nightly.open_night(Book(schedule, later, (skipped,)), after, BERLIN) is not None
+    assert rules.open_night(Book(schedule, later, (begun,)), after, BERLIN) is None
+    assert rules.open_night(Book(schedule, later, (skipped,)), after, BERLIN) is not None
 
 
 def test_a_night_that_waited_to_the_end_says_for_what() -> None:
@@ -323,7 +322,7 @@ def test_what_stands_in_the_way_is_named() -> None:
     schedule = Schedule(enabled=True)
 
     def way(schedule: Schedule, **facts: object) -> str | None:
-        return nightly.obstacle(schedule, **{**free, **facts})  # type: ignore[arg-type]
+        return rules.obstacle(schedule, **{**free, **facts})  # type: ignore[arg-type]
 
     assert way(schedule) is None
     assert way(schedule, active_run="r9") == "run r9 is active"
@@ -349,11 +348,11 @@ def test_windows_never_overlap_and_the_next_moment_is_never_past(
     schedule = Schedule(enabled=True, at=at.strftime("%H:%M"), window_s=hours * 3600)
     here, moment = ZoneInfo(zone), now.replace(tzinfo=UTC)
     book = Book(schedule)
-    due = nightly.next_due(book, moment, here)
+    due = rules.next_due(book, moment, here)
     assert due is not None
     assert moment <= due <= moment + timedelta(hours=49)
-    first = nightly.window(schedule, moment.date(), here)
-    second = nightly.window(schedule, moment.date() + timedelta(days=1), here)
+    first = rules.window(schedule, moment.date(), here)
+    second = rules.window(schedule, moment.date() + timedelta(days=1), here)
     assert first.opens <= first.closes <= second.opens
 
 
