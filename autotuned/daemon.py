@@ -44,8 +44,8 @@ from autotuned.host.files import (
 )
 from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
-from autotuned.host.mains import on_ac
 from autotuned.host.ports import LoopbackPorts
+from autotuned.host.power import on_ac
 from autotuned.host.restore.orphans import MARKER
 from autotuned.host.sleep import SleepClock
 from autotuned.rpc.methods import Pieces, table

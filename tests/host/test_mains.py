@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from autotuned.host.clock import LocalZone
-from autotuned.host.mains import linux_on_ac, on_ac
+from autotuned.host.power import linux_on_ac, on_ac
 from tests.support import tools
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autotuned.host import mains
+from autotuned.host import power
 from autotuned.host.interface import Pressure
 from autotuned.host.machine import ThisMachine, linux_pressure
 from autotuned.shared import identity, launchctl
@@ -51,7 +51,7 @@ def test_no_bytes_of_a_tool_make_the_facts_of_a_machine_raise(
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         assert ThisMachine().facts().ram_bytes > 0
-        mains.on_ac()
+        power.on_ac()
 
 
 @given(st.binary())
