@@ -34,7 +34,7 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
 from autotuned.host.children.process import GuardedProcesses, sweep_orphans
-from autotuned.host.clock import LocalZone, utc_now
+from autotuned.host.clock import LocalZone, SleepClock, utc_now
 from autotuned.host.files import (
     Lock,
     lock_holder,
@@ -47,7 +47,6 @@ from autotuned.host.machine import ThisMachine
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.power import on_ac
 from autotuned.host.restore.orphans import MARKER
-from autotuned.host.sleep import SleepClock
 from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings

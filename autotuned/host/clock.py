@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 import zoneinfo
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -82,3 +83,28 @@ def _is_zone(path: Path) -> bool:
             return file.read(4) == b"TZif"
     except (OSError, ValueError):
         return False
+
+
+class SleepClock:
+    """This machine's sleep."""
+
+    def slept_s(self) -> float:
+        """Seconds asleep since some moment that stays the same while the agent lives."""
+        if sys.platform == "darwin":
+            return time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - time.monotonic()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+class FakeSleep:
+    """A machine that sleeps when a test says so."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    def slept_s(self) -> float:
+        """Seconds asleep so far."""
+        return self.total_s
+
+    def sleep(self, seconds: float) -> None:
+        """The lid is closed, and opened again after `seconds`."""
+        self.total_s += seconds

@@ -18,11 +18,10 @@ from autotuned.engine.run.setup import Host
 from autotuned.engine.settings import Configuration
 from autotuned.host import power
 from autotuned.host.children.process import GuardedProcesses
-from autotuned.host.clock import utc_now
+from autotuned.host.clock import FakeSleep, utc_now
 from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
 from autotuned.host.ports import LoopbackPorts
-from autotuned.host.sleep import FakeSleep
 from autotuned.shared.launchctl import Launchd
 from autotuned.store.database import Database
 from tests.support.home import Home

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuned.host.sleep import FakeSleep
+from autotuned.host.clock import FakeSleep
 from tests.engine import inside
 from tests.support.home import Home, Y
 

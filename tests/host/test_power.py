@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autotuned.host import power
-from autotuned.host.sleep import FakeSleep, SleepClock
+from autotuned.host.clock import FakeSleep, SleepClock
 from tests.support.home import Home, Y, poll
 
 CAFFEINATE = """\
