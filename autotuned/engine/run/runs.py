@@ -27,11 +27,10 @@ from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
 from autotuned.engine.quarantine import Quarantine
 from autotuned.engine.run.lifecycle import Lifecycle
-from autotuned.engine.run.preview import weights_ahead
 from autotuned.engine.run.records import Records, run_document, summary
 from autotuned.engine.run.resume import take_up
 from autotuned.engine.run.runner import Runner
-from autotuned.engine.run.setup import Host, bench
+from autotuned.engine.run.setup import Host, bench, weights_ahead
 from autotuned.engine.settings import Configuration
 from autotuned.engine.weights import Pulls
 from autotuned.errors import (
