@@ -22,8 +22,7 @@ from autotuned.engine.measure import chat, readiness
 from autotuned.engine.measure.candidate_files import log_name, with_telling_line, write_private
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.prompt import Calibration
-from autotuned.engine.measure.resource_usage import Gauge
-from autotuned.engine.measure.watchdog import Void
+from autotuned.engine.measure.watchdog import Gauge, Void
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated
