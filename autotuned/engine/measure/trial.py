@@ -19,8 +19,13 @@ import httpx
 from autotuned.core import gate, stats
 from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
 from autotuned.engine.measure import chat, readiness
-from autotuned.engine.measure.candidate_files import log_name, with_telling_line, write_private
-from autotuned.engine.measure.context import Asked, Bench
+from autotuned.engine.measure.context import (
+    Asked,
+    Bench,
+    log_name,
+    with_telling_line,
+    write_private,
+)
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Gauge, Void
 from autotuned.host.clock import utc_now
