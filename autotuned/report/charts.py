@@ -5,9 +5,14 @@ The templates draw with them; they fill the width they get. Must not know docume
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from autotuned.shared.text import short, span
 
 EDGE = 2.5
 """Percent of the width that stay free at each side of dots, so that nothing is cut off."""
@@ -92,3 +97,126 @@ def _multiples(low: float, high: float, step: float) -> list[float]:
 
 def _percent(value: float) -> str:
     return f"{value:.2f}%"
+
+
+PARTS = {
+    "pause": "cool-down before a cell",
+    "prewarm": "download and check of the weights",
+    "load": "from the start of the server until it serves",
+    "warm": "one disposable request",
+    "measure": "the measured requests",
+    "stop": "until the server is gone and its port is free",
+    "drain": "stopping the live server",
+    "restore": "bringing the live server back",
+}
+"""The parts of a trial in their order, then those of a run with a drain: what they are."""
+ASIDE = {
+    "draining": ("drain", "the live server stops"),
+    "restoring": ("restore", "the live server comes back"),
+}
+"""Phases of a run with a drain: the part that each is, and what the chart calls it."""
+LONGEST, ELLIPSIS = 30, "\N{HORIZONTAL ELLIPSIS}"
+"""Letters of a model's name in a chart, where no line can be broken."""
+LEAST_MS = 0.5
+"""A part that never took longer is not worth a word."""
+
+
+def timeline(
+    document: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    phases: Sequence[tuple[str, str]],
+    knobs: Callable[[Mapping[str, Any]], str],
+) -> dict[str, Any] | None:
+    """Chart, legend and table of a run that tried something; None where no times are known."""
+    began = _moment(document["started_at"])
+    ends = [_moment(document["ended_at"]), *(_moment(trial["ended_at"]) for trial in trials)]
+    known = [moment for moment in ends if moment is not None]
+    if began is None or not known or not trials:
+        return None
+    whole = _ms(max(known), began)
+    if whole <= 0:
+        return None
+    aside = _aside(phases, began)
+    bars = [
+        *(bar for bar in aside if bar["parts"][0].kind == "drain"),
+        *(_bar(trial, began, knobs) for trial in trials),
+        *(bar for bar in aside if bar["parts"][0].kind == "restore"),
+    ]
+    parts = [part for bar in bars for part in bar["parts"]]
+    sums = {kind: sum(part.ms for part in parts if part.kind == kind) for kind in PARTS}
+    sums = {kind: ms for kind, ms in sums.items() if ms >= LEAST_MS}
+    rest = max(0.0, whole - sum(sums.values()))
+    legend = [(kind, ms, PARTS[kind]) for kind, ms in sums.items()]
+    columns = [kind for kind in sums if kind not in ("drain", "restore")]
+    return {
+        "name": "timeline",
+        "described": "Every trial on the time axis of the run",
+        "summary": f"{span(whole)} in all: "
+        + ", ".join(f"{kind} {span(ms)}" for kind, ms in sums.items()),
+        "legend": [*legend, ("other", rest, "checks before and between, and bookkeeping")],
+        "whole_ms": whole,
+        "axis": time_axis(whole),
+        "scale": lambda ms: span(ms) if ms else "0",
+        "bars": bars,
+        "heading": ["Trial", *columns, "in all"],
+        "rows": [
+            [bar["label"], *(span(bar["spent"].get(kind)) for kind in columns), bar["value"]]
+            for bar in bars
+        ],
+    }
+
+
+def _bar(
+    trial: Mapping[str, Any], began: datetime, knobs: Callable[[Mapping[str, Any]], str]
+) -> dict[str, Any]:
+    start, spent, parts = _moment(trial["started_at"]), _spent(trial), []
+    at = 0.0 if start is None else max(0.0, _ms(start, began))
+    for kind in PARTS:
+        length = spent.get(kind) or 0.0
+        if length >= LEAST_MS:
+            parts.append(Part(kind, at, length))
+            at += length
+    label = _probe(trial["model"]) if trial["knobs"] is None else knobs(trial["knobs"])
+    total = span(sum(value or 0.0 for value in spent.values()))
+    return {"label": label or "the one cell", "value": total, "parts": parts, "spent": spent}
+
+
+def _aside(phases: Sequence[tuple[str, str]], began: datetime) -> list[dict[str, Any]]:
+    """The bars of drain and restore; none for a run that drained nothing."""
+    bars: list[dict[str, Any]] = []
+    if not any(phase == "draining" for phase, _ in phases):
+        return bars
+    for (phase, entered), (_, left) in itertools.pairwise(phases):
+        start, end = _moment(entered), _moment(left)
+        if phase in ASIDE and start is not None and end is not None:
+            kind, label = ASIDE[phase]
+            part = Part(kind, max(0.0, _ms(start, began)), _ms(end, start))
+            bars.append({"label": label, "value": span(part.ms), "parts": [part], "spent": {}})
+    return bars
+
+
+def _probe(model: str) -> str:
+    name = short(model)
+    return f"probe of {name if len(name) <= LONGEST else name[: LONGEST - 1] + ELLIPSIS}"
+
+
+def _spent(trial: Mapping[str, Any]) -> dict[str, float | None]:
+    """The parts in ms; of a trial from before they were kept, what else is known of them."""
+    spent = {kind: (trial.get("spent") or {}).get(f"{kind}_ms") for kind in PARTS}
+    if not any(value is not None for value in spent.values()):
+        requests = sum(sample["total_ms"] or 0.0 for sample in trial["samples"])
+        spent |= {"load": trial["load_ms"], "measure": requests or None}
+    return spent
+
+
+def _ms(end: datetime, start: datetime) -> float:
+    return (end - start).total_seconds() * 1000
+
+
+def _moment(value: object) -> datetime | None:
+    """A moment with its zone; None for what a prototype may have written."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None

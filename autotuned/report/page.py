@@ -18,7 +18,7 @@ from markupsafe import Markup
 from autotuned import __version__
 from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
-from autotuned.report import timeline
+from autotuned.report import charts
 from autotuned.report.charts import dot_axis
 from autotuned.shared.knobs import TABLE, shown
 from autotuned.shared.text import (
@@ -77,7 +77,7 @@ def render(
             best={} if best is None else document["stage2"][best],
             ladder=_ladder(document, trials),
             cells=_cells(document, best) if document["stage2"] else None,
-            timeline=timeline.timeline(
+            timeline=charts.timeline(
                 document, trials, phases, functools.partial(_knobs, varying=_varying(document))
             ),
             knob_names=KNOB_NAMES,
