@@ -13,6 +13,7 @@ from autotuned.shared import paths, wire
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+import math
 
 COMPLETION_S = 1.0
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -131,3 +132,229 @@ def run_ids(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
         logs = sorted(_listing(f"{wire.log_folder()}/runs"), reverse=True)
         notes = dict.fromkeys(logs, "")
     return [CompletionItem(run, help=note) for run, note in notes.items() if run.startswith(begun)]
+
+
+def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return (
+        None
+        if value is None
+        else [word.strip() for word in value.split(",")]
+        if value.strip()
+        else []
+    )
+
+
+def _models(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> list[str] | None:
+    """All the lists, one behind the other."""
+    lists = [_csv(ctx, option, value) or [] for value in values]
+    return [model(word) for each in lists for word in each] if lists else None
+
+
+def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
+    words = _csv(ctx, option, value)
+    return (
+        None
+        if words is None
+        else [None if word == "unset" else INTEGER.convert(word, None, ctx) for word in words]
+    )
+
+
+class _Number(click.ParamType[int | float | str]):
+    """A number; as words where JSON cannot carry it, for the agent then says which rule it breaks.
+
+    Without a `param` it is one of an axis, and anything that is no number is left to the agent as well.
+    """
+
+    def __init__(self, kind: type[int] | type[float], name: str) -> None:
+        self._kind, self.name = kind, name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | str:
+        try:
+            number = self._kind(value)
+        except ValueError:
+            if param is None:
+                return str(value)
+            self.fail(f"{value!r} is not a valid {self.name}", param, ctx)
+        carried = math.isfinite(number) if self._kind is float else abs(number) <= JSON_INTEGER_MAX
+        return number if carried else str(value)
+
+
+JSON_INTEGER_MAX = 2**53
+INTEGER = _Number(int, "integer")
+FLOAT = _Number(float, "float")
+
+
+PROVIDER_OPTION = click.option(
+    "--provider",
+    metavar="KIND",
+    shell_complete=words(*PROVIDERS),
+    help="The serving program: auto, macprovider, mlx-lm or llama-server.",
+)
+SEARCH_OPTIONS = [
+    click.option(
+        "--target-context",
+        type=INTEGER,
+        help="Tokens of prompt and answer to serve.  [default: 2000]",
+    ),
+    click.option(
+        "--candidate-models",
+        callback=_models,
+        metavar="CSV",
+        multiple=True,
+        help="Models or their folders, in the order in which to try them, largest first; `live` is what "
+        "the live provider serves. May be repeated.",
+    ),
+    click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
+    click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),
+    click.option(
+        "--kv-bits-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        shell_complete=words("unset", "4", "8", several=True),
+        help="Bits of the KV cache to try: 4, 8, unset.  [default: unset,4,8]",
+    ),
+    click.option(
+        "--max-batch-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        shell_complete=words("1", "2", "4", "8", several=True),
+        help="Requests served at once, to try.  [default: 1,2]",
+    ),
+    click.option(
+        "--max-context-axis",
+        callback=_csv_int,
+        metavar="CSV",
+        shell_complete=words("4096", "8192", "16384", "32768", several=True),
+        help="Lengths of the context to try, in tokens.  [default: the target context]",
+    ),
+    click.option(
+        "--stage1-replicates",
+        type=INTEGER,
+        help="Requests to each candidate while the model is chosen.  [default: 1]",
+    ),
+    click.option(
+        "--stage2-replicates",
+        type=INTEGER,
+        help="Requests to each combination of settings.  [default: 3]",
+    ),
+    click.option(
+        "--replicates",
+        metavar="MODE",
+        shell_complete=words("fixed", "auto"),
+        help="fixed, or auto: stop settings that cannot win, measure a tie again.  [default: fixed]",
+    ),
+    click.option(
+        "--gate-ttft-ms",
+        type=INTEGER,
+        help="Milliseconds within which 95 of 100 requests get their first token.  [default: 60000]",
+    ),
+    click.option(
+        "--tps-tie-epsilon",
+        type=FLOAT,
+        help="Speeds that differ by less than this share are a tie.  [default: 0.02]",
+    ),
+    click.option(
+        "--max-duration",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Time for the whole run.  [default: 2h]",
+    ),
+    click.option(
+        "--drain-grace",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Time that a live provider gets to end.  [default: 30s]",
+    ),
+    click.option("--port", type=INTEGER, help="Where candidates listen.  [default: 18080]"),
+    click.option("--retain-runs", type=INTEGER, help="Runs to keep.  [default: 50]"),
+    click.option(
+        "--cell-order",
+        metavar="ORDER",
+        shell_complete=words("axis", "reverse", "random"),
+        help="In which order the combinations of settings are measured: axis (as listed), reverse or random.  "
+        "[default: axis]",
+    ),
+    click.option(
+        "--cooldown-s",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Pause before each combination of settings.  [default: 0]",
+    ),
+    click.option("--seed", type=INTEGER, help="Of a random order.  [default: a new one]"),
+    click.option(
+        "--thermal-gate/--no-thermal-gate",
+        default=None,
+        help="Wait before each combination until the machine has cooled down.  [default: off]",
+    ),
+    click.option(
+        "--static-fit-check/--no-static-fit-check",
+        default=None,
+        help="Fetch no weights that are larger than the memory.  [default: on]",
+    ),
+    PROVIDER_OPTION,
+]
+"""What is searched, and how."""
+
+APPLY_OPTIONS = [
+    click.option(
+        "--knobs-only", is_flag=True, default=None, help="Apply the knobs and never the model."
+    ),
+    click.option(
+        "--all-knobs",
+        is_flag=True,
+        default=None,
+        help="Apply also the knobs that the run did not search.",
+    ),
+]
+"""How a recipe is written into the provider's configuration."""
+
+START_OPTIONS = [
+    click.option(
+        "--verify",
+        is_flag=True,
+        default=None,
+        help="Read all weights again, whatever was checked before.",
+    ),
+    click.option(
+        "--ignore-quarantine",
+        is_flag=True,
+        default=None,
+        help="Try once more what took the machine down before.",
+    ),
+    click.option(
+        "--resume",
+        metavar="[RUN]",
+        is_flag=False,
+        flag_value="latest",
+        shell_complete=run_ids,
+        help="Go on with a run that was cut off, by default the latest.",
+    ),
+    click.option(
+        "--drain",
+        is_flag=True,
+        default=None,
+        help="Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
+    ),
+    click.option(
+        "--restart-foreground",
+        is_flag=True,
+        default=None,
+        help="Start a drained foreground process again at the end.",
+    ),
+]
+"""What belongs to one start by hand, and not to a request that is kept."""
+
+
+def request_options(*groups: list[Callable[..., Any]]) -> Callable[..., Any]:
+    """The decorator that gives a command these groups of options, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import backups, json_option, run_argument
+from autotunectl.arguments import APPLY_OPTIONS, backups, json_option, request_options, run_argument
 from autotunectl.client import CALL_S
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
-from autotunectl.request_options import APPLY_OPTIONS, request_options
 from autotunectl.text import apply as apply_text
 
 RESTART_S = 180.0

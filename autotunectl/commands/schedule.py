@@ -6,10 +6,18 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import DAYS, DURATION, DURATION_HELP, json_option, words
+from autotunectl.arguments import (
+    APPLY_OPTIONS,
+    DAYS,
+    DURATION,
+    DURATION_HELP,
+    SEARCH_OPTIONS,
+    json_option,
+    request_options,
+    words,
+)
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
-from autotunectl.request_options import APPLY_OPTIONS, SEARCH_OPTIONS, request_options
 from autotunectl.text import layout
 from autotunectl.text import schedule as render
 

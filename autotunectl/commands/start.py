@@ -8,16 +8,16 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl.arguments import json_option
-from autotunectl.client import CallError, Client, Unreachable
-from autotunectl.output import as_text, make_live, present, say, warn
-from autotunectl.reach import Reach
-from autotunectl.request_options import (
+from autotunectl.arguments import (
     APPLY_OPTIONS,
     SEARCH_OPTIONS,
     START_OPTIONS,
+    json_option,
     request_options,
 )
+from autotunectl.client import CallError, Client, Unreachable
+from autotunectl.output import as_text, make_live, present, say, warn
+from autotunectl.reach import Reach
 from autotunectl.text import plan as plan_text
 from autotuned.shared import wire
 

@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl.arguments import json_option
+from autotunectl.arguments import PROVIDER_OPTION, json_option
 from autotunectl.arguments import model as model_or_path
 from autotunectl.client import Client
 from autotunectl.output import as_text, complain, fail
 from autotunectl.reach import Reach
-from autotunectl.request_options import PROVIDER_OPTION
 from autotunectl.text import formats, layout
 from autotunectl.text import weights as text
 from autotuned.shared import wire

@@ -15,8 +15,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from autotunectl import cli
-from autotunectl.arguments import DURATION, METHODS, PROVIDERS
-from autotunectl.request_options import SEARCH_OPTIONS, request_options
+from autotunectl.arguments import DURATION, METHODS, PROVIDERS, SEARCH_OPTIONS, request_options
 from autotuned.shared import wire
 from tests.client.test_words import commands
 from tests.support.home import Home
