@@ -18,7 +18,7 @@ from autotunectl.arguments import (
 from autotunectl.client import CallError, Client, Unreachable
 from autotunectl.output import as_text, make_live, present, say, warn
 from autotunectl.reach import Reach
-from autotunectl.text import plan as plan_text
+from autotunectl.text import weights as plan_text
 from autotuned.shared import wire
 
 CANCEL_S = 10.0
