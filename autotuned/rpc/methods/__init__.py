@@ -10,16 +10,12 @@ from autotuned.rpc.method import Method
 from autotuned.rpc.methods import (
     agent,
     apply,
-    compare,
-    doctor,
     events,
-    noise,
     provider,
     quarantine,
-    report,
+    results,
     runs,
     schedule,
-    stale,
     weights,
 )
 from autotuned.rpc.methods.context import Pieces
@@ -29,20 +25,6 @@ __all__ = ["Pieces", "table"]
 
 def table(pieces: Pieces) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
-    modules = (
-        agent,
-        runs,
-        apply,
-        compare,
-        noise,
-        report,
-        stale,
-        schedule,
-        events,
-        provider,
-        doctor,
-        quarantine,
-        weights,
-    )
+    modules = (agent, runs, apply, results, schedule, events, provider, quarantine, weights)
     methods = [method for module in modules for method in module.methods(pieces)]
     return discover.with_itself(methods)

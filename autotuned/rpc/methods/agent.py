@@ -1,40 +1,80 @@
-"""`version` and `shutdown`: the agent itself."""
+"""`version`, `doctor`, `reload` and `shutdown`: the agent itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from autotuned.engine import doctor as checks
 from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
+from autotuned.shared import wire
+from autotuned.store.database import acknowledge
+
+
+class DoctorParams(Params):
+    """`acknowledge`: tell no more of damaged databases that were set aside."""
+
+    acknowledge: bool = False
+
+
+class CheckDocument(BaseModel):
+    """One check; `ok` is false for the level `error` alone."""
+
+    name: str
+    ok: bool
+    level: Literal["info", "warning", "error"]
+    detail: str
+    remedy: str | None
+
+
+class DoctorDocument(BaseModel):
+    """`ok`: nothing is broken."""
+
+    ok: bool
+    checks: list[CheckDocument]
+
+
+class ReloadDocument(BaseModel):
+    """Settings that have changed: in use from now on, or after a restart."""
+
+    changed: list[str]
+    applied: list[str]
+    restart: list[str]
 
 
 def methods(pieces: Pieces) -> list[Method]:
-    """Who answers, and how to stop it."""
+    """Who answers, how it is, and how to stop it."""
+    one_at_a_time = asyncio.Lock()
 
     async def version(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
         return pieces.version()
 
     async def shutdown(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
-        asyncio.get_running_loop().call_later(
-            0.05, pieces.shut_down
-        )  # after this answer has gone out
+        after = 0.05  # once this answer has gone out
+        asyncio.get_running_loop().call_later(after, pieces.shut_down)
         return {}
 
+    async def doctor(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        if params["acknowledge"]:
+            await asyncio.to_thread(acknowledge, pieces.records.database.path)
+        async with one_at_a_time:  # each looks at everything with threads and programs of its own
+            return await checks.examine(await pieces.scene())
+
+    async def reload(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return await pieces.configuration.reload()
+
+    who, stop = "who answers, and where its files are", "stop the agent gracefully, as SIGTERM does"
+    looks = "everything that a run needs, each with its remedy"
+    reads, bad = "read the settings file again", (wire.INVALID_PARAMS,)
     return [
-        Method(
-            "version",
-            "who answers, and where its files are",
-            version,
-            result=documents.VersionDocument,
-        ),
-        Method(
-            "shutdown",
-            "stop the agent gracefully, as SIGTERM does",
-            shutdown,
-            result=documents.Empty,
-        ),
+        Method("version", who, version, result=documents.VersionDocument),
+        Method("shutdown", stop, shutdown, result=documents.Empty),
+        Method("doctor", looks, doctor, DoctorParams, DoctorDocument),
+        Method("reload", reads, reload, result=ReloadDocument, errors=bad, acts=True),
     ]

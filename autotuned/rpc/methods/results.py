@@ -1,0 +1,104 @@
+"""What runs have found, beyond their documents: `compare`, `noise`, `report` and `stale`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from autotuned.core.compare import ComparisonDocument, compare
+from autotuned.engine.compare import pair
+from autotuned.engine.run.records import trial_document
+from autotuned.rpc import documents
+from autotuned.rpc.connection import Connection
+from autotuned.rpc.method import Method, Params
+from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.shared import wire
+from autotuned.store import events
+
+PAIRS, IDLE_S = 10, 60.0
+HTML = {"type": "object", "properties": {"html": {"type": "string"}}, "required": ["html"]}
+
+
+class CompareParams(Params):
+    """Two runs; where one is left out, a good run beside the other; both: the last two good ones."""
+
+    a: str | None = None
+    b: str | None = None
+
+
+class NoiseParams(RunParams):
+    """Whose best cells, how many pairs, how long the machine rests before each; the rest is as for `start`.
+
+    `run_id` left out: the last good run.
+    """
+
+    pairs: Annotated[int, Field(ge=1, le=1000)] = PAIRS
+    idle_s: Annotated[float, Field(ge=0, le=86_400)] = IDLE_S
+    max_duration: float | None = None
+    port: int | None = None
+    drain: bool | None = None
+    drain_grace: float | None = None
+    restart_foreground: bool | None = None
+    retain_runs: int | None = None
+
+
+class StaleResult(BaseModel):
+    """`stale`: something has changed since the last good run; `never_tuned`: there is none."""
+
+    stale: bool
+    never_tuned: bool
+    reasons: list[str]
+    last_run_id: str | None
+
+
+def _page(*parts: Any) -> str:
+    from autotuned.report.page import render  # noqa: PLC0415 - an agent that makes no page saves jinja2
+
+    return render(*parts)
+
+
+def methods(pieces: Pieces) -> list[Method]:
+    """What is told of runs that have ended; `noise` begins one that measures."""
+    records = pieces.records
+
+    async def compared(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        first, second = await pair(records, params["a"], params["b"])
+        return compare(first, second).model_dump(mode="json")
+
+    async def noise(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        return await pieces.agent.measure_noise(params)
+
+    async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        document = await pieces.agent.result(params["run_id"])
+        run_id = document["run_id"]
+        history = await records.history(run_id)
+        entered = await records.database.ask(events.of_type, run_id, "phase")
+        phases = [(str(event.fields["phase"]), event.ts) for event in entered]
+        trials = [trial_document(trial) for trial in history]
+        # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
+        return {"html": await asyncio.to_thread(_page, document, trials, phases)}
+
+    async def stale(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+        return (await pieces.staleness.look()).document()
+
+    differs = "two runs, knob by knob and figure by figure, set against their noise"
+    begins = "measure the machine's own noise: the best cells of a run, again and again"
+    begun = (
+        wire.NOT_FOUND,
+        wire.BUSY,
+        wire.PROVIDER_CONFLICT,
+        wire.RESTORE_OUTSTANDING,
+        wire.SHUTTING_DOWN,
+    )
+    shows = "a run, finished or not, as one self-contained HTML page"
+    asks = "what has changed since the last good run"
+    unknown = (wire.NOT_FOUND,)
+    return [
+        Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
+        Method("noise", begins, noise, NoiseParams, documents.StartedDocument, begun),
+        Method("report", shows, report, RunParams, HTML, unknown),
+        Method("stale", asks, stale, result=StaleResult),
+    ]
