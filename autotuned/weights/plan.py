@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
-from autotuned.weights import cache, integrity, selection
+from autotuned.weights import cache, choice, integrity
 from autotuned.weights.cache import NotHere, damaged, transient
 from autotuned.weights.hub.session import IMPATIENT, HubFault, HubSession, is_offline
 from autotuned.weights.verified import Ledger
@@ -81,11 +81,9 @@ async def _at_the_hub(
     root = cache.hub_cache(environ)
     try:
         listing = await session.listing(cache.repository(model, form)[0])
-        small, weights = selection.chosen(listing, model, form)
-        missing = await asyncio.to_thread(
-            selection.missing_bytes, root, listing, [*small, *weights]
-        )
-        room = await asyncio.to_thread(selection.no_room_for, root, listing, [*small, *weights])
+        small, weights = choice.chosen(listing, model, form)
+        missing = await asyncio.to_thread(choice.missing_bytes, root, listing, [*small, *weights])
+        room = await asyncio.to_thread(choice.no_room_for, root, listing, [*small, *weights])
     except (HubFault, OSError) as error:
         if isinstance(error, HubFault) and error.unreachable:
             raise

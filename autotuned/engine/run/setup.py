@@ -20,9 +20,9 @@ from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.shared.redaction import known_secrets, masker
 from autotuned.weights.cache import hub_cache
+from autotuned.weights.choice import disk_free
 from autotuned.weights.plan import outlook
 from autotuned.weights.prewarm import Prewarmer
-from autotuned.weights.selection import disk_free
 
 
 @dataclass(frozen=True, slots=True)
