@@ -22,8 +22,8 @@ from autotuned.errors import Busy, NotFound, ProviderMissing
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
 from autotuned.weights.cache import hub_cache, require_paths
-from autotuned.weights.choice import disk_free
 from autotuned.weights.inventory import shelf
+from autotuned.weights.plan import disk_free
 from autotuned.weights.prewarm import Prewarmer
 
 ENDING_S = 15.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
-from autotuned.weights import cache, choice, integrity
+from autotuned.weights import cache, integrity, plan
 from autotuned.weights.cache import Found, Weights, damaged, transient
 from autotuned.weights.hub.session import (
     HubFault,
@@ -193,7 +193,7 @@ class Prewarmer:
         report: Report,
         memory_bytes: int | None,
     ) -> Weights | Failure:
-        small, weights = choice.chosen(listing, model, form)
+        small, weights = plan.chosen(listing, model, form)
         if not weights:
             kind = "*.safetensors" if form == "mlx" else "such .gguf file"
             return transient(f"{model}: the repository has no {kind}")
@@ -201,16 +201,16 @@ class Prewarmer:
         if unfit is not None:
             return unfit
         root = cache.hub_cache(self.environ)
-        room = await asyncio.to_thread(choice.no_room_for, root, listing, [*small, *weights])
+        room = await asyncio.to_thread(plan.no_room_for, root, listing, [*small, *weights])
         if room is not None:
             return transient(f"{model}: {room}")
         tell = _Teller(report, "fetch", listing.bytes_of([*small, *weights]))
-        missing = await asyncio.to_thread(choice.missing_bytes, root, listing, [*small, *weights])
+        missing = await asyncio.to_thread(plan.missing_bytes, root, listing, [*small, *weights])
         began = time.monotonic()
         await session.fetch(listing, small, tell)
-        folder = choice.repository_folder(root, listing) / "snapshots" / listing.commit
+        folder = plan.repository_folder(root, listing) / "snapshots" / listing.commit
         if form == "mlx":
-            weights = choice.named_by_index(folder, listing, weights)
+            weights = plan.named_by_index(folder, listing, weights)
         tell.base = listing.bytes_of(small)
         await session.fetch(listing, weights, tell)
         tell(listing.bytes_of(weights))

@@ -20,8 +20,7 @@ from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.shared.redaction import known_secrets, masker
 from autotuned.weights.cache import hub_cache
-from autotuned.weights.choice import disk_free
-from autotuned.weights.plan import outlook
+from autotuned.weights.plan import disk_free, outlook
 from autotuned.weights.prewarm import Prewarmer
 
 
