@@ -4,7 +4,7 @@
 
 Simulated providers, not servers: six cells (kv_bits x max_batch) whose true throughput differs as published
 figures of real Macs do, with noise between starts and between requests, and a machine that slows down as it
-warms up. The decisions are the product's own: `core/keepbest.py`, `core/adaptive.py`. Regret is how much slower
+warms up. The decisions are the product's own: `core/pipeline.py`, `core/adaptive.py`. Regret is how much slower
 the chosen cell truly is than the best one, in percent. Optuna's TPE is shown where it is installed.
 """
 
