@@ -23,7 +23,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem
 PROVIDERS = ("auto", "macprovider", "mlx-lm", "llama-server")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 METHODS = (
-    "apply", "cancel", "compare", "doctor", "models", "noise", "provider.restore", "pull", "pull.cancel", "pull.wait",
+    "apply", "cancel", "compare", "doctor", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
     "quarantine", "quarantine.clear", "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
     "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
 )  # fmt: skip

@@ -55,7 +55,7 @@ async def test_a_batch_is_answered_in_one_line_without_its_notifications() -> No
     [
         ("busy", wire.BUSY, {"run_id": "r"}),
         ("missing", wire.NOT_FOUND, {}),
-        ("store", wire.INTERNAL_ERROR, {"path": "/path"}),
+        ("store", wire.INTERNAL_ERROR, {"kind": "store_error", "path": "/path"}),
         ("no such", wire.METHOD_NOT_FOUND, None),
     ],
 )
