@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from autotuned import __version__, logs, providers
-from autotuned.core.model import ExitReason
+from autotuned.documents.result import ExitReason
 from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.doctor import Scene
 from autotuned.engine.events import Events

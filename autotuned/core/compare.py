@@ -6,105 +6,23 @@ is `b` relative to `a`. How it is judged stands on top of `core/stats.py`. Pure;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 from autotuned.core import stats
-from autotuned.core.noise import LeadDocument, MeasuredDocument
 from autotuned.core.pipeline import same_length
-from autotuned.core.result import (
-    CellDocument,
-    KnobsDocument,
-    RecommendationDocument,
-    ResultDocument,
-    SampleDocument,
+from autotuned.documents.compare import (
+    CellDifferenceDocument,
+    ComparisonDocument,
+    FigureDocument,
+    SideDocument,
+    ValueDocument,
+    Verdict,
 )
+from autotuned.documents.result import CellDocument, InputsDocument, MachineDocument, ResultDocument
+from autotuned.documents.trial import KnobsDocument, SampleDocument
 
 CONFIDENCE = 0.95
-
-Verdict = Literal["a is better", "b is better", "tie", "cannot tell"]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class SideDocument(_Document):
-    """One of the two runs."""
-
-    run_id: str
-    started_at: str
-    model: str
-    knobs: KnobsDocument
-    tps_median: float
-    ttft_p95_ms: float
-    replicates: int
-    partial: bool
-    recipe_hash: str | None
-    lead: LeadDocument | None = None
-    """Whether its winner stands clear of the runner-up, by `noise` where that has measured it."""
-
-
-class ValueDocument(_Document):
-    """One setting or fact on both sides."""
-
-    name: str
-    a: Any
-    b: Any
-    same: bool
-
-
-class FigureDocument(_Document):
-    """One measured figure: the medians, and `relative` = b / a - 1 with its interval from `low` to `high`.
-
-    `noise` is the relative spread of one value that it was judged by, from so many `degrees_of_freedom`.
-    Without an interval, or without values on a side, the verdict is `cannot tell`.
-    """
-
-    name: str
-    unit: str
-    better: Literal["higher", "lower"]
-    a: float | None
-    b: float | None
-    count_a: int
-    count_b: int
-    relative: float | None
-    low: float | None
-    high: float | None
-    noise: float | None
-    degrees_of_freedom: int
-    exceeds_noise: bool | None
-    verdict: Verdict
-
-
-class CellDifferenceDocument(_Document):
-    """Tokens per second of one cell that both runs measured with the same model."""
-
-    knobs: KnobsDocument
-    tps: FigureDocument
-
-
-class DifferencesDocument(_Document):
-    """`even` is false where the runs differ in what they measured on or asked for; `uneven` names each such thing."""
-
-    confidence: float
-    even: bool
-    uneven: list[ValueDocument]
-    knobs: list[ValueDocument]
-    figures: list[FigureDocument]
-    cells: list[CellDifferenceDocument]
-    smallest_difference: float | None = None
-    """Of tokens per second, as `noise` has measured it for one of the runs: what is smaller is a tie."""
-
-
-class ComparisonDocument(_Document):
-    """What `compare` answers."""
-
-    a: SideDocument
-    b: SideDocument
-    differences: DifferencesDocument
 
 
 def comparable(document: Mapping[str, Any]) -> bool:
@@ -115,24 +33,26 @@ def comparable(document: Mapping[str, Any]) -> bool:
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
     """Set two comparable result documents against each other. Raises ValueError for one that is none."""
     first, second = _Run(a), _Run(b)
-    uneven = [value for value in _circumstances(first, second) if not value.same]
+    uneven = [value for value in _circumstances(first, second) if not value["same"]]
     smallest = second.smallest if second.smallest is not None else first.smallest
-    return ComparisonDocument(
-        a=first.side(),
-        b=second.side(),
-        differences=DifferencesDocument(
-            confidence=CONFIDENCE,
-            even=not uneven,
-            uneven=uneven,
-            knobs=_values(first.answer.knobs.model_dump(), second.answer.knobs.model_dump()),
-            figures=[
+    return {
+        "a": first.side(),
+        "b": second.side(),
+        "differences": {
+            "confidence": CONFIDENCE,
+            "even": not uneven,
+            "uneven": uneven,
+            "knobs": _values(
+                KnobsDocument.__annotations__, first.answer["knobs"], second.answer["knobs"]
+            ),
+            "figures": [
                 *(_seen(_sampled(*figure, first, second), smallest) for figure in SAMPLED),
                 _load(first, second),
             ],
-            cells=_cells(first, second, smallest),
-            smallest_difference=smallest,
-        ),
-    )
+            "cells": _cells(first, second, smallest),
+            "smallest_difference": smallest,
+        },
+    }
 
 
 SAMPLED: tuple[tuple[str, str, Literal["higher", "lower"]], ...] = (
@@ -148,56 +68,61 @@ class _Run:
     """A result that has a recommendation, and the cell that it came from."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.result = ResultDocument.model_validate(document, extra="ignore")
-        if self.result.recommendation is None:
-            message = f"run {self.result.run_id} has no recommendation"
+        self.result = cast("ResultDocument", document)
+        if self.result["recommendation"] is None:
+            message = f"run {self.result['run_id']} has no recommendation"
             raise ValueError(message)
-        self.answer: RecommendationDocument = self.result.recommendation
-        self.cells = [cell for cell in self.result.stage2 if cell.fits]
-        chosen = [cell for cell in self.cells if cell.knobs == self.answer.knobs]
-        exact = [cell for cell in chosen if cell.tps_median == self.answer.tps_median]
+        self.answer = self.result["recommendation"]
+        self.cells = [cell for cell in self.result["stage2"] if cell["fits"]]
+        chosen = [cell for cell in self.cells if cell["knobs"] == self.answer["knobs"]]
+        exact = [cell for cell in chosen if cell["tps_median"] == self.answer["tps_median"]]
         self.best: CellDocument | None = next(iter([*exact, *chosen]), None)
-        counts = [] if self.best is None else _reader("completion_tokens")(self.best.samples)
+        counts = [] if self.best is None else _reader("completion_tokens")(self.best["samples"])
         self.answer_tokens = stats.median(counts) if counts else None
-        self.measured: MeasuredDocument | None = self.result.noise.measured
-        self.smallest = None if self.measured is None else self.measured.smallest_difference
+        self.measured = self.result["noise"].get("measured")
+        self.smallest = None if self.measured is None else self.measured["smallest_difference"]
 
     def side(self) -> SideDocument:
-        answer = self.answer
-        return SideDocument(
-            run_id=self.result.run_id,
-            started_at=self.result.started_at,
-            model=answer.model,
-            knobs=answer.knobs,
-            tps_median=answer.tps_median,
-            ttft_p95_ms=answer.ttft_p95_ms,
-            replicates=answer.replicates,
-            partial=answer.partial is True,
-            recipe_hash=self.result.recipe_hash,
-            lead=self.result.noise.lead if self.measured is None else self.measured.lead,
-        )
+        answer, noise = self.answer, self.result["noise"]
+        return {
+            "run_id": self.result["run_id"],
+            "started_at": self.result["started_at"],
+            "model": answer["model"],
+            "knobs": answer["knobs"],
+            "tps_median": answer["tps_median"],
+            "ttft_p95_ms": answer["ttft_p95_ms"],
+            "replicates": answer["replicates"],
+            "partial": answer.get("partial") is True,
+            "recipe_hash": self.result["recipe_hash"],
+            "lead": noise.get("lead") if self.measured is None else self.measured["lead"],
+        }
 
 
 def _circumstances(a: _Run, b: _Run) -> list[ValueDocument]:
     """What both runs should share for their figures to mean the same."""
+    one, other, tokens = a.result, b.result, (a.answer_tokens, b.answer_tokens)
+    machine, inputs = MachineDocument.__annotations__, InputsDocument.__annotations__
     return [
-        *_values(a.result.machine.model_dump(), b.result.machine.model_dump(), "machine."),
-        *_values({"provider": a.result.provider}, {"provider": b.result.provider}),
-        *_values(a.result.inputs.model_dump(), b.result.inputs.model_dump(), "inputs."),
-        *_values({"model": a.answer.model}, {"model": b.answer.model}),
-        ValueDocument(
-            name="answer_tokens",
-            a=a.answer_tokens,
-            b=b.answer_tokens,
-            same=same_length(a.answer_tokens, b.answer_tokens),
-        ),
+        *_values(machine, one["machine"], other["machine"], "machine."),
+        *_values(["provider"], one, other),
+        *_values(inputs, one["inputs"], other["inputs"], "inputs."),
+        *_values(["model"], a.answer, b.answer),
+        {"name": "answer_tokens", "a": tokens[0], "b": tokens[1], "same": same_length(*tokens)},
     ]
 
 
-def _values(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[ValueDocument]:
+def _values(
+    names: Iterable[str], a: Mapping[str, object], b: Mapping[str, object], prefix: str = ""
+) -> list[ValueDocument]:
+    """Those of either side that this version knows: an earlier one may not have had them all."""
     return [
-        ValueDocument(name=prefix + name, a=a[name], b=b[name], same=a[name] == b[name])
-        for name in a
+        {
+            "name": prefix + name,
+            "a": a.get(name),
+            "b": b.get(name),
+            "same": a.get(name) == b.get(name),
+        }
+        for name in names
     ]
 
 
@@ -206,36 +131,38 @@ def _sampled(
 ) -> FigureDocument:
     """A figure of the recommended cells, judged by the spread within every cell of both runs."""
     read = _reader(name)
-    groups = [read(cell.samples) for run in (a, b) for cell in run.cells]
-    values = [read(run.best.samples) if run.best is not None else [] for run in (a, b)]
+    groups = [read(cell["samples"]) for run in (a, b) for cell in run.cells]
+    values = [read(run.best["samples"]) if run.best is not None else [] for run in (a, b)]
     return _figure(name, unit, better, values[0], values[1], stats.pooled_spread(groups))
 
 
 def _load(a: _Run, b: _Run) -> FigureDocument:
     """The time to load, over all cells of a run: a cell loads once only, and knobs hardly change it."""
-    groups = [[cell.load_ms for cell in run.cells if cell.load_ms] for run in (a, b)]
+    groups = [[cell["load_ms"] for cell in run.cells if cell["load_ms"]] for run in (a, b)]
     return _figure("load_ms", "ms", "lower", groups[0], groups[1], stats.pooled_spread(groups))
 
 
 def _seen(figure: FigureDocument, smallest: float | None) -> FigureDocument:
     """Requests of one start cannot tell how far starts stray: below what `noise` found, it is a tie."""
-    small = smallest is not None and abs(figure.relative or 0.0) <= smallest
-    if not small or figure.name != "tps" or not figure.exceeds_noise:
+    small = smallest is not None and abs(figure["relative"] or 0.0) <= smallest
+    if not small or figure["name"] != "tps" or not figure["exceeds_noise"]:
         return figure
-    return figure.model_copy(update={"exceeds_noise": False, "verdict": "tie"})
+    return {**figure, "exceeds_noise": False, "verdict": "tie"}
 
 
 def _cells(a: _Run, b: _Run, smallest: float | None) -> list[CellDifferenceDocument]:
-    if a.answer.model != b.answer.model:
+    if a.answer["model"] != b.answer["model"]:
         return []
     read = _reader("tps")
-    spread = stats.pooled_spread(read(cell.samples) for run in (a, b) for cell in run.cells)
-    found = []
+    spread = stats.pooled_spread(read(cell["samples"]) for run in (a, b) for cell in run.cells)
+    found: list[CellDifferenceDocument] = []
     for cell in a.cells:
-        other = next((entry for entry in b.cells if entry.knobs == cell.knobs), None)
+        other = next((entry for entry in b.cells if entry["knobs"] == cell["knobs"]), None)
         if other is not None:
-            tps = _figure("tps", "tok/s", "higher", read(cell.samples), read(other.samples), spread)
-            found.append(CellDifferenceDocument(knobs=cell.knobs, tps=_seen(tps, smallest)))
+            tps = _figure(
+                "tps", "tok/s", "higher", read(cell["samples"]), read(other["samples"]), spread
+            )
+            found.append({"knobs": cell["knobs"], "tps": _seen(tps, smallest)})
     return found
 
 
@@ -243,7 +170,9 @@ def _reader(name: str) -> Callable[[Sequence[SampleDocument]], list[float]]:
     """Reads a field of the complete samples; only positive values can be set in relation."""
 
     def read(samples: Sequence[SampleDocument]) -> list[float]:
-        values = [getattr(sample, name) for sample in samples if sample.error is None]
+        values = [
+            cast("float | None", sample.get(name)) for sample in samples if not sample["error"]
+        ]
         return [value for value in values if value is not None and value > 0]
 
     return read
@@ -260,22 +189,22 @@ def _figure(
     found = stats.ratio(a, b, spread, CONFIDENCE) if a and b else None
     low, high = (found and found.interval) or (None, None)
     differs = found.differs if found is not None else None
-    return FigureDocument(
-        name=name,
-        unit=unit,
-        better=better,
-        a=stats.median(a) if a else None,
-        b=stats.median(b) if b else None,
-        count_a=len(a),
-        count_b=len(b),
-        relative=found.relative if found is not None else None,
-        low=low,
-        high=high,
-        noise=spread.relative if spread.freedom else None,
-        degrees_of_freedom=spread.freedom,
-        exceeds_noise=differs,
-        verdict=_verdict(differs, found, better),
-    )
+    return {
+        "name": name,
+        "unit": unit,
+        "better": better,
+        "a": stats.median(a) if a else None,
+        "b": stats.median(b) if b else None,
+        "count_a": len(a),
+        "count_b": len(b),
+        "relative": found.relative if found is not None else None,
+        "low": low,
+        "high": high,
+        "noise": spread.relative if spread.freedom else None,
+        "degrees_of_freedom": spread.freedom,
+        "exceeds_noise": differs,
+        "verdict": _verdict(differs, found, better),
+    }
 
 
 def _verdict(

@@ -11,7 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from autotuned.documents.provider import LeaseDocument
 
 VERSION = 1
 
@@ -259,10 +262,10 @@ def owed(lease: Lease) -> list[str]:
     return steps
 
 
-def public(lease: Lease) -> dict[str, Any]:
+def public(lease: Lease) -> LeaseDocument:
     """What everybody may see of a lease."""
     target = lease.target
-    shown: dict[str, Any] = {
+    shown: LeaseDocument = {
         "lease_id": lease.lease_id,
         "run_id": lease.run_id,
         "state": lease.state.value,
@@ -274,13 +277,15 @@ def public(lease: Lease) -> dict[str, Any]:
         "holder_pid": lease.holder_pid,
         "by": lease.by,
         "port": lease.port,
+        "kind": "launchd" if isinstance(target, Job) else "foreground",
+        "pid": target.pid,
     }
     if isinstance(target, Job):
-        shown |= {"kind": "launchd", "label": target.label, "domain": target.domain}
-        return shown | {"plist": target.plist, "pid": target.pid}
-    shown |= {"kind": "foreground", "pid": target.pid, "restart": target.restart}
-    shown |= {"command": target.command}
-    return shown | {"log": target.log, "new_pid": target.new_pid}
+        shown |= {"label": target.label, "domain": target.domain, "plist": target.plist}
+    else:
+        shown |= {"restart": target.restart, "command": target.command}
+        shown |= {"log": target.log, "new_pid": target.new_pid}
+    return shown
 
 
 def _names(kind: Any) -> set[str]:

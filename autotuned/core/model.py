@@ -9,29 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from autotuned.shared.knobs import Knobs
 
 WeightsFormat = Literal["mlx", "gguf"]
 """A model folder as mlx reads it, or one `.gguf` file."""
 
-STAGE_SELECTION = 1
-STAGE_CLIMB = 2
-
-
-class ExitReason(StrEnum):
-    """The closed list of ways in which a run can end."""
-
-    OK = "ok"
-    NO_FEASIBLE = "no_feasible"
-    BUDGET_NONE = "budget_exhausted_no_model_selected"
-    BUDGET_PARTIAL = "budget_exhausted_with_partial_recommendation"
-    INTERRUPTED = "interrupted"
-    PROVIDER_CONFLICT = "provider_conflict"
-    INTEGRITY = "pre_warm_integrity_failure"
-    CONFIG_ERROR = "config_error"
-    INTERNAL_ERROR = "internal_error"
+Stage = Literal[1, 2]
+STAGE_SELECTION: Final = 1
+STAGE_CLIMB: Final = 2
 
 
 class FailureKind(StrEnum):
@@ -130,7 +117,7 @@ class Trial:
     `load_ms` is start, readiness and warm-up together, of a trial that came so far; `spent` has every part.
     """
 
-    stage: int
+    stage: Stage
     model: str
     rank: int
     knobs: Knobs | None

@@ -11,9 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import best_so_far, wins
@@ -26,6 +23,15 @@ from autotuned.core.stats import (
     ratio,
     t_quantile,
 )
+from autotuned.documents.noise import (
+    LeadDocument,
+    MeasuredDocument,
+    NoiseDocument,
+    OrderDocument,
+    ProbesDocument,
+    TellsDocument,
+    Verdict,
+)
 from autotuned.shared.knobs import Knobs
 
 CONFIDENCE = 0.90
@@ -33,92 +39,6 @@ TOLERATED_MISMATCHES = 1
 """So many pairs may come to another winner in reverse order; with more the order decides, not the cells."""
 COUNTS = (1, 3, 5, 10)
 """Replicates a cell for which the smallest difference is told."""
-
-Verdict = Literal["clear", "tie", "runner-up is faster", "cannot tell"]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class TellsDocument(_Document):
-    """The smallest relative difference of two cells that so many replicates each can tell."""
-
-    replicates: int
-    relative: float
-
-
-class LeadDocument(_Document):
-    """How much faster the winner is than its runner-up, relative, with its interval where it is known."""
-
-    relative: float
-    low: float | None
-    high: float | None
-    verdict: Verdict
-
-
-class OrderDocument(_Document):
-    """Whether the order decides. `later` is how much faster a second start is than the first, relative."""
-
-    pairs: int
-    mismatching: int
-    tolerated: int
-    biased: bool
-    later: float | None
-    later_low: float | None
-    later_high: float | None
-
-
-class ProbesDocument(_Document):
-    """One request of each start, held against what all requests of its cell say about the gate.
-
-    A rate is null where no start could have made that mistake.
-    """
-
-    count: int
-    false_fits: int
-    false_fit_rate: float | None
-    false_rejects: int
-    false_reject_rate: float | None
-
-
-class MeasuredDocument(_Document):
-    """The machine's own noise as `noise` has measured it; spreads are relative standard deviations.
-
-    `start_spread`: between the medians of starts of one cell, with so many `degrees_of_freedom`.
-    `request_spread`: between requests of one start. `tps`: the mean of each cell, in tokens per second.
-    """
-
-    run_id: str
-    of_run: str
-    at: str
-    pairs: int
-    replicates: int
-    knobs: list[dict[str, int | None]]
-    tps: list[float]
-    confidence: float = CONFIDENCE
-    request_spread: float | None
-    start_spread: float | None
-    degrees_of_freedom: int
-    smallest_difference: float | None
-    smallest_difference_tps: float | None
-    tells: list[TellsDocument]
-    probes: ProbesDocument
-    order: OrderDocument
-    lead: LeadDocument | None
-
-
-class NoiseDocument(_Document):
-    """A run's own noise, by the requests within its cells, and what `noise` has measured since; fields that
-    are not known are left out."""
-
-    tps_relative_spread: float | None = Field(default=None, exclude_if=lambda value: value is None)
-    degrees_of_freedom: int | None = Field(default=None, exclude_if=lambda value: value is None)
-    runner_up: dict[str, int | None] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
-    lead: LeadDocument | None = Field(default=None, exclude_if=lambda value: value is None)
-    measured: MeasuredDocument | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +60,20 @@ def of_run(history: Sequence[Trial]) -> NoiseDocument:
     cells = [trial for trial in history if trial.stage == STAGE_CLIMB]
     spread = pooled_spread([_tps(trial) for trial in cells])
     if not spread.freedom:
-        return NoiseDocument()
-    known = NoiseDocument(
-        tps_relative_spread=round(spread.relative, 6), degrees_of_freedom=spread.freedom
-    )
+        return {}
+    known: NoiseDocument = {
+        "tps_relative_spread": round(spread.relative, 6),
+        "degrees_of_freedom": spread.freedom,
+    }
     best = best_so_far(history)
     second = runner_up(history)
     if best is None or second is None or second.knobs is None:
         return known
     lead = _lead(_tps(best), _tps(second), spread)
-    return known.model_copy(update={"runner_up": second.knobs.published(), "lead": lead})
+    known["runner_up"] = second.knobs.published()
+    if lead is not None:
+        known["lead"] = lead
+    return known
 
 
 def runner_up(history: Sequence[Trial]) -> Trial | None:
@@ -183,24 +107,25 @@ def of_pairs(
     lead = _lead(medians[0], medians[1], between) if len(cells) > 1 and all(medians) else None
     blocks = [starts[at : at + len(pair)] for at in range(0, len(starts), len(pair))]
     whole = [block for block in blocks if len(block) == len(pair) and all(t.fits for t in block)]
-    return MeasuredDocument(
-        run_id=which.run_id,
-        of_run=which.of_run,
-        at=which.at,
-        pairs=len(whole),
-        replicates=replicates,
-        knobs=[knobs.published() for knobs in cells],
-        tps=means,
-        request_spread=within.relative if within.freedom else None,
-        start_spread=between.relative if between.freedom else None,
-        degrees_of_freedom=between.freedom,
-        smallest_difference=smallest,
-        smallest_difference_tps=None if smallest is None else smallest * means[0],
-        tells=_tells(between, within, replicates),
-        probes=_probes(starts, cells, gate_ttft_ms),
-        order=_order(whole, epsilon),
-        lead=lead,
-    )
+    return {
+        "run_id": which.run_id,
+        "of_run": which.of_run,
+        "at": which.at,
+        "pairs": len(whole),
+        "confidence": CONFIDENCE,
+        "replicates": replicates,
+        "knobs": [knobs.published() for knobs in cells],
+        "tps": means,
+        "request_spread": within.relative if within.freedom else None,
+        "start_spread": between.relative if between.freedom else None,
+        "degrees_of_freedom": between.freedom,
+        "smallest_difference": smallest,
+        "smallest_difference_tps": None if smallest is None else smallest * means[0],
+        "tells": _tells(between, within, replicates),
+        "probes": _probes(starts, cells, gate_ttft_ms),
+        "order": _order(whole, epsilon),
+        "lead": lead,
+    }
 
 
 def _lead(winner: Sequence[float], second: Sequence[float], spread: Spread) -> LeadDocument | None:
@@ -208,7 +133,7 @@ def _lead(winner: Sequence[float], second: Sequence[float], spread: Spread) -> L
         return None
     found = ratio(second, winner, spread, CONFIDENCE)
     low, high = found.interval or (None, None)
-    return LeadDocument(relative=found.relative, low=low, high=high, verdict=_verdict(found))
+    return {"relative": found.relative, "low": low, "high": high, "verdict": _verdict(found)}
 
 
 def _verdict(found: Ratio) -> Verdict:
@@ -231,10 +156,10 @@ def _tells(between: Spread, within: Spread, replicates: int) -> list[TellsDocume
     if between.freedom < LEAST_FREEDOM or not replicates:
         return []
     of_starts = max(0.0, between.relative**2 - within.relative**2 / replicates)
-    found = []
+    found: list[TellsDocument] = []
     for count in COUNTS:
         spread = Spread(math.sqrt(of_starts + within.relative**2 / count), between.freedom)
-        found.append(TellsDocument(replicates=count, relative=_smallest(spread) or 0.0))
+        found.append({"replicates": count, "relative": _smallest(spread) or 0.0})
     return found
 
 
@@ -252,13 +177,13 @@ def _probes(starts: Sequence[Trial], cells: Sequence[Knobs], gate_ttft_ms: float
     unfit = [said for knobs, said in shots if not fits[knobs]]
     fit = [said for knobs, said in shots if fits[knobs]]
     false_fits, false_rejects = sum(unfit), len(fit) - sum(fit)
-    return ProbesDocument(
-        count=len(shots),
-        false_fits=false_fits,
-        false_fit_rate=false_fits / len(unfit) if unfit else None,
-        false_rejects=false_rejects,
-        false_reject_rate=false_rejects / len(fit) if fit else None,
-    )
+    return {
+        "count": len(shots),
+        "false_fits": false_fits,
+        "false_fit_rate": false_fits / len(unfit) if unfit else None,
+        "false_rejects": false_rejects,
+        "false_reject_rate": false_rejects / len(fit) if fit else None,
+    }
 
 
 def _passes(replicates: Sequence[Replicate], gate_ttft_ms: float) -> bool:
@@ -275,15 +200,15 @@ def _order(pairs: Sequence[Sequence[Trial]], epsilon: float) -> OrderDocument:
     if middle is not None and len(later) > LEAST_FREEDOM:
         variance = sum((value - middle) ** 2 for value in later) / (len(later) - 1)
         reach = t_quantile(CONFIDENCE, len(later) - 1) * math.sqrt(variance / len(later))
-    return OrderDocument(
-        pairs=len(pairs),
-        mismatching=mismatching,
-        tolerated=TOLERATED_MISMATCHES,
-        biased=mismatching > TOLERATED_MISMATCHES,
-        later=None if middle is None else math.expm1(middle),
-        later_low=None if middle is None or reach is None else math.expm1(middle - reach),
-        later_high=None if middle is None or reach is None else math.expm1(middle + reach),
-    )
+    return {
+        "pairs": len(pairs),
+        "mismatching": mismatching,
+        "tolerated": TOLERATED_MISMATCHES,
+        "biased": mismatching > TOLERATED_MISMATCHES,
+        "later": None if middle is None else math.expm1(middle),
+        "later_low": None if middle is None or reach is None else math.expm1(middle - reach),
+        "later_high": None if middle is None or reach is None else math.expm1(middle + reach),
+    }
 
 
 def _mismatches(pair: Sequence[Trial], epsilon: float) -> bool:

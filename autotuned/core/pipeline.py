@@ -13,15 +13,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from autotuned.core import stats
-from autotuned.core.model import (
-    STAGE_CLIMB,
-    STAGE_SELECTION,
-    Candidate,
-    ExitReason,
-    FailureKind,
-    Trial,
-)
+from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
 from autotuned.core.request import Plan
+from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 
 

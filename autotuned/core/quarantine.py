@@ -8,6 +8,8 @@ from typing import Any
 
 from autotuned.core.candidates import identity
 from autotuned.core.model import Failure, FailureKind
+from autotuned.core.result import knobs_document
+from autotuned.documents.quarantine import ConfigurationDocument, QuarantineEntry
 from autotuned.shared.knobs import Knobs, read
 
 
@@ -21,13 +23,13 @@ class Configuration:
     knobs: Knobs | None
     context: int
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> ConfigurationDocument:
         """As it is written down, and published."""
         return {
             "provider": self.provider,
             "binary_version": self.binary_version,
             "model": self.model,
-            "knobs": None if self.knobs is None else self.knobs.published(),
+            "knobs": None if self.knobs is None else knobs_document(self.knobs),
             "target_context": self.context,
         }
 
@@ -43,7 +45,7 @@ class Entry:
     next_boot_id: str
     id: int = 0
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> QuarantineEntry:
         """As `quarantine` and `status` show it."""
         return {
             "entry": self.id,

@@ -7,175 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import TypeAdapter
 
 from autotuned.core.candidates import alternates, smallest_first
-from autotuned.core.model import (
-    STAGE_CLIMB,
-    STAGE_SELECTION,
-    ExitReason,
-    MachineFacts,
-    Replicate,
-    Trial,
-)
-from autotuned.core.noise import NoiseDocument
+from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, MachineFacts, Replicate, Trial
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
+from autotuned.documents.result import (
+    CellDocument,
+    ErrorDocument,
+    ExitReason,
+    InfeasibleDocument,
+    RecommendationDocument,
+    ResultDocument,
+)
+from autotuned.documents.run import CellKnobs
+from autotuned.documents.trial import KnobsDocument, SampleDocument
 from autotuned.shared.knobs import Knobs
 
 KEPT_AS_IS = ("provider", "applied", "left_stopped", "live_model")
 """Fields of the document that stand among a run's details as they are published."""
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-_MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
-Timestamp = Annotated[str, WithJsonSchema({"type": "string", "pattern": _MOMENT})]
-"""UTC, ISO 8601, with `Z`. Published, not enforced: what a prototype wrote down must stay readable."""
-
-
-class MachineDocument(_Document):
-    """The machine that the recipe is for."""
-
-    ram_gb: int
-    chip: str
-    os_version: str
-    binary_version: str
-
-
-class InputsDocument(_Document):
-    """What was asked for."""
-
-    target_context: int
-    candidate_models: list[str]
-    stage1_replicates: int
-    stage2_replicates: int
-    gate_ttft_ms: int
-    tps_tie_epsilon: float
-
-
-class KnobsDocument(_Document):
-    """Knobs under the names of the provider's configuration file; `kv_bits` null means unset."""
-
-    kv_bits: Literal[4, 8] | None
-    max_concurrency_override: int
-    max_context_override: int
-
-
-class RecommendationDocument(_Document):
-    """The answer. `partial` is present, and true, only where cells were left out; `serve_note` where the
-    command does less than the live server does."""
-
-    model: str
-    target_context: int
-    knobs: KnobsDocument
-    tps_median: float
-    ttft_p95_ms: float
-    replicates: int
-    serve_command: str
-    serve_note: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
-    partial: Annotated[Literal[True] | None, WithJsonSchema({"const": True})] = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
-
-
-class InfeasibleDocument(_Document):
-    """A candidate that did not pass, and why."""
-
-    model: str
-    rank: int
-    reason: str
-
-
-class SampleDocument(_Document):
-    """One replicate as measured."""
-
-    error: str | None
-    ttft_ms: float | None
-    tps: float | None
-    decode_tps: float | None
-    prefill_tps: float | None
-    total_ms: float | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    leaked_token: str | None
-    remarks: list[str]
-
-
-class CellDocument(_Document):
-    """One cell of the hill climb."""
-
-    knobs: KnobsDocument
-    tps_median: float | None
-    ttft_p95_ms: float | None
-    decode_tps: float | None
-    prefill_tps: float | None
-    load_ms: float | None
-    peak_rss_bytes: int | None = None
-    fits: bool
-    kept: bool
-    reason: str | None
-    samples: list[SampleDocument]
-
-
-class ErrorDocument(_Document):
-    """Why there is no whole recommendation: a sentence, and the reasons behind it."""
-
-    code: str
-    message: str
-    detail: list[str] | None = None
-
-
-class AppliedDocument(_Document):
-    """What was written into the provider's configuration; `hint` holds the commands that make it live, one a line.
-
-    `recipe` has the owned keys as they are in the file then: values that were kept among them.
-    """
-
-    config_path: str
-    backup_path: str | None
-    changed: dict[str, Any]
-    hint: str | None = None
-    recipe: dict[str, str | int | None] = {}
-
-
-class ResultDocument(_Document):
-    """The result of one run, finished or not."""
-
-    spec_version: Literal["SPEC-013 v0.3"]
-    run_id: str
-    started_at: Timestamp
-    ended_at: Timestamp | None
-    machine: MachineDocument
-    inputs: InputsDocument
-    recommendation: RecommendationDocument | None
-    alternates: list[str]
-    infeasible: list[InfeasibleDocument]
-    recipe_hash: str | None = Field(pattern="^sha256:[0-9a-f]{64}$")
-    db_path: str
-    exit_reason: ExitReason
-    state: Literal["running", "finished"]
-    trigger: str
-    provider: str | None
-    warnings: list[str]
-    error: ErrorDocument | None
-    applied: AppliedDocument | None = None
-    live_model: str | None = None
-    """The candidate that was asked for as `live`: what the live provider served at the start."""
-    left_stopped: str | None = None
-    """The command line that starts a server in a terminal that this run has stopped for good."""
-    timings: dict[str, float]
-    stage2: list[CellDocument]
-    noise: NoiseDocument
 
 
 def json_schema() -> dict[str, Any]:
@@ -183,7 +38,7 @@ def json_schema() -> dict[str, Any]:
 
     Open: a later version may add fields, so a reader must pass over those that it does not know.
     """
-    schema = ResultDocument.model_json_schema(mode="serialization")
+    schema = TypeAdapter(ResultDocument).json_schema(mode="serialization")
     for part in (schema, *schema["$defs"].values()):
         part.pop("additionalProperties", None)
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -203,7 +58,7 @@ def recipe_hash(
         "binary_version": binary_version,
         "candidate_models": list(candidate_models),
         "chip": facts.chip,
-        "knobs": knobs_document(knobs).model_dump(),
+        "knobs": knobs.published(),
         "model": model,
         "ram_gb": facts.ram_gb,
         "target_context": target_context,
@@ -211,9 +66,14 @@ def recipe_hash(
     return "sha256:" + hashlib.sha256(rfc8785.dumps(recipe)).hexdigest()
 
 
+def cell_knobs(knobs: Knobs) -> CellKnobs:
+    """Knobs as flags name them."""
+    return cast("CellKnobs", knobs.named())
+
+
 def knobs_document(knobs: Knobs) -> KnobsDocument:
     """Knobs under their public names."""
-    return KnobsDocument.model_validate(knobs.published())
+    return cast("KnobsDocument", knobs.published())
 
 
 NO_JOIN_NOTE = (
@@ -228,17 +88,20 @@ def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationD
     best = finish.best
     if best is None or best.knobs is None or best.tps_median is None or best.ttft_p95_ms is None:
         return None
-    return RecommendationDocument(
-        model=best.model,
-        target_context=plan.request.target_context,
-        knobs=knobs_document(best.knobs),
-        tps_median=best.tps_median,
-        ttft_p95_ms=best.ttft_p95_ms,
-        replicates=len(best.replicates),
-        serve_command=serve_command,
-        serve_note=NO_JOIN_NOTE if "--no-join" in serve_command.split() else None,
-        partial=True if finish.partial else None,
-    )
+    answer: RecommendationDocument = {
+        "model": best.model,
+        "target_context": plan.request.target_context,
+        "knobs": knobs_document(best.knobs),
+        "tps_median": best.tps_median,
+        "ttft_p95_ms": best.ttft_p95_ms,
+        "replicates": len(best.replicates),
+        "serve_command": serve_command,
+    }
+    if "--no-join" in serve_command.split():
+        answer["serve_note"] = NO_JOIN_NOTE
+    if finish.partial:
+        answer["partial"] = True
+    return answer
 
 
 def shell_command(argv: Sequence[str]) -> str:
@@ -257,7 +120,7 @@ def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[
 def infeasible(history: Sequence[Trial]) -> list[InfeasibleDocument]:
     """The candidates that failed their probe, in the order of the probes."""
     return [
-        InfeasibleDocument(model=trial.model, rank=trial.rank, reason=trial.failure.reason)
+        {"model": trial.model, "rank": trial.rank, "reason": trial.failure.reason}
         for trial in history
         if trial.stage == STAGE_SELECTION and trial.failure is not None
     ]
@@ -310,25 +173,25 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
             )
         case _:
             return None
-    return ErrorDocument(code=finish.exit_reason, message=message, detail=detail)
+    return {"code": finish.exit_reason, "message": message, "detail": detail}
 
 
 def cells(history: Sequence[Trial]) -> list[CellDocument]:
     """Every cell with all its samples."""
     return [
-        CellDocument(
-            knobs=knobs_document(trial.knobs),
-            tps_median=trial.tps_median,
-            ttft_p95_ms=trial.ttft_p95_ms,
-            decode_tps=_mean(replicate.decode_tps for replicate in trial.replicates),
-            prefill_tps=_mean(replicate.prefill_tps for replicate in trial.replicates),
-            load_ms=trial.load_ms,
-            peak_rss_bytes=trial.strain.peak_rss_bytes,
-            fits=trial.fits,
-            kept=trial.kept,
-            reason=trial.failure.reason if trial.failure else None,
-            samples=[sample_document(replicate) for replicate in trial.replicates],
-        )
+        {
+            "knobs": knobs_document(trial.knobs),
+            "tps_median": trial.tps_median,
+            "ttft_p95_ms": trial.ttft_p95_ms,
+            "decode_tps": _mean(replicate.decode_tps for replicate in trial.replicates),
+            "prefill_tps": _mean(replicate.prefill_tps for replicate in trial.replicates),
+            "load_ms": trial.load_ms,
+            "peak_rss_bytes": trial.strain.peak_rss_bytes,
+            "fits": trial.fits,
+            "kept": trial.kept,
+            "reason": trial.failure.reason if trial.failure else None,
+            "samples": [sample_document(replicate) for replicate in trial.replicates],
+        }
         for trial in _cells(history)
         if trial.knobs is not None
     ]
@@ -368,7 +231,7 @@ def _cells(history: Sequence[Trial]) -> list[Trial]:
 
 
 def _reasons_smallest_first(plan: Plan, history: Sequence[Trial]) -> list[str]:
-    reasons: Mapping[str, str] = {entry.model: entry.reason for entry in infeasible(history)}
+    reasons = {entry["model"]: entry["reason"] for entry in infeasible(history)}
     return [
         f"{c.model}: {reasons[c.model]}"
         for c in smallest_first(plan.candidates)
@@ -380,18 +243,23 @@ def _cell(trial: Trial) -> str:
     return trial.model if trial.knobs is None else str(trial.knobs)
 
 
-def _mean(values: Any) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
 def sample_document(replicate: Replicate) -> SampleDocument:
     """One replicate under its public names."""
-    return SampleDocument(
-        **{
-            name: getattr(replicate, name)
-            for name in SampleDocument.model_fields
-            if name != "remarks"
-        },
-        remarks=list(replicate.remarks),
-    )
+    return {
+        "error": replicate.error,
+        "ttft_ms": replicate.ttft_ms,
+        "tps": replicate.tps,
+        "decode_tps": replicate.decode_tps,
+        "prefill_tps": replicate.prefill_tps,
+        "total_ms": replicate.total_ms,
+        "prompt_tokens": replicate.prompt_tokens,
+        "completion_tokens": replicate.completion_tokens,
+        "cached_tokens": replicate.cached_tokens,
+        "leaked_token": replicate.leaked_token,
+        "remarks": list(replicate.remarks),
+    }

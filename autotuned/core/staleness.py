@@ -12,6 +12,7 @@ from typing import Any
 
 from autotuned.core.candidates import identity
 from autotuned.core.request import TuneRequest
+from autotuned.documents.schedule import StaleResult
 
 NAMED = 3
 """Models that a reason names before it only counts the rest."""
@@ -58,7 +59,7 @@ class Verdict:
         """Tuned, and nothing has changed since."""
         return not self.never_tuned and not self.reasons
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> StaleResult:
         """The answer of `stale`."""
         return {
             "stale": bool(self.reasons),

@@ -6,9 +6,8 @@ must have ended `ok`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from autotuned.core.compare import comparable
+from autotuned.documents.result import ResultDocument
 from autotuned.engine.run.records import Records
 from autotuned.errors import NotFound
 from autotuned.store.runs import Which
@@ -19,7 +18,7 @@ LOOKED_AT = 50
 
 async def pair(
     records: Records, a: str | None, b: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[ResultDocument, ResultDocument]:
     """The documents of `a` and `b`, the earlier first where both are looked for.
 
     Left out: `b` is the newest good run other than `a`, `a` the good run before `b`. Raises NotFound
@@ -43,7 +42,7 @@ async def pair(
     return first, second
 
 
-async def _named(records: Records, run_id: str) -> dict[str, Any]:
+async def _named(records: Records, run_id: str) -> ResultDocument:
     row = await records.row(run_id)
     document = await records.result(row, running=False)
     if not comparable(document):
@@ -55,7 +54,7 @@ async def _named(records: Records, run_id: str) -> dict[str, Any]:
 
 async def _good(
     records: Records, before: str | None, other_than: str | None, missing: str
-) -> dict[str, Any]:
+) -> ResultDocument:
     for row in await records.recent(LOOKED_AT, before, Which.GOOD):
         document = await records.result(row, running=False)
         if row.run_id != other_than and comparable(document):

@@ -11,6 +11,7 @@ import structlog
 from autotuned.core import quarantine
 from autotuned.core.model import Failure
 from autotuned.core.quarantine import Configuration, Entry
+from autotuned.documents.quarantine import QuarantineEntry
 from autotuned.errors import NotFound
 from autotuned.host.inflight import Inflight
 from autotuned.store import quarantine as store
@@ -49,7 +50,7 @@ class Quarantine:
         """All of them, oldest first."""
         return await self._database.ask(store.entries)
 
-    async def document(self) -> list[dict[str, Any]]:
+    async def document(self) -> list[QuarantineEntry]:
         """The same as `status` shows them."""
         return [entry.document() for entry in await self.entries()]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from autotuned.documents.doctor import ReloadDocument
 from autotuned.settings import Settings
 
 NEED_RESTART = frozenset({"home", "socket", "database", "logs", "log.format"})
@@ -28,7 +29,7 @@ class Configuration:
         self.now, self.reread = settings, reread
         self.adopt: list[Callable[[Settings], None]] = []
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> ReloadDocument:
         """Read the settings again and use what can be used at once: `{changed, applied, restart}`, keys in words.
 
         Raises SettingsError naming file, key and rule; the old settings stay in use then.

@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
 from autotuned.core import candidates
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
+from autotuned.documents.weights import (
+    ModelsDocument,
+    Outcome,
+    PullDocument,
+    PullProgressDocument,
+)
 from autotuned.engine.events import Events
 from autotuned.errors import Busy, NotFound, ProviderMissing
 from autotuned.host.interface import Machine
@@ -39,15 +45,15 @@ class Pull:
 
     pull_id: str
     model: str
-    outcome: str | None = None
+    outcome: Outcome | None = None
     reason: str | None = None
     path: str | None = None
     weights_bytes: int | None = None
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: PullProgressDocument | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> PullDocument:
         """What a client is told."""
         return {
             "pull_id": self.pull_id,
@@ -57,7 +63,7 @@ class Pull:
             "reason": self.reason,
             "path": self.path,
             "weights_bytes": self.weights_bytes,
-            "progress": self.progress or None,
+            "progress": self.progress,
         }
 
 
@@ -84,7 +90,7 @@ class Pulls:
 
     def start(
         self, model: str, provider: str | None, *, verify: bool, static_fit_check: bool
-    ) -> dict[str, Any]:
+    ) -> PullDocument:
         """Begin, or join the one of the same model. Raises ConfigError, or Busy while a run or another pull goes on."""
         (candidate,) = candidates.explicit([model], ())
         require_paths([model], self._prewarmer.environ)
@@ -114,7 +120,7 @@ class Pulls:
             )
             raise Busy(message, pull_id=self.active.pull_id)
 
-    async def wait(self, pull_id: str | None, timeout_s: float | None) -> dict[str, Any]:
+    async def wait(self, pull_id: str | None, timeout_s: float | None) -> PullDocument:
         """A pull's document once it has ended, or after `timeout_s` as it is then. Raises NotFound."""
         pull = self._named(pull_id)
         with contextlib.suppress(TimeoutError):
@@ -122,7 +128,7 @@ class Pulls:
                 await pull.ended.wait()
         return pull.document()
 
-    async def cancel(self, pull_id: str | None) -> dict[str, Any]:
+    async def cancel(self, pull_id: str | None) -> PullDocument:
         """End a pull; its document once it is over. Idempotent. Raises NotFound."""
         pull = self._named(pull_id)
         if pull.task is not None:
@@ -134,7 +140,7 @@ class Pulls:
         if self.active is not None:
             await self.cancel(self.active.pull_id)
 
-    async def models(self) -> dict[str, Any]:
+    async def models(self) -> ModelsDocument:
         """What is in the cache, and whether this machine's memory holds it. Raises OSError."""
         environ, memory = self._prewarmer.environ, self._machine.facts().ram_bytes
         root = hub_cache(environ)
@@ -178,10 +184,11 @@ class Pulls:
         self, pull: Pull, form: WeightsFormat, memory_bytes: int | None, *, verify: bool
     ) -> None:
         def report(**progress: Any) -> None:
-            pull.progress = progress
+            pull.progress = cast("PullProgressDocument", progress)
             self._publish("prewarm.progress", pull, **progress)
 
-        outcome, reason = "internal_error", None
+        outcome: Outcome = "internal_error"
+        reason: str | None = None
         try:
             found = await self._prewarmer.prewarm(
                 pull.model, form, report, memory_bytes=memory_bytes, verify=verify
@@ -207,7 +214,7 @@ class Pulls:
         self._events.publish(kind, None, pull_id=pull.pull_id, model=pull.model, **fields)
 
 
-_OUTCOMES = {
+_OUTCOMES: Mapping[FailureKind, Outcome] = {
     FailureKind.TRANSIENT: "transient",
     FailureKind.INTEGRITY: "integrity",
     FailureKind.STATIC: "static",

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from pydantic import BaseModel
-
 from autotuned import __version__
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, schema_of
 from autotuned.shared import failures, wire
 
 
@@ -57,7 +55,10 @@ def _method(method: Method, schemas: dict[str, Any]) -> dict[str, Any]:
             {"name": name, "required": name in required, "schema": entry}
             for name, entry in params.get("properties", {}).items()
         ],
-        "result": {"name": "result", "schema": _hoisted(_opened(_result(method)), schemas)},
+        "result": {
+            "name": "result",
+            "schema": _hoisted(_opened(schema_of(method.result)), schemas),
+        },
         "errors": [
             {"code": code, "message": _meaning(code)}
             for code in (wire.INVALID_PARAMS, *method.errors)
@@ -82,14 +83,6 @@ def _examples(name: str) -> list[dict[str, Any]]:
     params = [{"name": key, "value": value} for key, value in kept[name]["params"].items()]
     result = {"name": "result", "value": kept[name]["result"]}
     return [{"name": name, "params": params, "result": result}]
-
-
-def _result(method: Method) -> dict[str, Any]:
-    if method.result is None:
-        return {"type": "object"}
-    if isinstance(method.result, type) and issubclass(method.result, BaseModel):
-        return method.result.model_json_schema(mode="serialization")
-    return dict(method.result)
 
 
 def _opened(part: Any) -> Any:

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 if TYPE_CHECKING:
     from autotuned.rpc.connection import Connection
 
-Handler = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
+Handler = Callable[["Connection", dict[str, Any]], Awaitable[object]]
 
 
 class Params(BaseModel):
@@ -23,21 +22,25 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`params` validates unless the handler does so itself (`start`); `result` is a JSON Schema or a model."""
+    """`params` validates unless the handler does so itself (`start`); `result` is one document, or any of several,
+    or a JSON Schema."""
 
     name: str
     summary: str
     handler: Handler
     params: type[BaseModel] = Params
-    result: type[BaseModel] | Mapping[str, Any] | None = None
+    result: object = None
     errors: tuple[int, ...] = ()
     validates_itself: bool = False
     acts: bool = False
     """What it has begun it carries through, whether or not the client is still there."""
 
 
-def either(*documents: type[BaseModel]) -> Mapping[str, Any]:
-    """The JSON Schema of an answer that is one of these."""
-    _, shared = models_json_schema([(document, "serialization") for document in documents])
-    choices = [{"$ref": f"#/$defs/{document.__name__}"} for document in documents]
-    return {"anyOf": choices, "$defs": shared["$defs"]}
+def schema_of(document: object) -> dict[str, Any]:
+    """The JSON Schema of an answer."""
+    if isinstance(document, Mapping):
+        return dict(document)
+    if document is None:
+        return {"type": "object"}
+    adapter: TypeAdapter[Any] = TypeAdapter(document)  # type: ignore[arg-type]  # a type or a union of them
+    return adapter.json_schema(mode="serialization")

@@ -10,7 +10,7 @@ import pytest
 from autotunectl import cli
 from autotunectl import errors as client_errors
 from autotuned import errors as agent_errors
-from autotuned.core.model import ExitReason
+from autotuned.documents.result import ExitReason
 from autotuned.shared import failures, wire
 from autotuned.shared.failures import FAILURES
 

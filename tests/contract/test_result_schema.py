@@ -11,9 +11,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
-from autotuned.core.model import ExitReason
-from autotuned.core.result import ResultDocument, json_schema
+from autotuned.core.result import json_schema
+from autotuned.documents.result import ExitReason, ResultDocument
 from tests.support.documents import names, stored
 from tests.support.home import Home, RpcError, X, Y, Z, poll, whole_model
 
@@ -45,7 +46,7 @@ def test_what_earlier_versions_wrote_stays_valid(
     schema: jsonschema.Draft202012Validator, name: str
 ) -> None:
     schema.validate(stored(name))
-    ResultDocument.model_validate(stored(name))
+    TypeAdapter(ResultDocument).validate_python(stored(name))
 
 
 DOCUMENTED: dict[str, tuple[type, ...]] = {

@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.core.model import (
-    STAGE_CLIMB,
-    STAGE_SELECTION,
-    ExitReason,
-    Failure,
-    FailureKind,
-    Trial,
-)
+from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, best_so_far, next_step, with_kept
 from autotuned.core.request import Plan
+from autotuned.documents.result import ExitReason
 from tests.core.worlds import MISSED, cell, planned, probe
 
 World = Callable[[Probe | Evaluate], Trial]

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 
 from autotuned.core import result as public
-from autotuned.core.model import (
-    Event,
-    ExitReason,
-    Failure,
-    FailureKind,
-    MachineFacts,
-    Replicate,
-    Strain,
-)
+from autotuned.core.model import Event, Failure, FailureKind, MachineFacts, Replicate, Strain
 from autotuned.core.pipeline import Finish
+from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import GOOD, MISSED, cell, planned, probe
 
@@ -68,7 +61,7 @@ def test_the_recommendation_is_the_best_cell_under_public_names() -> None:
     best = replace(cell(plan, 1, 2, 12.5, 900.0), kept=True)
     found = public.recommend(plan, Finish(ExitReason.OK, plan.candidates[0], best), "serve it")
     assert found is not None
-    assert found.model_dump(mode="json") == {
+    assert found == {
         "model": "x-7B",
         "target_context": 2000,
         "knobs": {"kv_bits": 4, "max_concurrency_override": 1, "max_context_override": 2000},
@@ -84,7 +77,7 @@ def test_a_partial_recommendation_says_so() -> None:
     finish = Finish(ExitReason.BUDGET_PARTIAL, plan.candidates[0], cell(plan, 1, 0), partial=True)
     found = public.recommend(plan, finish, "")
     assert found is not None
-    assert found.model_dump()["partial"] is True
+    assert found["partial"] is True
 
 
 def test_without_a_kept_cell_there_is_no_recommendation_and_no_alternate() -> None:
@@ -100,7 +93,7 @@ def test_alternates_are_smaller_candidates_that_were_not_probed() -> None:
     finish = Finish(ExitReason.OK, plan.candidates[1], cell(plan, 2, 0))
     history = [probe(plan, 1, MISSED), probe(plan, 2), cell(plan, 2, 0)]
     assert public.alternates_of(plan, history, finish) == ["z-1B"]
-    assert [(e.model, e.rank) for e in public.infeasible(history)] == [("x-32B", 1)]
+    assert [(e["model"], e["rank"]) for e in public.infeasible(history)] == [("x-32B", 1)]
 
 
 def test_a_command_is_quoted_for_a_shell() -> None:
@@ -112,8 +105,8 @@ def test_a_command_is_quoted_for_a_shell() -> None:
 def said(plan: Any, history: Any, finish: Finish) -> str:
     found = public.explain(plan, history, finish)
     assert found is not None
-    assert found.code == finish.exit_reason
-    return found.message
+    assert found["code"] == finish.exit_reason
+    return found["message"]
 
 
 def test_the_smallest_candidates_reason_leads_and_the_larger_follow() -> None:
@@ -123,15 +116,15 @@ def test_the_smallest_candidates_reason_leads_and_the_larger_follow() -> None:
     ]
     found = public.explain(plan, history, Finish(ExitReason.NO_FEASIBLE))
     assert found is not None
-    assert found.detail == [
+    assert found["detail"] == [
         "b-1B: reason 2",
         "c: reason 3",
         "d-7B: reason 4",
         "a-32B: reason 1",
     ]
-    assert found.message.startswith("b-1B: reason 2")
+    assert found["message"].startswith("b-1B: reason 2")
     for word in ("3000 tokens", "--target-context", "--candidate-models"):
-        assert word in found.message
+        assert word in found["message"]
 
 
 def test_when_no_cell_passes_each_cells_reason_is_told() -> None:
@@ -139,10 +132,10 @@ def test_when_no_cell_passes_each_cells_reason_is_told() -> None:
     history = [probe(plan, 1), cell(plan, 1, 0, failure=MISSED), cell(plan, 1, 1, failure=MISSED)]
     found = public.explain(plan, history, Finish(ExitReason.NO_FEASIBLE, plan.candidates[0]))
     assert found is not None
-    assert found.detail == [
+    assert found["detail"] == [
         f"kv_bits {bits}, max_batch 1, max_context 2000: {MISSED.reason}" for bits in ("unset", 8)
     ]
-    assert "no setting of a-7B passed" in found.message
+    assert "no setting of a-7B passed" in found["message"]
     unnamed = replace(history[1], knobs=None)  # as a prototype's database may hold it
     finish = Finish(ExitReason.NO_FEASIBLE, plan.candidates[0])
     assert said(plan, [unnamed], finish).startswith(f"a-7B: {MISSED.reason}")
@@ -191,8 +184,12 @@ def test_cells_have_all_their_samples_and_means() -> None:
     samples = (replace(GOOD, decode_tps=10.0), replace(GOOD, decode_tps=20.0), Replicate(error="x"))
     history = [probe(plan, 1), replace(cell(plan, 1, 1), replicates=samples, load_ms=5.0)]
     [document] = public.cells(history)
-    assert (document.decode_tps, document.prefill_tps, document.load_ms) == (15.0, None, 5.0)
-    assert [sample.error for sample in document.samples] == [None, None, "x"]
+    assert (document["decode_tps"], document["prefill_tps"], document["load_ms"]) == (
+        15.0,
+        None,
+        5.0,
+    )
+    assert [sample["error"] for sample in document["samples"]] == [None, None, "x"]
     assert history[1].n_err == 1
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from autotuned.core.model import ExitReason
+from autotuned.documents.result import ExitReason
 from autotuned.shared import wire
 
 

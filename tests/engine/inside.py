@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from autotuned import providers, settings
+from autotuned.documents.result import ResultDocument
 from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -65,7 +66,7 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         await database.close()
 
 
-async def tune(agent: Agent, home: Home, *models: str, **fields: Any) -> dict[str, Any]:
+async def tune(agent: Agent, home: Home, *models: str, **fields: Any) -> ResultDocument:
     """Run to the end; the result document."""
     request = {"kv_bits_axis": [None], "max_batch_axis": [1], "port": home.port, **fields}
     started = await agent.start({"candidate_models": list(models), **request})

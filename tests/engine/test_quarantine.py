@@ -120,6 +120,7 @@ async def test_a_quarantined_candidate_is_passed_over_and_a_quarantined_cell_lef
         assert [each["reason"] for each in document["stage2"]] == [None, f"{reason}2"]
         assert document["exit_reason"] == "ok"
         once_more = await inside.tune(agent, home, X, stage2_replicates=1, ignore_quarantine=True)
+        assert once_more["recommendation"] is not None
         assert once_more["recommendation"]["model"] == X
         assert not (folder / "inflight.json").exists()
 

@@ -14,6 +14,7 @@ import pytest
 
 from autotuned.core.schedule import Action
 from autotuned.core.staleness import Verdict
+from autotuned.documents.schedule import DecisionDocument
 from autotuned.engine.events import Events
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
@@ -83,12 +84,12 @@ async def nightly(folder: Path, world: World) -> AsyncIterator[Nightly]:
         await database.close()
 
 
-async def decided(made: Nightly, count: int) -> list[dict[str, Any]]:
+async def decided(made: Nightly, count: int) -> list[DecisionDocument]:
     """The decisions, newest first, once there are `count`."""
     assert made._thinking is not None
     async with asyncio.timeout(10):
         await made._thinking
-    history: list[dict[str, Any]] = (await made.get(50))["history"]
+    history: list[DecisionDocument] = (await made.get(50))["history"]
     assert len(history) == count
     return history
 
@@ -286,6 +287,7 @@ async def test_a_schedule_fires_at_the_local_time_of_every_zone_that_the_machine
             f"2036-05-04T{ZONES[name]}:00Z",
             None,
         )
+        assert document["next_run_at"] is not None
         assert made._alarm._at == datetime.fromisoformat(document["next_run_at"])
         world.now = made._alarm._at
         made._think_soon()
@@ -308,7 +310,7 @@ async def test_a_zone_that_nobody_knows_refuses_a_schedule_and_nothing_is_stored
             await made.set({"at": "04:00"})
         document = await made.get(0)
         assert (document["at"], document["next_run_at"]) == ("03:30", None)
-        assert repr(name) in document["fault"]
+        assert repr(name) in (document["fault"] or "")
         made._think_soon()
         assert await decided(made, 0) == []
 

@@ -42,6 +42,7 @@ async def test_fr_d_of_the_default_list_a_small_machine_fetches_nothing_that_can
         await agent.wait(run_id, 60)
         document = await agent.result(run_id)
     assert document["exit_reason"] == "ok"
+    assert document["recommendation"] is not None
     assert document["recommendation"]["model"] == third
     assert [entry["reason"] for entry in document["infeasible"]] == [
         "static: weights 17.2 GB > memory 8.0 GB",

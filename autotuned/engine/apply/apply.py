@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, bound_warning, decided
 from autotuned.core.config.reader import Scalar
-from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import TuneRequest
-from autotuned.core.result import AppliedDocument, RecommendationDocument, recommend
+from autotuned.core.result import recommend
+from autotuned.documents.apply import ConfigurationResult
+from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply import writer as writer_module
 from autotuned.engine.apply.writer import Written
 from autotuned.engine.events import Events
@@ -86,7 +87,7 @@ class Applier:
 
     async def apply(
         self, run_id: str | None, consent: Consent, active: Callable[[], str | None]
-    ) -> dict[str, Any]:
+    ) -> ConfigurationResult:
         """Write the recommendation of a run, the newest for None; and what was done.
 
         `active` tells the run in progress. Raises NotFound, or ApplyRefused with the configuration as it
@@ -107,7 +108,7 @@ class Applier:
             written = await self._write(recipe, terms, dry_run=True)
             return {**_told(written, None, applied=False), "run_id": row.run_id}
         carried = self._carry_out(row.run_id, recipe, terms, consent, active)
-        return await uncancelled(carried) | {"run_id": row.run_id}
+        return {**await uncancelled(carried), "run_id": row.run_id}
 
     async def _carry_out(
         self,
@@ -116,7 +117,7 @@ class Applier:
         terms: Terms,
         consent: Consent,
         active: Callable[[], str | None],
-    ) -> dict[str, Any]:
+    ) -> ConfigurationResult:
         """Write and note it, then restart what serves, if that was asked for."""
         unfit = await self._restarter.claim(run_id, active) if consent.restart else "not asked for"
         try:
@@ -161,7 +162,7 @@ class Applier:
         drained: bool,
     ) -> Written:
         run_id, request = runner.run_id, runner.plan.request
-        if answer.partial or finish.exit_reason is not ExitReason.OK:
+        if answer.get("partial") or finish.exit_reason is not ExitReason.OK:
             message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
             raise ApplyRefused(message, "partial", run_id=run_id)
         _must_have_a_file(kind, run_id)
@@ -187,7 +188,7 @@ class Applier:
 
     async def revert(
         self, name: str | None, active: Callable[[], str | None], *, whole: bool, restart: bool
-    ) -> dict[str, Any]:
+    ) -> ConfigurationResult:
         """Put our keys back as the newest backup has them, or the one of that name; or the `whole` file.
 
         Raises ApplyRefused, the configuration as it was; with a restart also what `apply` raises then.
@@ -198,7 +199,7 @@ class Applier:
 
     async def _revert(
         self, backup: Path, active: Callable[[], str | None], *, whole: bool, restart: bool
-    ) -> dict[str, Any]:
+    ) -> ConfigurationResult:
         path = self._settings.provider_config
         unfit = await self._restarter.claim("revert", active) if restart else "not asked for"
         try:
@@ -222,11 +223,12 @@ class Applier:
 
     async def _made_live(
         self, written: Written, hint: str | None, unfit: str | None, *, asked: bool
-    ) -> dict[str, Any]:
+    ) -> ConfigurationResult:
         """Restart what serves, where it was claimed; what was done."""
         if unfit is None:
             unfit = await self._restarter.carry_out()
-        told = _told(written, hint, applied=True) | {"restarted": unfit is None}
+        told = _told(written, hint, applied=True)
+        told["restarted"] = unfit is None
         if asked and unfit is not None:
             told["warnings"].append(f"not restarted: {unfit}")
         return told
@@ -255,24 +257,31 @@ class Applier:
     async def _note(self, run_id: str, written: Written, hint: str | None) -> None:
         """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
         before = (await self._records.details(run_id)).get("applied")
-        applied = AppliedDocument(
-            config_path=str(written.path),
-            backup_path=None if written.backup is None else str(written.backup),
-            changed={key: dict(both) for key, both in written.changed.items()},
-            hint=hint,
-            recipe=dict(written.recipe),
-        )
+        applied: AppliedDocument = {
+            "config_path": str(written.path),
+            "backup_path": None if written.backup is None else str(written.backup),
+            "changed": {key: dict(both) for key, both in written.changed.items()},
+            "hint": hint,
+            "recipe": dict(written.recipe),
+        }
         if written.changed or before is None:
             await self._records.annotate(run_id, applied=applied)
         log.info(
-            "applied", run_id=run_id, changed=sorted(written.changed), backup=applied.backup_path
+            "applied", run_id=run_id, changed=sorted(written.changed), backup=applied["backup_path"]
         )
         self._publish(run_id, written)
 
     def _publish(self, run_id: str | None, written: Written, **fields: Any) -> None:
-        said = _told(written, None, applied=True)
-        names = ("config_path", "backup_path", "changed", "warnings")
-        self._events.publish("applied", run_id, **{name: said[name] for name in names}, **fields)
+        told = _told(written, None, applied=True)
+        self._events.publish(
+            "applied",
+            run_id,
+            config_path=told["config_path"],
+            backup_path=told["backup_path"],
+            changed=told["changed"],
+            warnings=told["warnings"],
+            **fields,
+        )
 
     async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
         facts = self._machine.facts()
@@ -291,7 +300,8 @@ class Applier:
             raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
 
     def _recipe(self, answer: RecommendationDocument) -> dict[str, Scalar]:
-        return {"model": self._model(answer.model), **answer.knobs.model_dump()}
+        knobs = cast("Mapping[str, Scalar]", answer["knobs"])
+        return {"model": self._model(answer["model"]), **knobs}
 
     def _model(self, model: str) -> str:
         return expanded(model, self._environ) if is_path(model) else model
@@ -304,11 +314,11 @@ def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
         message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
         raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
     try:
-        answer = RecommendationDocument.model_validate(content)
+        answer = TypeAdapter(RecommendationDocument).validate_python(content)
     except ValidationError:
         message = f"run {row.run_id} was written by another version and its recommendation cannot be used: tune again"
         raise ApplyRefused(message, "no_recommendation", run_id=row.run_id) from None
-    if answer.partial and not consent.allow_partial:
+    if answer.get("partial") and not consent.allow_partial:
         message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
         raise ApplyRefused(message, "partial", run_id=row.run_id)
     return answer
@@ -343,7 +353,7 @@ def _backup(path: Path, name: str | None) -> Path:
     raise ApplyRefused(message, "no_backup")
 
 
-def _told(written: Written, hint: str | None, *, applied: bool) -> dict[str, Any]:
+def _told(written: Written, hint: str | None, *, applied: bool) -> ConfigurationResult:
     return {
         "applied": applied,
         "changed": {key: dict(both) for key, both in written.changed.items()},

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 import structlog
 
+from autotuned.documents.doctor import CheckDocument, DoctorDocument
 from autotuned.engine.doctor import agent, machine, serving
 from autotuned.engine.doctor.check import Check, Finding, Level, Scene, doubt
 
@@ -31,10 +31,10 @@ CHECKS: Mapping[str, Check] = {
 log = structlog.get_logger(__name__)
 
 
-async def examine(scene: Scene) -> dict[str, Any]:
+async def examine(scene: Scene) -> DoctorDocument:
     """`{ok, checks: [{name, ok, level, detail, remedy}]}`; `ok`: nothing is broken. Never raises."""
     found = await asyncio.gather(*(_bounded(name, check, scene) for name, check in CHECKS.items()))
-    checks = [
+    checks: list[CheckDocument] = [
         {
             "name": name,
             "ok": finding.level is not Level.ERROR,

@@ -19,6 +19,7 @@ from autotuned import providers
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Lease, Rollback, State
 from autotuned.core.request import TuneRequest
+from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument
 from autotuned.engine.events import Events
 from autotuned.engine.live import copies
 from autotuned.engine.live.reappearance import Returned, returned
@@ -99,7 +100,7 @@ class LiveProvider:
         """The lease in force; None while nothing is owed."""
         return self._lease if self._lease is not None and self._lease.open else None
 
-    def public(self) -> dict[str, Any] | None:
+    def public(self) -> LeaseDocument | None:
         """What everybody may see of the lease in force."""
         lease = self.lease
         if lease is not None and self._trying.locked():
@@ -112,7 +113,7 @@ class LiveProvider:
         target = None if lease is None or lease.run_id != run_id else lease.left_stopped
         return None if target is None else target.command
 
-    async def left_stopped(self) -> dict[str, Any] | None:
+    async def left_stopped(self) -> LeftStoppedDocument | None:
         """The server that a run has stopped for good, until one is seen to serve again."""
         lease = self._lease
         target = None if lease is None else lease.left_stopped
@@ -123,7 +124,7 @@ class LiveProvider:
             if self._lease is lease:
                 self._lease = copies.serves_again(self._journal, lease, target)
             return None
-        return {"run_id": lease.run_id, "name": target.name, "command": target.command}
+        return {"run_id": lease.run_id, "name": target.name, "command": target.command or ""}
 
     @property
     def rolled_back(self) -> str | None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from autotuned.core.lease import Job, Lease, State
+from autotuned.documents.provider import LiveProviderDocument
 from autotuned.host.find import Finder, Found, Managed
 from autotuned.host.machine import running_since
 from autotuned.shared.launchctl import LoadedJob, Presence
 
 FRESH_S = 1.0
 """A younger look is what is so now; so long at most a caller waits for a new one."""
-SEEN = ("pid", "healthy", "loaded", "running", "since", "runs")
 
 
 class Sighting:
@@ -26,13 +25,13 @@ class Sighting:
 
     def __init__(self, finder: Finder, look: Callable[[], Found]) -> None:
         self._finder, self._look = finder, look
-        self._seen: dict[str, Any] | None = None
+        self._seen: LiveProviderDocument | None = None
         self._at: float | None = None
         self._looking: asyncio.Task[None] | None = None
         self.still = False
         """True while a run measures: nobody looks then."""
 
-    async def document(self, lease: Lease | None) -> dict[str, Any] | None:
+    async def document(self, lease: Lease | None) -> LiveProviderDocument | None:
         """The `live_provider` of `status`; None where none is known."""
         if not self.still and (self._at is None or time.monotonic() - self._at > FRESH_S):
             if self._looking is None or self._looking.done():
@@ -60,11 +59,11 @@ class Sighting:
         self._seen = await asyncio.to_thread(self._describe)
         self._at = time.monotonic()
 
-    def _describe(self) -> dict[str, Any] | None:
+    def _describe(self) -> LiveProviderDocument | None:
         live = self._look().live or self._finder.unloaded()
         if live is None:
             return None
-        shown: dict[str, Any] = {
+        shown: LiveProviderDocument = {
             "kind": "foreground",
             "pid": None,
             "state": "running",
@@ -97,17 +96,25 @@ def _state(job: LoadedJob) -> str:
     return "not loaded" if job.presence is Presence.MISSING else job.state or job.presence.value
 
 
-def _leased(lease: Lease, seen: Mapping[str, Any] | None) -> dict[str, Any]:
+def _leased(lease: Lease, seen: LiveProviderDocument | None) -> LiveProviderDocument:
     """What a lease is on; the rest as it was just `seen`, where somebody may look."""
-    target = lease.target
-    shown: dict[str, Any] = {"kind": "foreground", "pid": target.pid, "loaded": None}
+    target, drained = lease.target, lease.state is State.DRAINED
+    shown: LiveProviderDocument = {
+        "kind": "foreground",
+        "pid": target.pid,
+        "loaded": None,
+        "port": lease.port,
+        "state": lease.state.value,
+        "healthy": False,
+        "running": False if drained else None,
+        "since": None,
+        "runs": None,
+    }
     if isinstance(target, Job):
-        gone = lease.state is State.DRAINED
-        shown = {"kind": "launchd", "label": target.label, "domain": target.domain, "pid": None}
-        shown |= {"plist": target.plist, "loaded": False if gone else None}
-    running = False if lease.state is State.DRAINED else None
-    shown |= {"port": lease.port, "state": lease.state.value, "healthy": False}
-    shown |= {"running": running, "since": None, "runs": None}
-    if seen is None or seen["kind"] != shown["kind"]:
-        return shown
-    return {**shown, **{name: seen[name] for name in SEEN}}
+        shown |= {"kind": "launchd", "label": target.label, "domain": target.domain, "pid": None}
+        shown |= {"plist": target.plist, "loaded": False if drained else None}
+    if seen is not None and seen["kind"] == shown["kind"]:
+        shown |= {"pid": seen["pid"], "healthy": seen["healthy"]}
+        shown |= {"loaded": seen["loaded"], "running": seen["running"]}
+        shown |= {"since": seen["since"], "runs": seen["runs"]}
+    return shown

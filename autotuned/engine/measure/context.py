@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotuned.core.model import Failure
+from autotuned.core.model import Failure, Stage
 from autotuned.core.quarantine import Configuration
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Vigil
@@ -71,7 +71,7 @@ class Bench:
 class Asked:
     """Which trial is asked for. `cell` is the cell's index from 1 in stage 2."""
 
-    stage: int
+    stage: Stage
     model: str
     rank: int
     knobs: Knobs | None

@@ -13,9 +13,8 @@ from collections.abc import Callable
 
 import structlog
 
-from autotuned.core.model import ExitReason
 from autotuned.core.pipeline import Finish
-from autotuned.core.result import ErrorDocument
+from autotuned.documents.result import ErrorDocument, ExitReason
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -54,13 +53,14 @@ class Lifecycle:
     async def _search_and_close(self, runner: Runner, bench: Bench) -> None:
         """Search to the end and write that end down, whatever happens on the way."""
         self._live.sighting.still = True
-        finish, error = Finish(ExitReason.INTERNAL_ERROR), None
+        finish = Finish(ExitReason.INTERNAL_ERROR)
+        error: ErrorDocument | None = None
         try:
             await self._announce(runner)
             refusal = await self._drained(runner, bench)
             if refusal is not None and not runner.cancelled:
                 finish = Finish(ExitReason.PROVIDER_CONFLICT)
-                error = ErrorDocument(code=finish.exit_reason, message=refusal)
+                error = {"code": finish.exit_reason, "message": refusal}
             else:
                 finish, _ = await runner.search()
                 drained = self._live.lease is not None
@@ -68,7 +68,7 @@ class Lifecycle:
         except Exception as caught:
             log.exception("run failed")
             message = f"{type(caught).__name__}: {caught}"
-            error = ErrorDocument(code=ExitReason.INTERNAL_ERROR, message=message)
+            error = {"code": ExitReason.INTERNAL_ERROR, "message": message}
         finally:
             self._live.sighting.still = False
             runner.enter("restoring")

@@ -6,12 +6,13 @@ Only for showing: nothing is decided here, and what the store holds stays the tr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from autotuned.core.model import Trial
 from autotuned.core.request import Plan
+from autotuned.core.result import cell_knobs
+from autotuned.documents.run import Phase, PrewarmDocument, RunProgressDocument, Step
 from autotuned.shared.knobs import Knobs
 
 
@@ -23,7 +24,7 @@ class Progress:
     began: float = field(default_factory=time.monotonic)
     clock: Callable[[], float] = time.monotonic
     """Counts the time asleep, so that a budget is one of wall time."""
-    phase: str = "preflight"
+    phase: Phase = "preflight"
     stage: int = 0
     candidate: int = 0
     model: str | None = None
@@ -31,8 +32,8 @@ class Progress:
     knobs: Knobs | None = None
     replicate: int = 0
     replicates: int = 0
-    prewarm: Mapping[str, Any] | None = None
-    step: str | None = None
+    prewarm: PrewarmDocument | None = None
+    step: Step | None = None
     """What the trial in progress does: the name of its part in `Spent`."""
     cells_seconds: list[float] = field(default_factory=list)
     cell_s: float | None = None
@@ -48,7 +49,7 @@ class Progress:
         """Until the budget ends the run; never negative."""
         return max(0.0, self.plan.request.max_duration - self.elapsed_s)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> RunProgressDocument:
         """The `progress` object of a run document. `eta_s` is null while nothing like this was measured."""
         cells = len(self.plan.cells)
         return {
@@ -61,7 +62,7 @@ class Progress:
             "cell": {
                 "index": self.cell,
                 "total": cells,
-                "knobs": self.knobs and self.knobs.named(),
+                "knobs": None if self.knobs is None else cell_knobs(self.knobs),
             },
             "replicate": {"index": self.replicate, "total": self.replicates},
             "step": self.step,

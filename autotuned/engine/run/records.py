@@ -9,13 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from autotuned.core import noise
 from autotuned.core import result as public
-from autotuned.core.model import ExitReason, MachineFacts, Trial
+from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
 from autotuned.core.request import Plan, TuneRequest
+from autotuned.documents.noise import MeasuredDocument
+from autotuned.documents.result import (
+    AppliedDocument,
+    ErrorDocument,
+    ExitReason,
+    ResultDocument,
+)
+from autotuned.documents.run import RunDocument, SummaryDocument
+from autotuned.documents.trial import TrialDocument
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.run.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
@@ -45,7 +54,7 @@ class Records:
             "unknown",
             purpose="refused",
         )
-        said = public.ErrorDocument(code=error.kind, message=error.message)
+        said: ErrorDocument = {"code": error.kind, "message": error.message}
         await self.database.ask(
             runs.begin, row, {"trigger": asked.trigger, "provider": asked.provider, "warnings": []}
         )
@@ -85,7 +94,7 @@ class Records:
         await self.database.ask(runs.reopen, run_id, details)
 
     async def finish(
-        self, runner: Runner, finish: Finish, bench: Bench, said: public.ErrorDocument | None
+        self, runner: Runner, finish: Finish, bench: Bench, said: ErrorDocument | None
     ) -> None:
         """Write how a run ended, with its recommendation and document; `said` replaces the usual explanation."""
         row = await self.row(runner.run_id)
@@ -93,7 +102,7 @@ class Records:
         history = await self.history(runner.run_id)
         error = said or public.explain(runner.plan, history, finish)
         if said is None and runner.conflict is not None:
-            error = public.ErrorDocument(code=ExitReason.PROVIDER_CONFLICT, message=runner.conflict)
+            error = {"code": ExitReason.PROVIDER_CONFLICT, "message": runner.conflict}
         command = await _serve_command(finish, bench)
         details["warnings"] = [
             *details.get("warnings", ()),
@@ -105,20 +114,18 @@ class Records:
         details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
         measured = _measured(runner, history)
         await self._end(row, details, runner.plan, history, finish, error, command, measured)
-        if measured is not None and measured.pairs:
-            told = {"measured": measured.model_dump(mode="json")}
-            await self.database.ask(runs.annotate, measured.of_run, noise=told)
+        if measured is not None and measured["pairs"]:
+            await self.database.ask(runs.annotate, measured["of_run"], noise={"measured": measured})
 
     async def annotate(
         self,
         run_id: str,
         *,
-        applied: public.AppliedDocument | None = None,
+        applied: AppliedDocument | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         """Add what was applied of a run, and warnings, to what is kept of it."""
-        said = None if applied is None else applied.model_dump(mode="json")
-        await self.database.ask(runs.annotate, run_id, applied=said, warnings=warnings)
+        await self.database.ask(runs.annotate, run_id, applied=applied, warnings=warnings)
 
     async def retain(self, keep: int, active: str) -> list[str]:
         """Let the runs beyond the newest `keep` go; their ids."""
@@ -161,18 +168,16 @@ class Records:
         """What is kept beside a run's row."""
         return await self.database.ask(runs.details_of, run_id)
 
-    async def result(self, row: RunRow, *, running: bool) -> dict[str, Any]:
+    async def result(self, row: RunRow, *, running: bool) -> ResultDocument:
         """The public document: as it was written at the end, or made from what there is so far."""
         details = await self.details(row.run_id)
         if "document" in details:
-            return dict(details["document"])
+            return cast("ResultDocument", details["document"])
         history = await self.history(row.run_id)
         finish = Finish(ExitReason(row.exit_reason))
-        error = None
+        error: ErrorDocument | None = None
         if not running:
-            error = public.ErrorDocument(
-                code=row.exit_reason, message="the agent ended before this run did"
-            )
+            error = {"code": row.exit_reason, "message": "the agent ended before this run did"}
         return self._document(row, details, None, history, finish, error, None, running=running)
 
     async def estimate_s(self, plan: Plan) -> float | None:
@@ -207,9 +212,9 @@ class Records:
         plan: Plan | None,
         history: Sequence[Trial],
         finish: Finish,
-        error: public.ErrorDocument | None,
+        error: ErrorDocument | None,
         serve_command: str | None,
-        measured: noise.MeasuredDocument | None = None,
+        measured: MeasuredDocument | None = None,
     ) -> None:
         ended = RunRow(
             **{**_columns(row), "ended_at_utc": utc_now(), "exit_reason": finish.exit_reason.value}
@@ -235,12 +240,12 @@ class Records:
         plan: Plan | None,
         history: Sequence[Trial],
         finish: Finish,
-        error: public.ErrorDocument | None,
+        error: ErrorDocument | None,
         serve_command: str | None,
-        measured: noise.MeasuredDocument | None = None,
+        measured: MeasuredDocument | None = None,
         *,
         running: bool,
-    ) -> dict[str, Any]:
+    ) -> ResultDocument:
         facts = MachineFacts(row.machine_ram_gb, row.machine_chip, row.machine_os_version, 0)
         models = json.loads(row.candidate_models_json)
         answer = None if plan is None else public.recommend(plan, finish, serve_command or "")
@@ -248,50 +253,50 @@ class Records:
         digest = None
         if answer is not None and best is not None:
             digest = public.recipe_hash(
-                facts, row.binary_version, models, row.target_context, answer.model, best
+                facts, row.binary_version, models, row.target_context, answer["model"], best
             )
-        document = public.ResultDocument(
-            spec_version=wire.SPEC_VERSION,
-            run_id=row.run_id,
-            started_at=row.started_at_utc,
-            ended_at=row.ended_at_utc,
-            machine=public.MachineDocument(
-                ram_gb=row.machine_ram_gb,
-                chip=row.machine_chip,
-                os_version=row.machine_os_version,
-                binary_version=row.binary_version,
-            ),
-            inputs=public.InputsDocument(
-                target_context=row.target_context,
-                candidate_models=models,
-                stage1_replicates=row.stage1_replicates,
-                stage2_replicates=row.stage2_replicates,
-                gate_ttft_ms=row.gate_ttft_ms,
-                tps_tie_epsilon=row.tps_tie_epsilon,
-            ),
-            recommendation=answer,
-            alternates=[] if plan is None else public.alternates_of(plan, history, finish),
-            infeasible=public.infeasible(history),
-            recipe_hash=digest,
-            db_path=str(self.database.path),
-            exit_reason=ExitReason(row.exit_reason),
-            state="running" if running else "finished",
-            trigger=details.get("trigger", "manual"),
-            warnings=list(details.get("warnings", ())),
-            error=error,
-            **{name: details.get(name) for name in public.KEPT_AS_IS},
-            timings=public.timings(history, details.get("total_s")),
-            stage2=public.cells(history),
-            noise=noise.of_run(history)
-            if measured is None
-            else noise.NoiseDocument(measured=measured),
-        )
-        return document.model_dump(mode="json")
+        return {
+            "spec_version": wire.SPEC_VERSION,
+            "run_id": row.run_id,
+            "started_at": row.started_at_utc,
+            "ended_at": row.ended_at_utc,
+            "machine": {
+                "ram_gb": row.machine_ram_gb,
+                "chip": row.machine_chip,
+                "os_version": row.machine_os_version,
+                "binary_version": row.binary_version,
+            },
+            "inputs": {
+                "target_context": row.target_context,
+                "candidate_models": models,
+                "stage1_replicates": row.stage1_replicates,
+                "stage2_replicates": row.stage2_replicates,
+                "gate_ttft_ms": row.gate_ttft_ms,
+                "tps_tie_epsilon": row.tps_tie_epsilon,
+            },
+            "recommendation": answer,
+            "alternates": [] if plan is None else public.alternates_of(plan, history, finish),
+            "infeasible": public.infeasible(history),
+            "recipe_hash": digest,
+            "db_path": str(self.database.path),
+            "exit_reason": ExitReason(row.exit_reason),
+            "state": "running" if running else "finished",
+            "trigger": details.get("trigger", "manual"),
+            "provider": details.get("provider"),
+            "warnings": list(details.get("warnings", ())),
+            "error": error,
+            "applied": details.get("applied"),
+            "live_model": details.get("live_model"),
+            "left_stopped": details.get("left_stopped"),
+            "timings": public.timings(history, details.get("total_s")),
+            "stage2": public.cells(history),
+            "noise": noise.of_run(history) if measured is None else {"measured": measured},
+        }
 
 
 def run_document(
     row: RunRow, details: Mapping[str, Any], history: Sequence[Trial], runner: Runner | None
-) -> dict[str, Any]:
+) -> RunDocument:
     """The run document; `runner` is the one in progress, None for a run that has ended."""
     best = best_so_far(history)
     return {
@@ -302,11 +307,11 @@ def run_document(
         if best is None or best.knobs is None
         else {
             "model": best.model,
-            "knobs": public.knobs_document(best.knobs).model_dump(),
+            "knobs": public.knobs_document(best.knobs),
             "tps_median": best.tps_median,
             "ttft_p95_ms": best.ttft_p95_ms,
         },
-        "infeasible": [entry.model_dump() for entry in public.infeasible(history)],
+        "infeasible": public.infeasible(history),
         "warnings": [
             *details.get("warnings", ()),
             *(runner.warnings if runner is not None else ()),
@@ -317,13 +322,13 @@ def run_document(
     }
 
 
-def summary(row: RunRow, *, running: bool) -> dict[str, Any]:
+def summary(row: RunRow, *, running: bool) -> SummaryDocument:
     """One line of the table of runs."""
     answer = json.loads(row.recommendation_json) if row.recommendation_json else {}
     return {
         "run_id": row.run_id,
         "state": "running" if running else "finished",
-        "exit_reason": None if running else row.exit_reason,
+        "exit_reason": None if running else ExitReason(row.exit_reason),
         "started_at": row.started_at_utc,
         "ended_at": row.ended_at_utc,
         "target_context": row.target_context,
@@ -337,14 +342,14 @@ def summary(row: RunRow, *, running: bool) -> dict[str, Any]:
     }
 
 
-def trial_document(trial: Trial) -> dict[str, Any]:
+def trial_document(trial: Trial) -> TrialDocument:
     """One trial with all its samples, as `trials` gives it."""
     knobs = trial.knobs
     return {
         "stage": trial.stage,
         "model": trial.model,
         "rank": trial.rank,
-        "knobs": None if knobs is None else public.knobs_document(knobs).model_dump(),
+        "knobs": None if knobs is None else public.knobs_document(knobs),
         "fits": trial.fits,
         "kept": trial.kept,
         "n_err": trial.n_err,
@@ -360,9 +365,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "spent": dataclasses.asdict(trial.spent),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
-        "samples": [
-            public.sample_document(replicate).model_dump() for replicate in trial.replicates
-        ],
+        "samples": [public.sample_document(replicate) for replicate in trial.replicates],
     }
 
 
@@ -385,7 +388,7 @@ async def _serve_command(finish: Finish, bench: Bench) -> str | None:
     return public.shell_command(bench.provider.serve_argv(bench.binary, launch))
 
 
-def _measured(runner: Runner, history: Sequence[Trial]) -> noise.MeasuredDocument | None:
+def _measured(runner: Runner, history: Sequence[Trial]) -> MeasuredDocument | None:
     """What a measurement of noise has found; None for a run that is none."""
     plan = runner.plan
     if plan.repeats is None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autotuned.core.model import ExitReason, MachineFacts
+from autotuned.core.model import MachineFacts
 from autotuned.core.request import Plan, TuneRequest, parse
+from autotuned.documents.result import ExitReason
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
 from autotuned.store.runs import RunRow, Which

@@ -18,6 +18,7 @@ from autotuned.core import adaptive
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
 from autotuned.core.request import Plan
+from autotuned.documents.run import Phase
 from autotuned.engine.events import Events
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.trial import TrialRun
@@ -29,7 +30,6 @@ from autotuned.store.database import Database
 BUDGET_WARNING = 0.9
 HEARTBEAT_S = 5.0
 """Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
-PREWARM_FIELDS = ("activity", "bytes", "total", "rate")
 CUT = {
     Halt.CANCELLED: (FailureKind.INTERRUPTED, "interrupted"),
     Halt.BUDGET: (FailureKind.BUDGET, "budget exhausted"),
@@ -215,7 +215,7 @@ class Runner:
         progress.replicate, progress.replicates = 0, asked.replicates
         return asked
 
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: Phase) -> None:
         """Move to a phase and say so, once."""
         if phase != self.progress.phase:
             self.progress.phase, self.progress.prewarm = phase, None
@@ -230,7 +230,12 @@ class Runner:
             self.progress.replicate = fields["index"]
         elif kind == "prewarm.progress":
             self.enter("prewarming")
-            self.progress.prewarm = {name: fields[name] for name in PREWARM_FIELDS}
+            self.progress.prewarm = {
+                "activity": fields["activity"],
+                "bytes": fields["bytes"],
+                "total": fields["total"],
+                "rate": fields["rate"],
+            }
         elif kind == "prewarm.done":
             self.enter("selecting" if fields["stage"] == STAGE_SELECTION else "climbing")
         self._publish(kind, **fields)

@@ -17,6 +17,18 @@ from typing import Any
 import structlog
 
 from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
+from autotuned.core.result import cell_knobs
+from autotuned.documents.result import ExitReason, ResultDocument
+from autotuned.documents.run import (
+    CancelDocument,
+    PlanDocument,
+    RefusedDocument,
+    RunDocument,
+    StartedDocument,
+    SummaryDocument,
+    TimedOutDocument,
+)
+from autotuned.documents.weights import PullDocument
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -98,7 +110,7 @@ class Agent:
 
     # --- starting --------------------------------------------------------------------------------
 
-    async def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def start(self, params: Mapping[str, Any]) -> StartedDocument:
         """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
 
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
@@ -106,12 +118,12 @@ class Agent:
         """
         return await self._admit(params, None)
 
-    async def measure_noise(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+    async def measure_noise(self, wishes: Mapping[str, Any]) -> StartedDocument:
         """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
         params, again = await repetition(self._records, wishes)
         return await self._admit(params, again)
 
-    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> dict[str, Any]:
+    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> StartedDocument:
         self._refuse_while_stopping()
         await self._live.paid_meanwhile()
         self.pulls.refuse_while_active()
@@ -127,7 +139,7 @@ class Agent:
             self._release(active)
             raise
 
-    def pull(self, model: str, **wishes: Any) -> dict[str, Any]:
+    def pull(self, model: str, **wishes: Any) -> PullDocument:
         """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
         self._refuse_while_stopping()
         return self.pulls.start(model, **wishes)
@@ -149,7 +161,7 @@ class Agent:
     def _provider(self, kind: str | None) -> Provider:
         return self._host.choose(kind or self._settings.provider.kind)
 
-    async def dry_run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def dry_run(self, params: Mapping[str, Any]) -> PlanDocument:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params)
         provider, binary, planned = await self.prepare(request)
@@ -162,10 +174,7 @@ class Agent:
             "binary": list(binary.command),
             "binary_version": binary.version,
             **weights,
-            "cells": [
-                {"kv_bits": c.kv_bits, "max_batch": c.max_batch, "max_context": c.max_context}
-                for c in planned.cells
-            ],
+            "cells": [cell_knobs(knobs) for knobs in planned.cells],
             "conflicts": found.names,
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,
@@ -174,7 +183,7 @@ class Agent:
 
     async def _begin(
         self, active: Active, params: Mapping[str, Any], again: Again | None, began: float
-    ) -> dict[str, Any]:
+    ) -> StartedDocument:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
         try:
@@ -276,7 +285,7 @@ class Agent:
 
     # --- asking ------------------------------------------------------------------------------------
 
-    def cancel(self, run_id: str | None) -> dict[str, Any]:
+    def cancel(self, run_id: str | None) -> CancelDocument:
         """Ask the active run to end; idempotent, and no error for one that has ended."""
         active = self._active
         if active is None or active.runner is None or run_id not in (None, active.run_id):
@@ -284,7 +293,9 @@ class Agent:
         active.runner.cancel()
         return {"run_id": active.run_id, "state": "running", "cancelled": True}
 
-    async def wait(self, run_id: str | None, timeout_s: float | None) -> dict[str, Any]:
+    async def wait(
+        self, run_id: str | None, timeout_s: float | None
+    ) -> SummaryDocument | TimedOutDocument:
         """The summary of a run once it has ended, or `{timed_out: true}`. Raises NotFound."""
         active = self._active
         if active is not None and run_id in (None, active.run_id):
@@ -296,7 +307,7 @@ class Agent:
                 return {"timed_out": True}
         return summary(await self._records.row(run_id), running=False)
 
-    async def status(self, run_id: str | None) -> dict[str, Any] | None:
+    async def status(self, run_id: str | None) -> RunDocument | None:
         """A run's document: of the active run, else the latest that searched; None without one. Raises NotFound."""
         row = await self._shown(run_id)
         if row is None:
@@ -315,7 +326,7 @@ class Agent:
                 return await self._records.row(self._active.run_id)
         return await self._records.latest(Which.SEARCHED)
 
-    async def refused(self) -> dict[str, Any] | None:
+    async def refused(self) -> RefusedDocument | None:
         """The latest request that was refused at the door; None where a newer run stands for it."""
         row = await self._records.latest(Which.REFUSED)
         shown = await self._records.latest(Which.SEARCHED)
@@ -325,11 +336,12 @@ class Agent:
         ):
             return None
         document = await self._records.result(row, running=False)
+        error = document["error"]
         return {
             "run_id": row.run_id,
             "at": row.started_at_utc,
-            "exit_reason": row.exit_reason,
-            "message": document["error"]["message"],
+            "exit_reason": ExitReason(row.exit_reason),
+            "message": error["message"] if error is not None else "",
         }
 
     def active_run(self) -> str | None:
@@ -341,7 +353,7 @@ class Agent:
         active = self._active
         return active.run_id if active is not None and active.runner is not None else None
 
-    async def result(self, run_id: str | None) -> dict[str, Any]:
+    async def result(self, run_id: str | None) -> ResultDocument:
         """The public document of a run, finished or not. Raises NotFound."""
         row = await self._records.row(run_id)
         return await self._records.result(row, running=row.run_id == self.active_run())

@@ -11,6 +11,7 @@ from typing import Any
 from autotuned.core.model import WeightsFormat
 from autotuned.core.quarantine import Configuration
 from autotuned.core.request import Plan, TuneRequest
+from autotuned.documents.run import FetchDocument
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import Vigil
 from autotuned.engine.quarantine import Quarantine
@@ -91,7 +92,7 @@ async def _permitted(_: Configuration) -> None:
 
 async def weights_ahead(
     prewarmer: Prewarmer, planned: Plan, form: WeightsFormat, memory_bytes: int | None
-) -> dict[str, Any]:
+) -> FetchDocument:
     """Each candidate's weights, and bytes and seconds of fetching all that fit.
 
     `fetch_s` is None where no download has been measured yet. A run fetches less: it stops at the

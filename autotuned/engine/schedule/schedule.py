@@ -10,12 +10,19 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
 from autotuned.core import schedule as rules
 from autotuned.core.schedule import Action, Book, Decision
+from autotuned.documents.schedule import (
+    BriefDocument,
+    DecisionDocument,
+    NextDocument,
+    ScheduleDocument,
+    ScheduleSettings,
+)
 from autotuned.engine.events import Events
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
@@ -93,18 +100,19 @@ class Nightly:
 
     # --- asking and setting ------------------------------------------------------------------------
 
-    async def get(self, history: int) -> dict[str, Any]:
+    async def get(self, history: int) -> ScheduleDocument:
         """The schedule, when it comes next, and the newest decisions, newest first."""
         await self._settle()
-        document = {**self._book.schedule.model_dump(mode="json"), **self._brief()}
+        settings = cast("ScheduleSettings", self._book.schedule.model_dump(mode="json"))
         newest = self._book.decisions[::-1][:history]
         return {
-            **document,
+            **settings,
+            **self._brief(),
             "set_at": None if self._book.since is None else _utc(self._book.since),
             "history": [_document(decision) for decision in newest],
         }
 
-    async def brief(self) -> dict[str, Any]:
+    async def brief(self) -> BriefDocument:
         """What `status` shows: whether it is on, when it comes next, why it has paused itself."""
         await self._settle()
         return {
@@ -156,7 +164,7 @@ class Nightly:
             self._arm()
             return run_id
 
-    def _brief(self) -> dict[str, Any]:
+    def _brief(self) -> NextDocument:
         now, fault = self._now(), self._fault()
         coming = None if fault else rules.next_due(self._book, now, self._zone)
         paused = rules.paused(self._book, now) if self._book.schedule.enabled else None
@@ -337,7 +345,7 @@ def _moment(text: str) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _document(decision: Decision) -> dict[str, Any]:
+def _document(decision: Decision) -> DecisionDocument:
     return {
         "at": _utc(decision.at),
         "night": None if decision.night is None else decision.night.isoformat(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel
-
+from autotuned.documents import Empty
+from autotuned.documents.doctor import DoctorDocument, ReloadDocument
+from autotuned.documents.run import VersionDocument
 from autotuned.engine import doctor as checks
-from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
@@ -23,58 +23,33 @@ class DoctorParams(Params):
     acknowledge: bool = False
 
 
-class CheckDocument(BaseModel):
-    """One check; `ok` is false for the level `error` alone."""
-
-    name: str
-    ok: bool
-    level: Literal["info", "warning", "error"]
-    detail: str
-    remedy: str | None
-
-
-class DoctorDocument(BaseModel):
-    """`ok`: nothing is broken."""
-
-    ok: bool
-    checks: list[CheckDocument]
-
-
-class ReloadDocument(BaseModel):
-    """Settings that have changed: in use from now on, or after a restart."""
-
-    changed: list[str]
-    applied: list[str]
-    restart: list[str]
-
-
 def methods(pieces: Pieces) -> list[Method]:
     """Who answers, how it is, and how to stop it."""
     one_at_a_time = asyncio.Lock()
 
-    async def version(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def version(_: Connection, __: Mapping[str, Any]) -> VersionDocument:
         return pieces.version()
 
-    async def shutdown(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def shutdown(_: Connection, __: Mapping[str, Any]) -> Empty:
         after = 0.05  # once this answer has gone out
         asyncio.get_running_loop().call_later(after, pieces.shut_down)
         return {}
 
-    async def doctor(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def doctor(_: Connection, params: Mapping[str, Any]) -> DoctorDocument:
         if params["acknowledge"]:
             await asyncio.to_thread(acknowledge, pieces.records.database.path)
         async with one_at_a_time:  # each looks at everything with threads and programs of its own
             return await checks.examine(await pieces.scene())
 
-    async def reload(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def reload(_: Connection, __: Mapping[str, Any]) -> ReloadDocument:
         return await pieces.configuration.reload()
 
     who, stop = "who answers, and where its files are", "stop the agent gracefully, as SIGTERM does"
     looks = "everything that a run needs, each with its remedy"
     reads, bad = "read the settings file again", (wire.INVALID_PARAMS,)
     return [
-        Method("version", who, version, result=documents.VersionDocument),
-        Method("shutdown", stop, shutdown, result=documents.Empty),
+        Method("version", who, version, result=VersionDocument),
+        Method("shutdown", stop, shutdown, result=Empty),
         Method("doctor", looks, doctor, DoctorParams, DoctorDocument),
         Method("reload", reads, reload, result=ReloadDocument, errors=bad, acts=True),
     ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from autotuned.documents.apply import ConfigurationResult
 from autotuned.engine.apply.apply import Consent
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
@@ -36,37 +35,15 @@ class RevertParams(Params):
     restart: bool = False
 
 
-class ConfigurationResult(BaseModel):
-    """What became of the configuration. `changed` maps a key to its values `before` and `after`.
-
-    `hint` holds the commands that make it live, one a line; `diff` our keys' lines and nothing else;
-    `recipe` the owned keys as they are in the file then.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    applied: bool
-    changed: dict[str, Any]
-    config_path: str
-    backup_path: str | None
-    restarted: bool
-    diff: str
-    hint: str | None
-    warnings: list[str]
-    run_id: str | None = None
-    recipe: dict[str, str | int | None] | None = None
-    reverted_to: str | None = None
-
-
 def methods(pieces: Pieces) -> list[Method]:
     """Writing the configuration."""
     applier = pieces.applier
 
-    async def apply(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
         consent = Consent(**{name: value for name, value in params.items() if name != "run_id"})
         return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
 
-    async def revert(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def revert(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
         return await applier.revert(
             params["backup"],
             pieces.agent.active_run,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from autotuned import __version__
+from autotuned.documents.run import VersionDocument
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.doctor import Scene
 from autotuned.engine.events import Events
@@ -50,7 +50,7 @@ class Pieces:
         """The settings in use."""
         return self.configuration.now
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> VersionDocument:
         """Who answers, and where its files are."""
         return {
             "name": "autotuned",

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from autotuned.documents import Empty
+from autotuned.documents.events import SubscribedDocument
 from autotuned.engine.events import Subscription
 from autotuned.errors import NotFound
-from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces, RunParams
@@ -32,7 +33,7 @@ def methods(pieces: Pieces) -> list[Method]:
     """Following what happens."""
     records = pieces.records
 
-    async def subscribe(connection: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def subscribe(connection: Connection, params: Mapping[str, Any]) -> SubscribedDocument:
         if params["run_id"] is not None:
             await records.row(params["run_id"])
         connection.refuse_more()
@@ -42,7 +43,7 @@ def methods(pieces: Pieces) -> list[Method]:
         connection.later(_forward(connection, subscription))
         return {"subscription": subscription.id, "seq": seq}
 
-    async def unsubscribe(connection: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def unsubscribe(connection: Connection, params: Mapping[str, Any]) -> Empty:
         if not connection.end(params["subscription"]):
             message = f"this connection has no subscription {params['subscription']!r}"
             raise NotFound(message, subscription=params["subscription"])
@@ -56,10 +57,10 @@ def methods(pieces: Pieces) -> list[Method]:
             follow,
             subscribe,
             SubscribeParams,
-            documents.SubscribedDocument,
+            SubscribedDocument,
             (*unknown, wire.BUSY),
         ),
-        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, documents.Empty, unknown),
+        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, Empty, unknown),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned.rpc import documents
+from autotuned.documents.provider import ForgetDocument, RestoreDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
@@ -21,24 +21,24 @@ class ForgetParams(Params):
 def methods(pieces: Pieces) -> list[Method]:
     """The live provider, beyond what `status` says of it."""
 
-    async def restore(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def restore(_: Connection, __: Mapping[str, Any]) -> RestoreDocument:
         restored = await pieces.live.restore_now()
         return {"restored": restored, "lease": pieces.live.public()}
 
-    async def forget(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def forget(_: Connection, params: Mapping[str, Any]) -> ForgetDocument:
         forgotten, would = await pieces.live.forget(yes=params["yes"])
         return {"forgotten": forgotten, "would": would, "lease": pieces.live.public()}
 
     drops = "drop what is owed to a live provider that cannot be brought back"
     tries = "try now to bring a drained provider back"
     return [
-        Method("provider.restore", tries, restore, result=documents.RestoreDocument, acts=True),
+        Method("provider.restore", tries, restore, result=RestoreDocument, acts=True),
         Method(
             "provider.forget",
             drops,
             forget,
             ForgetParams,
-            documents.ForgetDocument,
+            ForgetDocument,
             (wire.BUSY,),
             acts=True,
         ),

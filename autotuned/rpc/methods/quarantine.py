@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuned.rpc import documents
+from autotuned.documents.quarantine import QuarantineDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
@@ -22,17 +22,18 @@ def methods(pieces: Pieces) -> list[Method]:
     """Look, and lift."""
     quarantine = pieces.agent.quarantine
 
-    async def entries(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def entries(_: Connection, __: Mapping[str, Any]) -> QuarantineDocument:
         return {"entries": await quarantine.document(), "cleared": []}
 
-    async def clear(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def clear(_: Connection, params: Mapping[str, Any]) -> QuarantineDocument:
         cleared = await quarantine.clear(params["entry"])
         return {"entries": await quarantine.document(), "cleared": cleared}
 
     looks = "configurations that took the machine down, and are not started again"
     lifts = "let a configuration be started again"
-    document = documents.QuarantineDocument
     return [
-        Method("quarantine", looks, entries, result=document),
-        Method("quarantine.clear", lifts, clear, ClearParams, document, (wire.NOT_FOUND,)),
+        Method("quarantine", looks, entries, result=QuarantineDocument),
+        Method(
+            "quarantine.clear", lifts, clear, ClearParams, QuarantineDocument, (wire.NOT_FOUND,)
+        ),
     ]

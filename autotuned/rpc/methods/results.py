@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from autotuned.core.compare import ComparisonDocument, compare
+from autotuned.core.compare import compare
+from autotuned.documents.compare import ComparisonDocument
+from autotuned.documents.run import StartedDocument
+from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair
 from autotuned.engine.run.records import trial_document
-from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces, RunParams
@@ -45,15 +47,6 @@ class NoiseParams(RunParams):
     retain_runs: int | None = None
 
 
-class StaleResult(BaseModel):
-    """`stale`: something has changed since the last good run; `never_tuned`: there is none."""
-
-    stale: bool
-    never_tuned: bool
-    reasons: list[str]
-    last_run_id: str | None
-
-
 def _page(*parts: Any) -> str:
     from autotuned.report.page import render  # noqa: PLC0415 - an agent that makes no page saves jinja2
 
@@ -64,14 +57,14 @@ def methods(pieces: Pieces) -> list[Method]:
     """What is told of runs that have ended; `noise` begins one that measures."""
     records = pieces.records
 
-    async def compared(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def compared(_: Connection, params: Mapping[str, Any]) -> ComparisonDocument:
         first, second = await pair(records, params["a"], params["b"])
-        return compare(first, second).model_dump(mode="json")
+        return compare(first, second)
 
-    async def noise(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
         return await pieces.agent.measure_noise(params)
 
-    async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, str]:
         document = await pieces.agent.result(params["run_id"])
         run_id = document["run_id"]
         history = await records.history(run_id)
@@ -81,7 +74,7 @@ def methods(pieces: Pieces) -> list[Method]:
         # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
         return {"html": await asyncio.to_thread(_page, document, trials, phases)}
 
-    async def stale(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def stale(_: Connection, __: Mapping[str, Any]) -> StaleResult:
         return (await pieces.staleness.look()).document()
 
     differs = "two runs, knob by knob and figure by figure, set against their noise"
@@ -98,7 +91,7 @@ def methods(pieces: Pieces) -> list[Method]:
     unknown = (wire.NOT_FOUND,)
     return [
         Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
-        Method("noise", begins, noise, NoiseParams, documents.StartedDocument, begun),
+        Method("noise", begins, noise, NoiseParams, StartedDocument, begun),
         Method("report", shows, report, RunParams, HTML, unknown),
         Method("stale", asks, stale, result=StaleResult),
     ]

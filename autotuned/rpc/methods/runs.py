@@ -13,10 +13,12 @@ from pydantic import Field
 
 from autotuned.core.request import TuneRequest
 from autotuned.core.result import json_schema
+from autotuned.documents import run as documents
+from autotuned.documents.result import ResultDocument
+from autotuned.documents.trial import TrialsDocument
 from autotuned.engine.run.records import summary, trial_document
-from autotuned.rpc import documents
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, either
+from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces, RunParams
 from autotuned.shared import wire
 from autotuned.store.database import set_aside
@@ -51,21 +53,23 @@ class WaitParams(RunParams):
     timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-STARTED = either(documents.StartedDocument, documents.DryRunDocument)
-WAITED = either(documents.SummaryDocument, documents.TimedOutDocument)
+STARTED = documents.StartedDocument | documents.DryRunDocument
+WAITED = documents.SummaryDocument | documents.TimedOutDocument
 
 
 def methods(pieces: Pieces) -> list[Method]:
     """Everything about runs."""
     agent, records = pieces.agent, pieces.records
 
-    async def start(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def start(
+        _: Connection, params: Mapping[str, Any]
+    ) -> documents.StartedDocument | documents.DryRunDocument:
         request = {name: value for name, value in params.items() if name != "dry_run"}
         if params.get("dry_run") is True:
             return {"plan": await agent.dry_run(request)}
         return await agent.start(request if params.get("dry_run", False) is False else params)
 
-    async def status(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def status(_: Connection, params: Mapping[str, Any]) -> documents.StatusDocument:
         glanced = await pieces.staleness.glance()
         return {
             "daemon": pieces.version(),
@@ -83,7 +87,7 @@ def methods(pieces: Pieces) -> list[Method]:
             "pull": agent.pulls.active.document() if agent.pulls.active else None,
         }
 
-    async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def cancel(_: Connection, params: Mapping[str, Any]) -> documents.CancelDocument:
         run_id = params["run_id"] or agent.begun_run()
         if run_id is None:
             newest = await records.latest(Which.SEARCHED)
@@ -92,20 +96,22 @@ def methods(pieces: Pieces) -> list[Method]:
             await records.row(run_id)
         return agent.cancel(run_id)
 
-    async def result(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def result(_: Connection, params: Mapping[str, Any]) -> ResultDocument:
         return await agent.result(params["run_id"])
 
-    async def runs(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def runs(_: Connection, params: Mapping[str, Any]) -> documents.RunsDocument:
         which = Which.GOOD if params["good"] else Which.ALL if params["all"] else Which.BEGUN
         rows = await records.recent(params["limit"], params["before"], which)
         active = agent.active_run()
         return {"runs": [summary(row, running=row.run_id == active) for row in rows]}
 
-    async def trials(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def trials(_: Connection, params: Mapping[str, Any]) -> TrialsDocument:
         row = await records.row(params["run_id"])
         return {"trials": [trial_document(trial) for trial in await records.history(row.run_id)]}
 
-    async def wait(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def wait(
+        _: Connection, params: Mapping[str, Any]
+    ) -> documents.SummaryDocument | documents.TimedOutDocument:
         return await agent.wait(params["run_id"], params["timeout_s"])
 
     started = (
@@ -128,6 +134,6 @@ def methods(pieces: Pieces) -> list[Method]:
         Method("cancel", end, cancel, RunParams, documents.CancelDocument, unknown),
         Method("result", "the public document of a run", result, RunParams, json_schema(), unknown),
         Method("runs", table, runs, RunsParams, documents.RunsDocument),
-        Method("trials", samples, trials, OneRunParams, documents.TrialsDocument, unknown),
+        Method("trials", samples, trials, OneRunParams, TrialsDocument, unknown),
         Method("wait", waits, wait, WaitParams, WAITED, unknown),
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from autotuned.documents.weights import ModelsDocument, PullDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params
 from autotuned.rpc.methods.context import Pieces
@@ -34,66 +35,20 @@ class PullWaitParams(OnePullParams):
     timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-class ModelDocument(BaseModel):
-    """One model of the cache. `size_b`: parameters in billions, by its name."""
-
-    model: str
-    format: Literal["mlx", "gguf"]
-    size_b: float | None
-    weights_bytes: int
-    complete: bool
-    reason: str | None
-    fits: bool
-    checked_at: str | None
-
-
-class ModelsDocument(BaseModel):
-    """The cache of weights."""
-
-    cache: str
-    disk_free_bytes: int
-    memory_bytes: int
-    models: list[ModelDocument]
-
-
-class PullProgressDocument(BaseModel):
-    """`rate` in bytes a second."""
-
-    activity: Literal["fetch", "check"]
-    bytes: int
-    total: int
-    rate: int
-
-
-class PullDocument(BaseModel):
-    """A pull. `outcome` is null while it goes on."""
-
-    pull_id: str
-    model: str
-    state: Literal["running", "finished"]
-    outcome: (
-        Literal["ok", "transient", "integrity", "static", "interrupted", "internal_error"] | None
-    )
-    reason: str | None
-    path: str | None
-    weights_bytes: int | None
-    progress: PullProgressDocument | None
-
-
 def methods(pieces: Pieces) -> list[Method]:
     """Everything about weights outside of a run."""
     pulls = pieces.agent.pulls
 
-    async def models(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def models(_: Connection, __: Mapping[str, Any]) -> ModelsDocument:
         return await pulls.models()
 
-    async def pull(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def pull(_: Connection, params: Mapping[str, Any]) -> PullDocument:
         return pieces.agent.pull(**params)
 
-    async def wait(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def wait(_: Connection, params: Mapping[str, Any]) -> PullDocument:
         return await pulls.wait(params["pull_id"], params["timeout_s"])
 
-    async def cancel(_: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def cancel(_: Connection, params: Mapping[str, Any]) -> PullDocument:
         return await pulls.cancel(params["pull_id"])
 
     begin, unknown = (wire.BUSY, wire.SHUTTING_DOWN), (wire.NOT_FOUND,)

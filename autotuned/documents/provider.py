@@ -1,0 +1,80 @@
+"""The live provider, and what is owed to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+
+from autotuned.documents import Document
+
+
+class LiveProviderDocument(Document):
+    """The operator's own server, as seen a moment ago. `healthy`: its port answers.
+
+    `loaded`: launchd has its job; `since` and `runs`: when its process was started, and how often launchd has
+    done so. Null where that cannot be known.
+    """
+
+    kind: Literal["launchd", "foreground"]
+    state: str
+    port: int
+    pid: int | None
+    healthy: bool
+    loaded: NotRequired[Annotated[bool | None, Field(default=None)]]
+    running: NotRequired[Annotated[bool | None, Field(default=None)]]
+    since: NotRequired[Annotated[str | None, Field(default=None)]]
+    runs: NotRequired[Annotated[int | None, Field(default=None)]]
+    label: NotRequired[Annotated[str | None, Field(default=None)]]
+    domain: NotRequired[Annotated[str | None, Field(default=None)]]
+    plist: NotRequired[Annotated[str | None, Field(default=None)]]
+    age_s: NotRequired[Annotated[float | None, Field(default=None)]]
+    """How long ago it was seen."""
+
+
+class LeaseDocument(Document):
+    """A live provider that was stopped for a run. `outstanding`: it is still to be brought back."""
+
+    lease_id: str
+    run_id: str
+    state: str
+    outstanding: bool
+    since: str
+    updated_at: str
+    attempts: int
+    reason: str | None
+    holder_pid: int
+    by: str
+    port: int
+    kind: Literal["launchd", "foreground"]
+    pid: int | None
+    label: NotRequired[Annotated[str | None, Field(default=None)]]
+    domain: NotRequired[Annotated[str | None, Field(default=None)]]
+    plist: NotRequired[Annotated[str | None, Field(default=None)]]
+    restart: NotRequired[Annotated[bool | None, Field(default=None)]]
+    command: NotRequired[Annotated[str | None, Field(default=None)]]
+    log: NotRequired[Annotated[str | None, Field(default=None)]]
+    new_pid: NotRequired[Annotated[int | None, Field(default=None)]]
+
+
+class LeftStoppedDocument(Document):
+    """A server that a run has stopped and nobody has started again; `command` does, secrets masked."""
+
+    run_id: str
+    name: str
+    command: str
+
+
+class RestoreDocument(Document):
+    """Whether nothing is owed any more, else what."""
+
+    restored: bool
+    lease: LeaseDocument | None
+
+
+class ForgetDocument(Document):
+    """Whether the lease was dropped, what a restore would have done, and what is still owed."""
+
+    forgotten: bool
+    would: list[str]
+    lease: LeaseDocument | None

@@ -1,0 +1,144 @@
+"""The result of a run. Frozen: fields are added, never changed or removed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, WithJsonSchema
+
+from autotuned.documents import Document
+from autotuned.documents.noise import NoiseDocument
+from autotuned.documents.trial import KnobsDocument, SampleDocument
+
+_MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
+Timestamp = Annotated[str, WithJsonSchema({"type": "string", "pattern": _MOMENT})]
+"""UTC, ISO 8601, with `Z`. Published, not enforced: what a prototype wrote down must stay readable."""
+
+
+class ExitReason(StrEnum):
+    """The closed list of ways in which a run can end."""
+
+    OK = "ok"
+    NO_FEASIBLE = "no_feasible"
+    BUDGET_NONE = "budget_exhausted_no_model_selected"
+    BUDGET_PARTIAL = "budget_exhausted_with_partial_recommendation"
+    INTERRUPTED = "interrupted"
+    PROVIDER_CONFLICT = "provider_conflict"
+    INTEGRITY = "pre_warm_integrity_failure"
+    CONFIG_ERROR = "config_error"
+    INTERNAL_ERROR = "internal_error"
+
+
+class MachineDocument(Document):
+    """The machine that the recipe is for."""
+
+    ram_gb: int
+    chip: str
+    os_version: str
+    binary_version: str
+
+
+class InputsDocument(Document):
+    """What was asked for."""
+
+    target_context: int
+    candidate_models: list[str]
+    stage1_replicates: int
+    stage2_replicates: int
+    gate_ttft_ms: int
+    tps_tie_epsilon: float
+
+
+class RecommendationDocument(Document):
+    """The answer. `partial` is present, and true, only where cells were left out; `serve_note` where the
+    command does less than the live server does."""
+
+    model: str
+    target_context: int
+    knobs: KnobsDocument
+    tps_median: float
+    ttft_p95_ms: float
+    replicates: int
+    serve_command: str
+    serve_note: NotRequired[
+        Annotated[str | None, WithJsonSchema({"type": "string"}), Field(default=None)]
+    ]
+    partial: NotRequired[
+        Annotated[Literal[True] | None, WithJsonSchema({"const": True}), Field(default=None)]
+    ]
+
+
+class InfeasibleDocument(Document):
+    """A candidate that did not pass, and why."""
+
+    model: str
+    rank: int
+    reason: str
+
+
+class CellDocument(Document):
+    """One cell of the hill climb."""
+
+    knobs: KnobsDocument
+    tps_median: float | None
+    ttft_p95_ms: float | None
+    decode_tps: float | None
+    prefill_tps: float | None
+    load_ms: float | None
+    peak_rss_bytes: NotRequired[Annotated[int | None, Field(default=None)]]
+    fits: bool
+    kept: bool
+    reason: str | None
+    samples: list[SampleDocument]
+
+
+class ErrorDocument(Document):
+    """Why there is no whole recommendation: a sentence, and the reasons behind it."""
+
+    code: str
+    message: str
+    detail: NotRequired[Annotated[list[str] | None, Field(default=None)]]
+
+
+class AppliedDocument(Document):
+    """What was written into the provider's configuration; `hint` holds the commands that make it live, one a line.
+
+    `recipe` has the owned keys as they are in the file then: values that were kept among them.
+    """
+
+    config_path: str
+    backup_path: str | None
+    changed: dict[str, Any]
+    hint: NotRequired[Annotated[str | None, Field(default=None)]]
+    recipe: NotRequired[Annotated[dict[str, str | int | None], Field(default={})]]
+
+
+class ResultDocument(Document):
+    """The result of one run, finished or not."""
+
+    spec_version: Literal["SPEC-013 v0.3"]
+    run_id: str
+    started_at: Timestamp
+    ended_at: Timestamp | None
+    machine: MachineDocument
+    inputs: InputsDocument
+    recommendation: RecommendationDocument | None
+    alternates: list[str]
+    infeasible: list[InfeasibleDocument]
+    recipe_hash: Annotated[str | None, Field(pattern="^sha256:[0-9a-f]{64}$")]
+    db_path: str
+    exit_reason: ExitReason
+    state: Literal["running", "finished"]
+    trigger: str
+    provider: str | None
+    warnings: list[str]
+    error: ErrorDocument | None
+    applied: NotRequired[Annotated[AppliedDocument | None, Field(default=None)]]
+    live_model: NotRequired[Annotated[str | None, Field(default=None)]]
+    """The candidate that was asked for as `live`: what the live provider served at the start."""
+    left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
+    """The command line that starts a server in a terminal that this run has stopped for good."""
+    timings: dict[str, float]
+    stage2: list[CellDocument]
+    noise: NoiseDocument
