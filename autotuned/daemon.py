@@ -44,6 +44,7 @@ from autotuned.host.files import (
 )
 from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
+from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.power import on_ac
 from autotuned.host.restore.orphans import MARKER
@@ -51,7 +52,6 @@ from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
 from autotuned.shared import wire
-from autotuned.shared.launchctl import Launchd
 from autotuned.store import events as kept
 from autotuned.store.database import Database
 
@@ -130,7 +130,7 @@ async def serve(
             marker=MARKER,
             environ=environ,
         )
-        finder = Finder(Launchd(environ), host.ports, lambda: configuration.now, MARKER)
+        finder = Finder(Managers(environ), host.ports, lambda: configuration.now, MARKER)
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)

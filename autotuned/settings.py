@@ -46,15 +46,30 @@ class ProviderSettings(_Section):
 
 
 class LiveSettings(_Section):
-    """`[live]`: how the operator's own server is known to launchd."""
+    """`[live]`: the operator's own server, and who runs it."""
 
+    service: Annotated[str, Field(pattern=r"^(auto|none|systemd:[^\s/]+|launchd:[^\s/]+)$")] = (
+        "auto"
+    )
+    """Found by its process and asked of launchd and systemd; or the one service that may be stopped; or none."""
     label: Annotated[str, Field(min_length=1)] | None = None
     labels: tuple[str, ...] = ("live.streamvc.macprovider", "live.malibu.provider")
     plist: UserPath | None = None
 
     @property
+    def manager(self) -> tuple[str, str]:
+        """`service` as its kind and the unit's full name or the label, empty where none is named."""
+        kind, _, name = self.service.partition(":")
+        if kind == "systemd" and "." not in name:
+            name += ".service"
+        return kind, name
+
+    @property
     def known_labels(self) -> tuple[str, ...]:
         """Every label to look for, the one that is named by itself first."""
+        kind, name = self.manager
+        if kind != "auto":
+            return (name,) if kind == "launchd" else ()
         return tuple(dict.fromkeys((*([self.label] if self.label else ()), *self.labels)))
 
 

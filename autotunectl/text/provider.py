@@ -35,7 +35,7 @@ def live(status: Mapping[str, Any]) -> list[str]:
             return []
         told = f"{stopped['name']}, stopped by run {stopped['run_id']}, has not been started again"
         return [f"stopped   {told}", f"start it  {stopped['command']}"]
-    name = f"{found['domain']}/{found['label']}" if found["kind"] == "launchd" else "foreground"
+    name = named(found) or "foreground"
     pid = f", pid {found['pid']}" if found.get("pid") else ""
     if lease is not None:
         return [f"live      {name}{pid}: {found['state']} for run {lease['run_id']}"]
@@ -53,6 +53,13 @@ def live(status: Mapping[str, Any]) -> list[str]:
     return [f"live      {name}{pid}: {', '.join(words)}"]
 
 
+def named(found: Mapping[str, Any]) -> str | None:
+    """The service that a live server or a lease is on; None for a process from a terminal."""
+    if found["kind"] == "launchd":
+        return f"{found['domain']}/{found['label']}"
+    return f"{found['unit']} ({found['scope']} unit)" if found["kind"] == "systemd" else None
+
+
 def warning(status: Mapping[str, Any]) -> list[str]:
     """Loud lines while a restore is owed; none otherwise."""
     if not owed(status):
@@ -60,11 +67,7 @@ def warning(status: Mapping[str, Any]) -> list[str]:
     lease = status["lease"]
     if lease["state"] in ("restored", "living"):
         return [f"WATCHED: the live provider runs again for run {lease['run_id']}; does it hold?"]
-    name = (
-        f"{lease['domain']}/{lease['label']}"
-        if lease["kind"] == "launchd"
-        else "a foreground process"
-    )
+    name = named(lease) or "a foreground process"
     why = lease["reason"] or lease["state"]
     return [
         f"NOT RESTORED: {name}, drained by run {lease['run_id']}, is not back yet",

@@ -115,6 +115,24 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd that is drained, of the `user` or the `system`; its process as a `Job` has it."""
+
+    unit: str
+    scope: str
+    program: str | None = None
+    pid: int | None = None
+    started: str | None = None
+    was_running: bool = True
+    exit_timeout_s: float = 90.0
+
+    @property
+    def name(self) -> str:
+        """How it is called in a sentence."""
+        return self.unit
+
+
+@dataclass(frozen=True, slots=True)
 class Foreground:
     """A process that somebody started by hand, and what it takes to start it again."""
 
@@ -144,6 +162,15 @@ class Foreground:
         return f"{self.name}, started from a terminal, stays stopped after the run{again}"
 
 
+Target = Job | Unit | Foreground
+KINDS: Mapping[str, type[Job] | type[Unit] | type[Foreground]] = {
+    "launchd": Job,
+    "systemd": Unit,
+    "foreground": Foreground,
+}
+"""How the kinds of a target are called in JSON."""
+
+
 class Lines(TypedDict):
     """What an apply made of one key: its whole lines as written and as they were, null for none."""
 
@@ -170,7 +197,7 @@ class Lease:
     lease_id: str
     run_id: str
     state: State
-    target: Job | Foreground
+    target: Target
     holder_pid: int
     boot_id: str
     taken_at: str
@@ -200,9 +227,9 @@ class Lease:
     def left_stopped(self) -> Foreground | None:
         """The server that was stopped and not started again, for nobody had asked for that."""
         target = self.target
-        if self.open or isinstance(target, Job) or target.restart or target.command is None:
+        if self.open or not isinstance(target, Foreground):
             return None
-        return target
+        return None if target.restart or target.command is None else target
 
 
 def advance(lease: Lease, event: Event, now: str, **changes: Any) -> Lease:
@@ -217,16 +244,16 @@ def advance(lease: Lease, event: Event, now: str, **changes: Any) -> Lease:
     return dataclasses.replace(lease, state=after, updated_at=now, target=target, **changes)
 
 
-def without_secrets(target: Job | Foreground) -> Job | Foreground:
+def without_secrets(target: Target) -> Target:
     """The target as it may be shown: without an environment and without arguments, which may hold tokens."""
-    if isinstance(target, Job):
+    if not isinstance(target, Foreground):
         return target
     return dataclasses.replace(target, environ=None, argv=target.argv[:1])
 
 
 def document(lease: Lease) -> dict[str, Any]:
     """The whole lease as JSON, secrets included: for its own file alone."""
-    kind = "launchd" if isinstance(lease.target, Job) else "foreground"
+    kind = next(name for name, known in KINDS.items() if isinstance(lease.target, known))
     plain = dataclasses.asdict(lease)
     plain["target"] = {"kind": kind, **plain["target"]}
     return {"version": VERSION, **plain}
@@ -237,7 +264,7 @@ def parse(found: Any) -> Lease:
     try:
         fields = {name: found[name] for name in _names(Lease) if name in found}
         target = dict(found["target"])
-        kind = {"launchd": Job, "foreground": Foreground}[target.pop("kind")]
+        kind = KINDS[target.pop("kind")]
         known = {name: value for name, value in target.items() if name in _names(kind)}
         if kind is Foreground:
             known["argv"] = tuple(known["argv"])
@@ -253,6 +280,8 @@ def owed(lease: Lease) -> list[str]:
     target, rollback = lease.target, lease.rollback
     if isinstance(target, Job):
         steps = [f"launchctl bootstrap {target.domain} {target.plist}"]
+    elif isinstance(target, Unit):
+        steps = [f"systemctl {'--user ' * (target.scope == 'user')}start {target.unit}"]
     elif target.restart:
         steps = [f"start {target.name} again: {target.argv[0]}"]
     else:
@@ -277,11 +306,14 @@ def public(lease: Lease) -> LeaseDocument:
         "holder_pid": lease.holder_pid,
         "by": lease.by,
         "port": lease.port,
-        "kind": "launchd" if isinstance(target, Job) else "foreground",
+        "kind": "foreground",
         "pid": target.pid,
     }
     if isinstance(target, Job):
-        shown |= {"label": target.label, "domain": target.domain, "plist": target.plist}
+        shown |= {"kind": "launchd", "label": target.label, "domain": target.domain}
+        shown |= {"plist": target.plist}
+    elif isinstance(target, Unit):
+        shown |= {"kind": "systemd", "unit": target.unit, "scope": target.scope}
     else:
         shown |= {"restart": target.restart, "command": target.command}
         shown |= {"log": target.log, "new_pid": target.new_pid}

@@ -12,11 +12,11 @@ from autotuned.documents import Document
 class LiveProviderDocument(Document):
     """The operator's own server, as seen a moment ago. `healthy`: its port answers.
 
-    `loaded`: launchd has its job; `since` and `runs`: when its process was started, and how often launchd has
+    `loaded`: launchd has its job, or systemd its unit; `since` and `runs`: when its process was started, and how often launchd has
     done so. Null where that cannot be known.
     """
 
-    kind: Literal["launchd", "foreground"]
+    kind: Literal["launchd", "systemd", "foreground"]
     state: str
     port: int
     pid: int | None
@@ -27,6 +27,9 @@ class LiveProviderDocument(Document):
     runs: NotRequired[Annotated[int | None, Field(default=None)]]
     label: NotRequired[Annotated[str | None, Field(default=None)]]
     domain: NotRequired[Annotated[str | None, Field(default=None)]]
+    unit: NotRequired[Annotated[str | None, Field(default=None)]]
+    scope: NotRequired[Annotated[str | None, Field(default=None)]]
+    """Of a unit of systemd: `user` or `system`."""
     plist: NotRequired[Annotated[str | None, Field(default=None)]]
     age_s: NotRequired[Annotated[float | None, Field(default=None)]]
     """How long ago it was seen."""
@@ -46,10 +49,13 @@ class LeaseDocument(Document):
     holder_pid: int
     by: str
     port: int
-    kind: Literal["launchd", "foreground"]
+    kind: Literal["launchd", "systemd", "foreground"]
     pid: int | None
     label: NotRequired[Annotated[str | None, Field(default=None)]]
     domain: NotRequired[Annotated[str | None, Field(default=None)]]
+    unit: NotRequired[Annotated[str | None, Field(default=None)]]
+    scope: NotRequired[Annotated[str | None, Field(default=None)]]
+    """Of a unit of systemd: `user` or `system`."""
     plist: NotRequired[Annotated[str | None, Field(default=None)]]
     restart: NotRequired[Annotated[bool | None, Field(default=None)]]
     command: NotRequired[Annotated[str | None, Field(default=None)]]

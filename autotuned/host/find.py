@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ import psutil
 
 from autotuned.core.command_line import Commands, is_server, names_program, option
 from autotuned.host.interface import Listener, Ports
+from autotuned.host.listener import arguments
+from autotuned.host.managers import Managers
+from autotuned.host.managers.systemd import UnitState, owner, place
 from autotuned.settings import Settings
 from autotuned.shared import plist as plists
-from autotuned.shared.launchctl import Launchd, LoadedJob, Presence, domains
+from autotuned.shared.launchctl import LoadedJob, Presence, domains
 
 DEFAULT_PORT = 8080
 NAMES = ("macprovider-cli",)
@@ -30,18 +33,24 @@ NAMES = ("macprovider-cli",)
 
 @dataclass(frozen=True, slots=True)
 class Managed:
-    """A loaded job of launchd: where its plist is, where it listens, and why it cannot be drained, if so."""
+    """A live server that launchd or systemd runs, or that is not ours: where it listens, and why it cannot be drained, if so."""
 
     job: LoadedJob
     plist: Path | None
     port: int
     refusal: str | None = None
     argv: tuple[str, ...] = ()
-    """Its command line, as launchd or its plist has it."""
+    """Its command line, as launchd or its plist has it; of a unit, that of the server in it."""
+    whose: str | None = None
+    """Of another user, or in a container: how it is named."""
 
     @property
     def name(self) -> str:
         """As a conflict names it."""
+        if self.whose is not None:
+            return self.whose
+        if isinstance(self.job, UnitState):
+            return f"systemd-managed ({self.job.domain} unit {self.job.label})"
         if self.job.presence is Presence.UNKNOWN:
             return f"launchctl-unanswered ({self.job.target})"
         return f"launchd-managed ({self.job.target})"
@@ -58,6 +67,8 @@ class Process:
     pid: int
     argv: tuple[str, ...]
     port: int
+    uid: int | None = None
+    """Its user, where that is somebody else."""
 
     @property
     def name(self) -> str:
@@ -99,7 +110,7 @@ class Found:
 class Finder:
     """Looks for the live provider."""
 
-    launchd: Launchd
+    managers: Managers
     ports: Ports
     current: Callable[[], Settings]
     """The settings in use now."""
@@ -119,11 +130,13 @@ class Finder:
 
     def look(self, commands: Commands, port: int) -> Found:
         """`find`, in this thread."""
-        job = self.launchd.find(self.settings.live.known_labels)
         processes = list(self._serving(commands))
-        managed = None
-        if job is not None:
-            managed = self._managed(job, commands)
+        managed = self._named(commands, processes) or next(
+            filter(None, (self._held(one, commands) for one in _without_children(processes))), None
+        )
+        job = None
+        if managed is not None:
+            job = managed.job
             family = _family(job.pid) if job.pid is not None else set()
             processes = [
                 process
@@ -140,7 +153,11 @@ class Finder:
 
     def unloaded(self) -> Managed | None:
         """The provider's job where it could be loaded and is not. Blocks."""
-        if self.launchd.program is None:
+        kind, name = self.settings.live.manager
+        unit = self.managers.systemd.find(name) if kind == "systemd" else None
+        if unit is not None:
+            return self._unit(unit, ())
+        if self.managers.launchd.program is None:
             return None
         for label in self.settings.live.known_labels:
             job = LoadedJob(domains()[0], label, Presence.MISSING)
@@ -151,6 +168,47 @@ class Finder:
     def processes(self, commands: Commands) -> list[Process]:
         """Foreground processes of the provider alone; a job's own is among them. Blocks."""
         return _without_children(list(self._serving(commands)))
+
+    def _named(self, commands: Commands, processes: Sequence[Process]) -> Managed | None:
+        """The service that the settings name, where it runs, or could at any moment."""
+        kind, name = self.settings.live.manager
+        if kind == "systemd":
+            unit = self.managers.systemd.find(name)
+            serves = unit is not None and (unit.presence is not Presence.LOADED or unit.alive)
+            return self._unit(unit, processes) if unit is not None and serves else None
+        job = self.managers.launchd.find(self.settings.live.known_labels)
+        return None if job is None else self._managed(job, commands)
+
+    def _held(self, process: Process, commands: Commands) -> Managed | None:
+        """Who has `process`; None where it was started from a terminal of this user."""
+        where, ours = place(process.pid), place(os.getpid())
+        container = None if where is None else where.container
+        if ours is not None and container == ours.container:
+            container = None
+        job = None if container else self.managers.holder(process.pid)
+        if job is None and (container or process.uid is not None):
+            return _foreign(process, container, None if where is None else where.unit)
+        if job is None:
+            return None
+        found = (
+            self._unit(job, [process])
+            if isinstance(job, UnitState)
+            else self._managed(job, commands)
+        )
+        named = self.settings.live.service
+        if found.refusal is None and named != "auto":
+            rule = f"{found.name} is not what [live] service names ({named}): stop it yourself"
+            return replace(found, refusal=rule)
+        return found
+
+    def _unit(self, unit: UnitState, processes: Sequence[Process]) -> Managed:
+        family = _family(unit.pid) if unit.pid is not None else set()
+        server = next((one for one in processes if one.pid in family), None)
+        server = server or next(iter(processes if unit.pid is None else ()), None)
+        argv = tuple(arguments(unit.pid)) if server is None and unit.pid is not None else ()
+        argv = server.argv if server is not None else argv
+        port = port_of(argv, self.settings.provider_config)
+        return Managed(unit, None, port, self.managers.systemd.refusal(unit), argv)
 
     def _managed(self, job: LoadedJob, commands: Commands) -> Managed:
         plist = self._plist(job)
@@ -186,7 +244,7 @@ class Finder:
             return f"launchctl cannot be asked about {job.target}: {job.reason}"
         if job.domain == "system":
             return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
-        if self.launchd.disabled(job.domain, job.label):
+        if self.managers.launchd.disabled(job.domain, job.label):
             return f"{job.target} is disabled, so it could not be loaded again: launchctl enable {job.target}"
         if plist is None or not os.access(plist, os.R_OK):
             return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
@@ -205,16 +263,16 @@ class Finder:
     def _serving(self, commands: Commands) -> Iterator[Process]:
         for process in psutil.process_iter():
             try:
-                if process.pid == os.getpid() or process.uids().real != os.getuid():
+                if process.pid == os.getpid():
                     continue
+                uid = process.uids().real
                 argv = process.cmdline()
                 if not is_server(argv, commands) or self._is_not_live(process):
                     continue
                 if process.cmdline() != argv:  # it ended meanwhile, and its environment with it
                     continue
-                yield Process(
-                    process.pid, tuple(argv), port_of(argv, self.settings.provider_config)
-                )
+                port = port_of(argv, self.settings.provider_config)
+                yield Process(process.pid, tuple(argv), port, None if uid == os.getuid() else uid)
             except (psutil.Error, OSError, ValueError):
                 continue  # gone, or not ours to read
 
@@ -223,15 +281,26 @@ class Finder:
 
         `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, for tests beside a real server.
         """
-        home = self.launchd.environ.get("AUTOTUNED_LIVE_HOME")
+        home = self.managers.environ.get("AUTOTUNED_LIVE_HOME")
         try:
             environ = process.environ()
             if not environ:  # just being started: the system has not set it up yet
                 time.sleep(0.02)
                 environ = process.environ()
         except psutil.AccessDenied:
-            return False
+            return home is not None and process.uids().real != os.getuid()
         return self.marker in environ or (home is not None and environ.get("HOME", home) != home)
+
+
+def _foreign(process: Process, container: str | None, unit: str | None) -> Managed:
+    """A server that is not ours to stop, named with its owner and where it runs."""
+    name = " ".join(Path(word).name for word in process.argv[:2])
+    where = f" in the container {container[:12]}" if container else f" in {unit}" if unit else ""
+    user = "" if process.uid is None else f" of user {owner(process.uid)}"
+    whose = f"{name} (pid {process.pid}{user}{where})"
+    job = LoadedJob("", unit or "", pid=process.pid)
+    rule = f"{whose} is not ours to stop: have it stopped by whoever runs it"
+    return Managed(job, None, process.port, rule, process.argv, whose)
 
 
 def port_of(argv: Sequence[str], config: Path) -> int:

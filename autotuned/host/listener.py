@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from autotuned.host import tools
+from autotuned.shared.identity import parent
 
 ANSWER_S = 1.0
 LEADING_ARGUMENTS = 3
@@ -65,17 +66,8 @@ def descends(pid: int, ancestor: int) -> bool:
         if pid == ancestor:
             return True
         seen.add(pid)
-        pid = _parent(pid)
+        pid = parent(pid)
     return False
-
-
-def _parent(pid: int) -> int:
-    if sys.platform == "darwin":
-        word = tools.ask("ps", "-o", "ppid=", "-p", str(pid))
-        return int(word) if word.isdigit() else 0
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-    return 0
 
 
 def _inodes(port: int) -> Iterator[str]:

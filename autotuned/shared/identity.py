@@ -70,6 +70,18 @@ def age_s(pid: int) -> float:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks)
 
 
+def parent(pid: int) -> int:
+    """The process that has started it, or to which it was left; 0 where that cannot be read."""
+    if sys.platform == "darwin":
+        word = _said("/bin/ps", "-o", "ppid=", "-p", str(pid))
+        return int(word) if word.isdigit() else 0
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def _said(*command: str) -> str:
     try:
         done = subprocess.run(

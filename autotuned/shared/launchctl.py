@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from autotuned.shared.identity import alive
+from autotuned.shared.identity import alive, parent
 
 LOOK_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 15.0
@@ -47,14 +47,18 @@ MEANINGS: Mapping[int, str] = {
 }
 
 
+COMING = ("spawn", "xpcproxy", "pended", "activating", "queued")
+"""How the states begin in which a manager itself is about to start a service."""
+
+
 class Presence(Enum):
-    """Whether launchd has a job."""
+    """Whether a service manager has a service."""
 
     LOADED = "loaded"
     MISSING = "missing"
     NO_DOMAIN = "no domain"
     UNKNOWN = "unknown"
-    """launchctl did not answer, or with a code that says nothing."""
+    """It did not answer, or with a code that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class LoadedJob:
-    """What launchd says of one label in one domain."""
+    """What a service manager says of one service: launchd of a label in a domain, systemd of a unit in a scope."""
 
     domain: str
     label: str
@@ -85,11 +89,11 @@ class LoadedJob:
     pid: int | None = None
     program: str | None = None
     path: str | None = None
-    """The plist that it was loaded from."""
+    """The plist or unit file that it was loaded from."""
     arguments: tuple[str, ...] = ()
     exit_timeout_s: float = 5.0
     runs: int | None = None
-    """How often launchd has started it since it was loaded."""
+    """Grows with each start: how often launchd has started it since it was loaded, or when systemd last has."""
     reason: str = ""
     silent: bool = False
     """launchctl did not answer in time."""
@@ -111,12 +115,12 @@ class LoadedJob:
     @property
     def dying(self) -> bool:
         """Told to end, and not gone yet."""
-        return (self.state or "").startswith(("SIGTERM", "SIGKILL"))
+        return (self.state or "").startswith(("SIGTERM", "SIGKILL", "deactivating"))
 
     @property
     def coming(self) -> bool:
-        """About to be started by launchd itself, now or after its throttle."""
-        return (self.state or "").startswith(("spawn", "xpcproxy", "pended"))
+        """About to be started by its manager, now or after a throttle."""
+        return (self.state or "").startswith(COMING)
 
 
 def domains() -> tuple[str, str]:
@@ -179,6 +183,24 @@ class Launchd:
                     domain, label, Presence.UNKNOWN, reason=answer.reason, silent=silent
                 )
 
+    def holder(self, pid: int) -> LoadedJob | None:
+        """The job whose process this is, or that has started it; None where none is.
+
+        Applications (Terminal among them) are jobs, too: what runs in one was started by hand.
+        """
+        answer = self._run("list", timeout_s=LOOK_TIMEOUT_S) if self.program else None
+        if answer is None or answer.code != 0:
+            return None
+        rows = re.findall(r"(\d+)\s+-?\d+\s+(\S+)", answer.text)
+        for label in (label for number, label in rows if int(number) in (pid, parent(pid))):
+            if label.startswith("application."):
+                continue
+            for domain in domains():
+                job = self.look(domain, label)
+                if job.presence is Presence.LOADED:
+                    return job
+        return None
+
     def disabled(self, domain: str, label: str) -> bool:
         """An override says that this job may not be loaded; False also where launchctl does not tell."""
         answer = self._run("print-disabled", domain, timeout_s=LOOK_TIMEOUT_S)
@@ -208,36 +230,42 @@ class Launchd:
         return self._run("kickstart", f"{domain}/{label}")
 
     def _run(self, *arguments: str, timeout_s: float = ACT_TIMEOUT_S) -> Answer:
-        """Run one command. Its outputs are files: whoever inherits them cannot keep us waiting."""
         program = self.program
         if program is None:
             return Answer(None, "there is no launchctl on the PATH")
-        with tempfile.TemporaryFile() as output:
-            try:
-                process = subprocess.Popen(
-                    [program, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=self.environ,
-                    start_new_session=True,
-                )
-            except (OSError, ValueError) as error:
-                return Answer(None, f"{program} cannot be started: {error}")
-            try:
-                code: int | None = process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                code = None
-            except BaseException:
-                _kill(process)
-                raise
-            if code is None:
-                _kill(process)
-                words = " ".join(arguments[:2])
-                return Answer(None, f"launchctl {words} did not answer in time ({timeout_s:g} s)")
-            output.seek(0)
-            text = output.read(READ_LIMIT).decode("utf-8", "replace")
-        return Answer(code, text if arguments[0] == "print" else " ".join(text.split())[:300])
+        words = " ".join(["launchctl", *arguments[:2]])
+        answer = run([program, *arguments], self.environ, timeout_s, words)
+        if arguments[0] == "print" or answer.code is None:
+            return answer
+        return replace(answer, text=" ".join(answer.text.split())[:300])
+
+
+def run(line: Sequence[str], environ: Mapping[str, str], timeout_s: float, name: str) -> Answer:
+    """Run one command, called `name`. Its outputs are files: whoever inherits them cannot keep us waiting."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environ,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            return Answer(None, f"{line[0]} cannot be started: {error}")
+        try:
+            code: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        except BaseException:
+            _kill(process)
+            raise
+        if code is None:
+            _kill(process)
+            return Answer(None, f"{name} did not answer in time ({timeout_s:g} s)")
+        output.seek(0)
+        return Answer(code, output.read(READ_LIMIT).decode("utf-8", "replace"))
 
 
 def parse(domain: str, label: str, text: str) -> LoadedJob:

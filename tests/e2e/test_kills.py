@@ -17,6 +17,7 @@ import pytest
 from autotuned.host.failpoint import POINTS, VARIABLE
 from tests.support.home import DEADLINE_S, Home, Y, kill, poll, port_is_free
 from tests.support.live import Foreground, LaunchdJob
+from tests.support.systemd import SystemdUnit
 
 BRIEF = {"replicates": [{"ttft_ms": 20, "total_ms": 30}]}
 LASTING = {"replicates": [{"ttft_ms": 60_000, "total_ms": 61_000}]}
@@ -169,7 +170,7 @@ def drained_and_dead(home: Home) -> None:
     assert candidates(home)
 
 
-def assert_sound(home: Home, job: LaunchdJob) -> None:
+def assert_sound(home: Home, job: LaunchdJob | SystemdUnit) -> None:
     """What is promised after a crash."""
     poll(job.back, "the live provider is back")
     assert not candidates(home)

@@ -22,8 +22,8 @@ from autotuned.host.children.process import GuardedProcesses
 from autotuned.host.clock import FakeSleep, utc_now
 from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
+from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
-from autotuned.shared.launchctl import Launchd
 from autotuned.store.database import Database
 from tests.support.home import Home
 
@@ -48,7 +48,7 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         environ=home.environ,
     )
     configuration = Configuration(chosen, lambda: chosen)
-    finder = Finder(Launchd(home.environ), host.ports, lambda: configuration.now, MARKER)
+    finder = Finder(Managers(home.environ), host.ports, lambda: configuration.now, MARKER)
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)

@@ -18,6 +18,7 @@ from autotuned.host.find import (
     port_of,
 )
 from autotuned.host.interface import Listener
+from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
 from autotuned.shared.launchctl import Launchd, LoadedJob, Presence
 
@@ -61,7 +62,9 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
         def find(self, labels: Any) -> LoadedJob | None:
             return job
 
-    finder = Finder(Scripted({}), LoopbackPorts(), lambda: chosen, "AUTOTUNED_TEST")
+    finder = Finder(
+        Managers({}, launchd=Scripted({})), LoopbackPorts(), lambda: chosen, "AUTOTUNED_TEST"
+    )
     return finder.look([("no-such-program", "serve")], 0)
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from autotuned.core.lease import Event, Foreground, Job, Lease, State
+from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.shared.identity import alive, boot_id, started
@@ -80,7 +81,7 @@ def owed(
 
 
 def restore(folder: Path, launchd: Launchd, lease: Lease) -> Lease:
-    restorer = Restorer(Journal(folder), launchd, QUICK)
+    restorer = Restorer(Journal(folder), Managers({}, launchd=launchd), QUICK)
     after = restorer.release(restorer.restore(lease))
     assert Journal(folder).read() == after
     return after
@@ -166,7 +167,7 @@ def test_a_journal_that_cannot_be_written_stops_no_restore(tmp_path: Path) -> No
             raise OSError(28, "no space left on device")
 
     launchd = comes_up(Scripted(MISSING))
-    restorer = Restorer(Full(tmp_path), launchd, QUICK)
+    restorer = Restorer(Full(tmp_path), Managers({}, launchd=launchd), QUICK)
     assert restorer.release(restorer.restore(owed(tmp_path))).state is State.RELEASED
     assert launchd.asked == ["bootstrap"]
 
@@ -186,7 +187,7 @@ def ended() -> subprocess.Popen[bytes]:
 
 def test_a_foreground_process_is_started_once_as_it_was_and_forgotten(tmp_path: Path) -> None:
     lease = by_hand(tmp_path, ended())
-    restorer = Restorer(Journal(tmp_path), Scripted(MISSING), QUICK)
+    restorer = Restorer(Journal(tmp_path), Managers({}, launchd=Scripted(MISSING)), QUICK)
     after = restorer.restore(lease)
     assert isinstance(after.target, Foreground)
     pid = after.target.new_pid

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from autotuned.core.lease import Job, Lease, State
+from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.shared.identity import boot_id
-from autotuned.shared.launchctl import Launchd
 from tests.support.home import Home, Y
 from tests.support.live import LaunchdJob
 
@@ -52,7 +52,7 @@ def owed(job: LaunchdJob, **changes: Any) -> tuple[Journal, Lease]:
 def restored(job: LaunchdJob, **changes: Any) -> Lease:
     """The lease after one whole restore."""
     journal, lease = owed(job, **changes)
-    restorer = Restorer(journal, Launchd(job.home.environ), PACE)
+    restorer = Restorer(journal, Managers(job.home.environ), PACE)
     return restorer.release(restorer.restore(lease))
 
 
@@ -97,7 +97,7 @@ def test_what_still_fails_is_owed_with_its_reason(home: Home, verb: str) -> None
     assert "161" in lease.reason
     job.mend()
     journal = Journal(home.path / ".config" / "macprovider" / "run")
-    restorer = Restorer(journal, Launchd(home.environ), PACE)
+    restorer = Restorer(journal, Managers(home.environ), PACE)
     assert restorer.release(restorer.restore(lease)).state is State.RELEASED
     assert job.back()
 
@@ -107,7 +107,7 @@ def test_a_plist_that_is_gone_is_told(home: Home) -> None:
     job = absent(home)
     journal, lease = owed(job)
     job.plist.unlink()
-    lease = Restorer(journal, Launchd(home.environ), PACE).restore(lease)
+    lease = Restorer(journal, Managers(home.environ), PACE).restore(lease)
     assert lease.state is State.FAILED
     assert str(job.plist) in str(lease.reason)
 

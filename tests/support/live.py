@@ -48,7 +48,7 @@ class LaunchdJob:
         self.domain = f"{domain}/{os.getuid()}" if domain != "system" else domain
         self.target = f"{self.domain}/{label}"
         self.port = free_port()
-        _own_name(home, settings)
+        own_name(home, settings)
         folder = home.path / ".config" / "macprovider"
         self.config = folder / "config.yaml"
         self.config.write_text(f"model: mine\nport: {self.port}\n{config}", encoding="utf-8")
@@ -197,7 +197,7 @@ class Foreground:
 
     def __init__(self, home: Home, *words: str, settings: str = "", **environ: str) -> None:
         self.home, self.port = home, free_port()
-        _own_name(home, settings)
+        own_name(home, settings)
         self.argv = [str(home.bin / home.program), "serve", "--port", str(self.port), *words]
         self.cwd = home.path / "where it was started"
         self.cwd.mkdir()
@@ -260,7 +260,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def _own_name(home: Home, settings: str) -> None:
+def own_name(home: Home, settings: str) -> None:
     """Rename the scripted provider to the home's own name, so that homes beside it do not see it."""
     old = home.bin / home.program
     table = home.private_program()

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from autotuned.core.lease import Foreground, Job, Lease
+from autotuned.core.lease import Foreground, Job, Lease, Unit
 from autotuned.engine.events import Events
 from autotuned.errors import StoreError
 from autotuned.host.restore.journal import Journal
@@ -82,4 +82,6 @@ def named(lease: Lease) -> dict[str, Any]:
     target = lease.target
     if isinstance(target, Job):
         return {"target": target.name, "label": target.label, "domain": target.domain}
+    if isinstance(target, Unit):
+        return {"target": target.name, "unit": target.unit, "scope": target.scope}
     return {"target": target.name, "pid": target.pid, "log": target.log}

@@ -31,13 +31,13 @@ from autotuned.host import failpoint
 from autotuned.host.files import Lock
 from autotuned.host.find import Finder, Found, Process
 from autotuned.host.interface import Ports, Processes
+from autotuned.host.managers import Managers
 from autotuned.host.managers.stopping import Stopper
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.lease import contract, foreground
 from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
-from autotuned.shared.launchctl import Launchd
 from autotuned.store import lease as lease_module
 from autotuned.store.database import Database
 
@@ -142,7 +142,7 @@ class LiveProvider:
             raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
         try:
             failpoint.reach("drain.locked")
-            self._lease = contract(run_id, found, request, self._finder.launchd, self._settings)
+            self._lease = contract(run_id, found, request, self._finder.managers, self._settings)
         except BaseException:
             lock.release()
             raise
@@ -220,7 +220,7 @@ class LiveProvider:
     async def _stop(self, grace_s: float, cancelled: Callable[[], bool]) -> str | None:
         assert self._lease is not None  # noqa: S101 - claimed
         lease = self._lease
-        stopper = Stopper(self._journal, self._finder.launchd, self._ports)
+        stopper = Stopper(self._journal, self._finder.managers, self._ports)
         try:
             lease, reason = await asyncio.to_thread(stopper.stop, lease, grace_s, cancelled)
         except OSError as error:
@@ -345,7 +345,7 @@ class LiveProvider:
             if self._lock is None and lease.open:
                 return False  # somebody else is at it
             self._tell("restore.begun")
-            restorer = Restorer(self._journal, Launchd(self._environ, lease.launchctl), pace)
+            restorer = Restorer(self._journal, Managers(self._environ, lease.launchctl), pace)
             lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
             lease = self._lease = await asyncio.to_thread(restorer.release, lease)
             await copies.take_back(self._database, self._events, lease)

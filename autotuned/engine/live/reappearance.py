@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autotuned.core.command_line import Commands
-from autotuned.core.lease import Foreground, Job, Lease
+from autotuned.core.lease import Foreground, Lease, Target
 from autotuned.host.find import Finder
 from autotuned.shared.identity import started
 from autotuned.shared.launchctl import Presence
@@ -19,7 +19,7 @@ class Returned:
     """Who has come back. `target` is what a second drain would stop; None for one that we have not drained."""
 
     name: str
-    target: Job | Foreground | None
+    target: Target | None
 
 
 def returned(lease: Lease, finder: Finder, commands: Commands) -> Returned | None:
@@ -38,11 +38,12 @@ def returned(lease: Lease, finder: Finder, commands: Commands) -> Returned | Non
     return None
 
 
-def _loaded_again(target: Job | Foreground, finder: Finder) -> Returned | None:
-    if not isinstance(target, Job):
+def _loaded_again(target: Target, finder: Finder) -> Returned | None:
+    if isinstance(target, Foreground):
         return None
-    job = finder.launchd.look(target.domain, target.label)
-    if job.presence is not Presence.LOADED:
+    service = finder.managers.of(target)
+    job = service.look()
+    if job.presence is not Presence.LOADED or service.gone(job):
         return None
     seen = None if job.pid is None else started(job.pid)
     return Returned(target.name, replace(target, pid=job.pid, started=seen))

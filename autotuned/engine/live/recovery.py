@@ -14,9 +14,9 @@ from pathlib import Path
 from autotuned.core.lease import Lease
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
+from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
-from autotuned.shared.launchctl import Launchd
 
 LOCK_PATIENCE_S = 12.0
 """The guardian of the agent before us may be at it: it holds the lock until it is done."""
@@ -79,7 +79,7 @@ def insist(found: Recovered, folder: Path, environ: Mapping[str, str]) -> None:
 
 def _try(found: Recovered, journal: Journal, environ: Mapping[str, str], pace: Pace) -> None:
     assert found.lease is not None  # noqa: S101 - callers look
-    restorer = Restorer(journal, Launchd(environ, found.lease.launchctl), pace)
+    restorer = Restorer(journal, Managers(environ, found.lease.launchctl), pace)
     found.lease = restorer.release(restorer.restore(found.lease))
     if not found.lease.open:
         failpoint.reach("recover.done")

@@ -20,6 +20,7 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, Busy, RestoreOutstanding
 from autotuned.host.find import Found
 from autotuned.host.interface import Processes
+from autotuned.host.managers.systemd import UnitState
 from autotuned.providers.interface import Provider
 from autotuned.shared.launchctl import domains
 
@@ -41,12 +42,18 @@ class Restarter:
         self._provider, self._processes = provider, processes
 
     async def commands(self) -> str:
-        """The two commands that make a configuration live, one a line, for the job that is loaded or would be."""
+        """The two commands that make a configuration live, one a line, for what runs or would be run."""
         managed = (await self._find()).managed
+        if managed is not None and isinstance(managed.job, UnitState):
+            typed = managed.job.command
+            return f"{typed} daemon-reload\n{typed} restart {managed.job.label}"
         folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
         settings = self._configuration.now.live
         labels, named = settings.known_labels, settings.plist
-        label = next((label for label in labels if (folder / f"{label}.plist").exists()), labels[0])
+        label = next(
+            (label for label in labels if (folder / f"{label}.plist").exists()),
+            next(iter(labels), "LABEL"),
+        )
         domain, plist = domains()[0], named or folder / f"{label}.plist"
         if managed is not None:
             label, domain = managed.job.label, managed.job.domain
@@ -122,5 +129,5 @@ def _unfit(found: Found) -> str | None:
     if found.live is None:
         return "no live provider runs"
     if found.managed is None:
-        return f"{found.live.name} runs outside launchd: stop it and start it again yourself"
+        return f"{found.live.name} was started from a terminal: stop it and start it again yourself"
     return undrainable(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autotuned.core.command_line import Commands, names_program, option, program
 from autotuned.core.config import reader
-from autotuned.core.lease import Job, Lease
+from autotuned.core.lease import Foreground, Lease
 from autotuned.engine.measure import readiness
 from autotuned.errors import ConfigError
 from autotuned.host.find import Found, Managed
@@ -110,7 +110,10 @@ async def _update(lease: Lease, commands: Commands, environ: Mapping[str, str]) 
     if pending.exists():
         return str(pending)
     target = lease.target
-    name = target.program if isinstance(target, Job) else next(iter(program(target.argv)), None)
+    if isinstance(target, Foreground):
+        name = next(iter(program(target.argv)), None)
+    else:
+        name = target.program
     if name is None or not names_program([name], {words[0] for words in commands}):
         return None
     answer = await programs.ask([name, *LEASE_STATUS], environ, timeout_s=LEASE_TIMEOUT_S)

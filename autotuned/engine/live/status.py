@@ -10,10 +10,11 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from autotuned.core.lease import Job, Lease, State
+from autotuned.core.lease import Job, Lease, State, Unit
 from autotuned.documents.provider import LiveProviderDocument
 from autotuned.host.find import Finder, Found, Managed
 from autotuned.host.machine import running_since
+from autotuned.host.managers.systemd import UnitState
 from autotuned.shared.launchctl import LoadedJob, Presence
 
 FRESH_S = 1.0
@@ -73,22 +74,24 @@ class Sighting:
             "running": True,
             "runs": None,
         }
-        if isinstance(live, Managed):
+        if isinstance(live, Managed) and live.whose is None:
             job = live.job
             loaded = job.presence is Presence.LOADED
+            unit = isinstance(job, UnitState)
+            if unit:
+                shown |= {"kind": "systemd", "unit": job.label, "scope": job.domain}
+            else:
+                shown |= {"kind": "launchd", "label": job.label, "domain": job.domain}
             shown |= {
-                "kind": "launchd",
-                "label": job.label,
-                "domain": job.domain,
                 "pid": job.pid if job.running else None,
                 "state": "running" if job.running else _state(job),
                 "loaded": None if job.presence is Presence.UNKNOWN else loaded,
                 "running": None if job.presence is Presence.UNKNOWN else job.running,
-                "runs": job.runs,
+                "runs": None if unit else job.runs,
                 "plist": None if live.plist is None else str(live.plist),
             }
         else:
-            shown["pid"] = live.pid
+            shown["pid"] = live.job.pid if isinstance(live, Managed) else live.pid
         return {**shown, "since": running_since(shown["pid"])}
 
 
@@ -113,6 +116,8 @@ def _leased(lease: Lease, seen: LiveProviderDocument | None) -> LiveProviderDocu
     if isinstance(target, Job):
         shown |= {"kind": "launchd", "label": target.label, "domain": target.domain, "pid": None}
         shown |= {"plist": target.plist, "loaded": False if drained else None}
+    elif isinstance(target, Unit):
+        shown |= {"kind": "systemd", "unit": target.unit, "scope": target.scope, "pid": None}
     if seen is not None and seen["kind"] == shown["kind"]:
         shown |= {"pid": seen["pid"], "healthy": seen["healthy"]}
         shown |= {"loaded": seen["loaded"], "running": seen["running"]}

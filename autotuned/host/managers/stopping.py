@@ -15,26 +15,15 @@ from typing import NamedTuple
 
 import psutil
 
-from autotuned.core.lease import Event, Foreground, Job, Lease
+from autotuned.core.lease import Event, Foreground, Lease
 from autotuned.host import failpoint
 from autotuned.host.interface import Ports
+from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
 from autotuned.shared.identity import alive, started
-from autotuned.shared.launchctl import (
-    ALREADY,
-    IN_PROGRESS,
-    IO_ERROR,
-    NO_PROCESS,
-    NOT_FOUND,
-    OK,
-    Launchd,
-    Presence,
-)
 
 POLL_S = 0.1
 AGAIN_S = 2.0
-GOES_ON = (OK, NO_PROCESS, IO_ERROR, IN_PROGRESS, ALREADY, NOT_FOUND, None)
-"""Codes of bootout after which the state is waited for; None: it did not answer in time."""
 
 
 class Known(NamedTuple):
@@ -47,8 +36,8 @@ class Known(NamedTuple):
 class Stopper:
     """Stops what a lease names."""
 
-    def __init__(self, journal: Journal, launchd: Launchd, ports: Ports) -> None:
-        self._journal, self._launchd, self._ports = journal, launchd, ports
+    def __init__(self, journal: Journal, managers: Managers, ports: Ports) -> None:
+        self._journal, self._managers, self._ports = journal, managers, ports
 
     def stop(
         self, lease: Lease, grace_s: float, cancelled: Callable[[], bool]
@@ -61,12 +50,12 @@ class Stopper:
         failpoint.reach("drain.begun")
         deadline = time.monotonic() + grace_s
         target = lease.target
-        if isinstance(target, Job):
-            family = _family(target.pid)
-            refused = self._boot_out(target)
-        else:
-            family = []
+        if isinstance(target, Foreground):
+            service, family = None, []
             refused = _terminate(target)
+        else:
+            service, family = self._managers.of(target), _family(target.pid)
+            refused = service.stop()
         failpoint.reach("drain.asked")
         if refused is not None:
             return lease, refused
@@ -79,34 +68,23 @@ class Stopper:
                 return lease, "cancelled while the live provider was ending"
             if time.monotonic() >= deadline:
                 return lease, f"{target.name}: {left} after the drain grace of {grace_s:g} s"
-            if isinstance(target, Job) and time.monotonic() - asked >= AGAIN_S:
+            if service is not None and time.monotonic() - asked >= AGAIN_S:
                 asked = time.monotonic()
-                self._boot_out_again(target)
+                if service.look().running:  # as if nobody had asked, or brought back by somebody
+                    service.stop()
             time.sleep(POLL_S)
         failpoint.reach("drain.gone")
         lease = self._journal.advance(lease, Event.GONE)
         failpoint.reach("drain.done")
         return lease, None
 
-    def _boot_out(self, job: Job) -> str | None:
-        answer = self._launchd.bootout(job.domain, job.label)
-        if answer.code in GOES_ON:
-            return None
-        if self._launchd.look(job.domain, job.label).presence is Presence.MISSING:
-            return None
-        return f"{job.name} cannot be stopped: launchctl bootout: {answer.reason}"
-
-    def _boot_out_again(self, job: Job) -> None:
-        """Once more, where it runs as if nobody had asked, or somebody has brought it back meanwhile."""
-        if self._launchd.look(job.domain, job.label).running:
-            self._launchd.bootout(job.domain, job.label)
-
     def _left(self, lease: Lease, family: list[Known]) -> str | None:
         """What is still there; None when nothing is."""
         target = lease.target
-        if isinstance(target, Job):
-            now = self._launchd.look(target.domain, target.label)
-            if now.presence not in (Presence.MISSING, Presence.NO_DOMAIN):
+        if not isinstance(target, Foreground):
+            service = self._managers.of(target)
+            now = service.look()
+            if not service.gone(now):
                 return f"it is still loaded (state: {now.state or now.reason or 'unknown'})"
             living = [known.pid for known in family if alive(*known)]
             if living:

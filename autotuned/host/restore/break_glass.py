@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from autotuned.core import lease as steps
-from autotuned.core.lease import Event, Job, Lease
+from autotuned.core.lease import Event, Foreground, Job, Lease
 from autotuned.host.files import Lock
+from autotuned.host.managers import Managers
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
 from autotuned.shared import wire
-from autotuned.shared.launchctl import Launchd
 
 
-def status(journal: Journal, launchd: Launchd) -> dict[str, Any]:
+def status(journal: Journal, managers: Managers) -> dict[str, Any]:
     """`{outstanding, message, lease}` of what the journal says, and of what launchd says now."""
     try:
         lease = journal.read()
     except ValueError as error:
         return _answer(
-            None, f"{error}: whether anything is owed is not known; see launchctl", owed=True
+            None,
+            f"{error}: whether anything is owed is not known; see launchctl or systemctl",
+            owed=True,
         )
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
@@ -37,9 +39,10 @@ def status(journal: Journal, launchd: Launchd) -> dict[str, Any]:
     message = f"OWED: run {run} has drained {name} ({lease.state})"
     if lease.reason:
         message += f": {lease.reason}"
-    if isinstance(lease.target, Job):
-        now = launchd.look(lease.target.domain, lease.target.label)
-        message += f"; launchd says: {now.state or now.reason or now.presence.value}"
+    if not isinstance(lease.target, Foreground):
+        now = managers.of(lease.target).look()
+        manager = "launchd" if isinstance(lease.target, Job) else "systemd"
+        message += f"; {manager} says: {now.state or now.reason or now.presence.value}"
     return _answer(lease, message)
 
 
@@ -52,8 +55,8 @@ def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
         if lock is None:
             return _answer(lease, _busy(journal))
         lease = journal.read() or lease
-        launchd = Launchd(environ, lease.launchctl)
-        lease = orphans.restore_without(journal, lease, launchd, look_again=True)
+        managers = Managers(environ, lease.launchctl)
+        lease = orphans.restore_without(journal, lease, managers, look_again=True)
     if lease.open:
         return _answer(lease, f"NOT RESTORED: {lease.target.name}: {lease.reason}")
     words = "; ".join(word for word in (lease.reason, lease.rolled_back) if word)
@@ -112,7 +115,7 @@ def main(words: list[str], environ: Mapping[str, str]) -> int:
             lease = None
             with contextlib.suppress(ValueError):  # told by `status`
                 lease = journal.read()
-            answer = status(journal, Launchd(environ, lease.launchctl if lease else None))
+            answer = status(journal, Managers(environ, lease.launchctl if lease else None))
     except (ValueError, OSError) as error:
         answer = _answer(None, f"{error}: nothing could be restored from it", owed=True)
     print(json.dumps(answer, indent=2) if "--json" in words else answer["message"])  # noqa: T201 - a program

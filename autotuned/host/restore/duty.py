@@ -13,9 +13,9 @@ from pathlib import Path
 
 from autotuned.core.lease import Lease
 from autotuned.host.files import Lock
+from autotuned.host.managers import Managers
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
-from autotuned.shared.launchctl import Launchd
 
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 10.0, 600.0
 LOOK_S = 2.0
@@ -52,7 +52,7 @@ def _bring_back(
         lock, lease = taken, _read(journal) or lease
     while lease is not None and lease.open:
         with contextlib.suppress(Exception):  # whatever it is: it is tried again
-            lease = orphans.restore_without(journal, lease, Launchd(environ, lease.launchctl))
+            lease = orphans.restore_without(journal, lease, Managers(environ, lease.launchctl))
         lock.release()
         if not lease.open:
             return

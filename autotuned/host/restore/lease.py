@@ -12,21 +12,22 @@ from pathlib import Path
 
 import psutil
 
-from autotuned.core.lease import Foreground, Job, Lease, State
+from autotuned.core.lease import Foreground, Job, Lease, State, Unit
 from autotuned.core.request import TuneRequest
 from autotuned.errors import ProviderConflict
 from autotuned.host.clock import utc_now
 from autotuned.host.find import Found, Managed, Process
+from autotuned.host.managers import Managers
+from autotuned.host.managers.systemd import UnitState
 from autotuned.settings import Settings
 from autotuned.shared.identity import boot_id, started
-from autotuned.shared.launchctl import Launchd
 from autotuned.shared.redaction import command_line, known_secrets, masker
 
 USUAL_UMASK = 0o022
 
 
 def contract(
-    run_id: str, found: Found, request: TuneRequest, launchd: Launchd, settings: Settings
+    run_id: str, found: Found, request: TuneRequest, managers: Managers, settings: Settings
 ) -> Lease:
     """A lease on the live provider that was found, in the state `intent`.
 
@@ -39,19 +40,24 @@ def contract(
         lease_id=f"{run_id}-{secrets.token_hex(3)}",
         run_id=run_id,
         state=State.INTENT,
-        target=_job(live) if isinstance(live, Managed) else foreground(live, request, settings),
+        target=_service(live) if isinstance(live, Managed) else foreground(live, request, settings),
         holder_pid=os.getpid(),
-        boot_id=boot_id(launchd.environ),
+        boot_id=boot_id(managers.environ),
         taken_at=now,
         updated_at=now,
         port=live.port,
         candidate_port=request.port,
-        launchctl=launchd.program,
+        launchctl=managers.launchd.program,
     )
 
 
-def _job(live: Managed) -> Job:
+def _service(live: Managed) -> Job | Unit:
     job, plist = live.job, live.plist
+    since = None if job.pid is None else started(job.pid)
+    was_running = job.running or job.coming or job.dying
+    if isinstance(job, UnitState):
+        program = live.argv[0] if live.argv else None
+        return Unit(job.label, job.domain, program, job.pid, since, was_running, job.exit_timeout_s)
     assert plist is not None  # noqa: S101 - without one a drain is refused
     try:
         digest = hashlib.sha256(plist.read_bytes()).hexdigest()
@@ -67,8 +73,8 @@ def _job(live: Managed) -> Job:
         plist_sha256=digest,
         program=job.program,
         pid=job.pid,
-        started=None if job.pid is None else started(job.pid),
-        was_running=job.running or job.coming or job.dying,
+        started=since,
+        was_running=was_running,
         exit_timeout_s=job.exit_timeout_s,
     )
 

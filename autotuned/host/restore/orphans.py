@@ -15,10 +15,10 @@ from pathlib import Path
 
 from autotuned.core.lease import Event, Lease, State
 from autotuned.host.children import guardian
+from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Restorer
 from autotuned.shared.identity import alive, boot_id, started
-from autotuned.shared.launchctl import Launchd
 
 MARKER = "AUTOTUNED_CANDIDATE"
 """The environment variable by which a candidate of a home is known; its value is the home's folder."""
@@ -54,7 +54,7 @@ def stop(folder: Path) -> tuple[int, list[int]]:
 
 
 def restore_without(
-    journal: Journal, lease: Lease, launchd: Launchd, *, look_again: bool = False
+    journal: Journal, lease: Lease, managers: Managers, *, look_again: bool = False
 ) -> Lease:
     """One whole restore, never beside an orphan; with `look_again` it is looked at once more after 3 s."""
     ended, left = stop(journal.path.parent)
@@ -63,7 +63,7 @@ def restore_without(
             lease = journal.advance(lease, Event.RESTORE, attempts=lease.attempts + 1)
         reason = f"a candidate of a killed agent does not end: pid {left[0]}; end it with kill -9"
         return journal.advance(lease, Event.REFUSED, reason=reason)
-    restorer = Restorer(journal, launchd)
+    restorer = Restorer(journal, managers)
     lease = restorer.restore(lease)
     if lease.state is State.LIVING and (ended or look_again):
         time.sleep(AGAIN_S)

@@ -12,29 +12,19 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from autotuned.core.lease import Event, Foreground, Job, Lease, State, advance
+from autotuned.core.lease import Event, Foreground, Job, Lease, State, Unit, advance
 from autotuned.errors import AutotunedError
 from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
+from autotuned.host.managers import Managers
 from autotuned.host.restore import watch
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.relaunch import restart
 from autotuned.host.restore.rollback import roll_back
 from autotuned.shared.identity import alive, boot_id, started
-from autotuned.shared.launchctl import (
-    ALREADY,
-    DISABLED,
-    EXISTS,
-    OK,
-    SWITCHED_OFF,
-    Answer,
-    Launchd,
-    LoadedJob,
-    Presence,
-)
+from autotuned.shared.launchctl import LoadedJob, Presence
 
 DEATHS = 2
 """One that has ended so often during its start-up is not restored for now."""
@@ -74,9 +64,9 @@ DIED = "died"
 class Restorer:
     """Restores what the journal's lease owes."""
 
-    def __init__(self, journal: Journal, launchd: Launchd, pace: Pace = PACE) -> None:
-        self._journal, self._launchd, self._pace = journal, launchd, pace
-        self._boot_id = boot_id(launchd.environ)
+    def __init__(self, journal: Journal, managers: Managers, pace: Pace = PACE) -> None:
+        self._journal, self._managers, self._pace = journal, managers, pace
+        self._boot_id = boot_id(managers.environ)
         self._deadline = 0.0
 
     def restore(self, lease: Lease) -> Lease:
@@ -122,10 +112,10 @@ class Restorer:
     def _bring_up(self, lease: Lease, before: State) -> tuple[Lease, bool]:
         """The lease, `restored` once there is a live process; True where that has ended at once."""
         self._deadline = time.monotonic() + self._pace.total_s
-        elsewhere = watch.served_elsewhere(lease.target, lease.port, self._launchd)
+        elsewhere = watch.served_elsewhere(lease.target, lease.port, self._managers)
         if elsewhere is not None:
             return self._step(lease, Event.WAIVED, reason=elsewhere), False
-        if isinstance(lease.target, Job):
+        if not isinstance(lease.target, Foreground):
             reason = self._job(lease, lease.target, before)
         else:
             lease, reason = self._foreground(lease, lease.target, before)
@@ -143,10 +133,10 @@ class Restorer:
     def _watched(self, lease: Lease) -> tuple[Lease, bool]:
         """The lease, `living` once it holds; True where it has ended."""
         target, idle = lease.target, False
-        if isinstance(target, Job) and not target.was_running:
+        if not isinstance(target, Foreground) and not target.was_running:
             idle = not self._look(target).running
         found = idle or watch.holds(
-            target, lease.port, self._launchd, self._pace.lives_s, self._pace.watch_s
+            target, lease.port, self._managers, self._pace.lives_s, self._pace.watch_s
         )
         if found:
             failpoint.reach("restore.lived")
@@ -157,7 +147,7 @@ class Restorer:
     def _after_death(self, lease: Lease) -> Lease:
         """One that has ended during its start-up: rolled back, tried again, or given up for now."""
         target = lease.target
-        words = watch.last_line(target)
+        words = watch.last_line(target, self._managers)
         if lease.rollback is not None and lease.rolled_back is None:
             lease = self._step(lease, Event.ROLL_BACK, reason=words)
             failpoint.reach("rollback.begun")
@@ -183,7 +173,7 @@ class Restorer:
 
     def _lives(self, lease: Lease) -> bool:
         target = lease.target
-        if isinstance(target, Job):
+        if not isinstance(target, Foreground):
             return _back(target, self._look(target))
         return target.new_pid is not None and alive(target.new_pid, target.new_started)
 
@@ -193,9 +183,9 @@ class Restorer:
         except OSError:
             return advance(lease, event, utc_now(), **changes)
 
-    # --- a job of launchd --------------------------------------------------------------------------
+    # --- a job or a unit --------------------------------------------------------------------------
 
-    def _job(self, lease: Lease, job: Job, before: State) -> str | None:
+    def _job(self, lease: Lease, job: Job | Unit, before: State) -> str | None:
         """None once it is loaded with a live process; else why it is not."""
         unsure = before is not State.INTENT  # a bootout may have been asked for
         rebooted = lease.boot_id != self._boot_id
@@ -228,28 +218,14 @@ class Restorer:
                 self._sleep(delay)
                 delay = min(2 * delay, self._pace.longest_s)
 
-    def _once(self, job: Job, now: LoadedJob, *, rebooted: bool) -> str:
+    def _once(self, job: Job | Unit, now: LoadedJob, *, rebooted: bool) -> str:
         """One try; empty when it runs, else what stood in the way."""
-        # Where `print` is of no use, a bootstrap of what is loaded already does no harm.
-        blind = now.presence is Presence.UNKNOWN and not rebooted
         runs = (now.runs or 0) if now.presence is Presence.LOADED else 0
-        if now.presence is Presence.MISSING or blind:
-            if not Path(job.plist).is_file():
-                return f"its plist {job.plist} is gone"
-            answer = self._launchd.bootstrap(job.domain, job.plist)
-            failpoint.reach("restore.asked")
-            if answer.code not in (OK, EXISTS, ALREADY):
-                return f"launchctl bootstrap {job.domain} {job.plist}: {_told(job, answer)}"
-        elif now.presence is Presence.LOADED and not now.coming:
-            answer = self._launchd.kickstart(job.domain, job.label)
-            failpoint.reach("restore.asked")
-            if answer.code not in (OK, ALREADY):
-                return f"launchctl kickstart {job.name}: {_told(job, answer)}"
-        elif now.presence is not Presence.LOADED:
-            return f"launchctl print {job.name}: {now.reason}"
-        return self._verified(job, runs)
+        refused = self._managers.of(job).start(now, rebooted=rebooted)
+        failpoint.reach("restore.asked")
+        return self._verified(job, runs) if refused is None else refused
 
-    def _verified(self, job: Job, runs: int) -> str:
+    def _verified(self, job: Job | Unit, runs: int) -> str:
         """As `_once`: what became of a job that was asked for, and had been started `runs` times before."""
 
         def undecided(now: LoadedJob) -> bool:
@@ -262,12 +238,12 @@ class Restorer:
         if _ended(last, runs):
             return DIED
         if last.presence is Presence.UNKNOWN:
-            return f"launchctl print {job.name}: {last.reason}"
-        if last.presence is Presence.MISSING:
-            return f"launchctl took {job.name}, but it is not loaded"
+            return f"{job.name} cannot be looked at: {last.reason}"
+        if last.presence is not Presence.LOADED:
+            return f"the start of {job.name} was taken, but it is not loaded"
         return f"{job.name} is loaded, but has no live process (state: {last.state or 'unknown'})"
 
-    def _steady(self, job: Job, seen: LoadedJob) -> bool:
+    def _steady(self, job: Job | Unit, seen: LoadedJob) -> bool:
         """What runs goes on running: no bootout is still on its way to it.
 
         A process that was not there before the drain proves it at once. The old one does by outliving its
@@ -277,12 +253,12 @@ class Restorer:
             return True
         if not job.was_running and seen.state is not None:
             return True
-        seconds = job.exit_timeout_s + self._pace.steady_s
+        seconds = self._managers.of(job).hidden_stop_s + self._pace.steady_s
         return not self._wait_while(job, lambda now: _back(job, now), seconds)
 
     def _wait_while(
         self,
-        job: Job,
+        job: Job | Unit,
         condition: Callable[[LoadedJob], bool],
         seconds: float,
         *,
@@ -306,8 +282,8 @@ class Restorer:
                 return False
             time.sleep(self._pace.poll_s)
 
-    def _look(self, job: Job) -> LoadedJob:
-        return self._launchd.look(job.domain, job.label)
+    def _look(self, job: Job | Unit) -> LoadedJob:
+        return self._managers.of(job).look()
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(max(0.0, min(seconds, self._deadline - time.monotonic())))
@@ -368,7 +344,7 @@ class Restorer:
         return False
 
 
-def _back(job: Job, now: LoadedJob) -> bool:
+def _back(job: Job | Unit, now: LoadedJob) -> bool:
     """It is as it was: loaded with a live process, or loaded and idle where it was idle before."""
     idle = now.presence is Presence.LOADED and not now.dying
     return now.running or (idle and not job.was_running)
@@ -378,12 +354,3 @@ def _ended(now: LoadedJob, runs: int) -> bool:
     """It has been started since there were so many runs, and has no live process any more."""
     idle = now.presence is Presence.LOADED and not now.running and not now.dying
     return idle and now.runs is not None and now.runs > runs
-
-
-def _told(job: Job, answer: Answer) -> str:
-    """Why a command was refused, with the remedy where the operator alone can give it."""
-    if answer.code == DISABLED:
-        return f"{answer.reason} {job.name}"
-    if answer.code == SWITCHED_OFF:
-        return f"{answer.reason}; switch it on again"
-    return answer.reason

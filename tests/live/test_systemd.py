@@ -1,0 +1,92 @@
+"""A live server in a unit of a real `systemd --user`: found, refused, drained, brought back, whoever dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.test_kills import (
+    BRIEF,
+    IN_A_RUN,
+    LASTING,
+    assert_sound,
+    candidates,
+    die_at,
+    drained_and_dead,
+    end,
+)
+from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, poll
+from tests.support.systemd import Systemd, SystemdUnit
+
+pytestmark = pytest.mark.slow
+POINTS = [name for name in IN_A_RUN if not name.startswith("apply.")]
+
+
+@pytest.fixture
+def own() -> Iterator[Home]:
+    with home() as made:
+        made.provider({Y: BRIEF})
+        yield made
+
+
+def test_a_unit_is_refused_by_its_name_drained_and_brought_back(own: Home) -> None:
+    unit = SystemdUnit(Systemd(own))
+    with pytest.raises(RpcError) as refused:
+        own.begin(Y)
+    assert "systemd-managed (user unit llama.service)" in refused.value.message
+    live = own.rpc("status")["live_provider"]
+    assert (live["kind"], live["unit"], live["scope"]) == ("systemd", "llama.service", "user")
+    before = unit.pid()
+    done = own.tune(Y, drain=True)
+    assert done["exit_reason"] == "ok", done
+    assert unit.back()
+    assert unit.pid() != before
+    assert len(unit.starts()) == 2
+    assert own.rpc("status")["lease"] is None
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_any_step_of_a_run_loses_no_unit(own: Home, point: str, together: bool) -> None:
+    unit = SystemdUnit(Systemd(own))
+    die_at(own, f"{point}:hang:1")
+    own.start_daemon()
+    flags = ["--port", str(own.port), "--stage2-replicates", "1", "--max-batch-axis", "1"]
+    client = own.ctl_begin("start", "--drain", "--candidate-models", Y, *flags)
+    end(own, together=together)
+    client.communicate(timeout=DEADLINE_S)
+    if not together:
+        poll(lambda: not candidates(own), "the candidate is gone")
+        poll(unit.back, "the unit is back without anybody's help")
+    own.start_daemon()
+    assert_sound(own, unit)
+
+
+def test_break_glass_brings_a_unit_back_without_an_agent(own: Home) -> None:
+    own.provider({Y: LASTING})
+    unit = SystemdUnit(Systemd(own))
+    drained_and_dead(own)
+    assert unit.show("ActiveState") == "inactive"
+    done = own.ctl("--no-autostart", "provider", "restore")
+    assert "restored: llama.service" in done.stdout, done.stderr
+    assert unit.back()
+    assert not candidates(own)
+
+
+def test_a_mask_in_the_middle_is_told_and_the_restore_goes_on_until_it_is_gone(own: Home) -> None:
+    systemd = Systemd(own)
+    unit = SystemdUnit(systemd, settings="Restart=always\nRestartSec=1")
+    run_id = own.begin(Y, drain=True)
+    poll(lambda: unit.show("ActiveState") == "inactive", "it is drained")
+    aside = unit.file.with_suffix(".aside")
+    unit.file.rename(aside)
+    unit.file.symlink_to("/dev/null")
+    systemd.must("daemon-reload")
+    own.rpc("wait", run_id=run_id, timeout_s=100)
+    lease = poll(lambda: own.rpc("status")["lease"], "the restore is owed")
+    assert "systemctl --user unmask llama.service" in lease["reason"]
+    aside.replace(unit.file)
+    systemd.must("daemon-reload")
+    own.rpc("provider.restore")
+    poll(unit.back, "the unit is back")
