@@ -20,7 +20,11 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
-PROVIDERS = ("auto", "macprovider", "mlx-lm", "llama-server")
+PROVIDERS = (
+    *("auto", "macprovider", "mlx-lm", "llama-server"),
+    *("vllm", "sglang", "mlx-openai-server", "vllm-mlx", "rapid-mlx"),
+)
+"""The servers that are shipped, for the shell."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 METHODS = (
     "apply", "cancel", "compare", "doctor", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
@@ -190,9 +194,9 @@ FLOAT = _Number(float, "float")
 
 PROVIDER_OPTION = click.option(
     "--provider",
-    metavar="KIND",
+    metavar="NAME",
     shell_complete=words(*PROVIDERS),
-    help="The serving program: auto, macprovider, mlx-lm or llama-server.",
+    help="The serving program: auto, or one that `autotunectl servers` lists.",
 )
 SEARCH_OPTIONS = [
     click.option(
@@ -207,6 +211,12 @@ SEARCH_OPTIONS = [
         multiple=True,
         help="Models or their folders, in the order in which to try them, largest first; `live` is what "
         "the live provider serves. May be repeated.",
+    ),
+    click.option(
+        "--candidates",
+        metavar="NAME",
+        shell_complete=words("mlx", "gguf", "safetensors"),
+        help="Another list instead of the default one: mlx, gguf, safetensors, or one of the settings.",
     ),
     click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
     click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),

@@ -48,6 +48,7 @@ from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.power import on_ac
 from autotuned.host.restore.orphans import MARKER
+from autotuned.providers.interface import Provider
 from autotuned.rpc.methods import Pieces, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
@@ -92,6 +93,10 @@ def restore_before_end(found: Recovered, environ: Mapping[str, str]) -> None:
     insist(found, Path(wire.config_folder(environ)) / "run", environ)
 
 
+def _chosen(kind: str, settings: Settings, environ: Mapping[str, str]) -> Provider:
+    return providers.choose(kind, settings.provider, environ, settings.descriptions)
+
+
 async def serve(
     settings: Settings,
     environ: Mapping[str, str],
@@ -126,7 +131,7 @@ async def serve(
             machine=machine,
             sleep=SleepClock(),
             awake=power.awake,
-            choose=lambda kind: providers.choose(kind, configuration.now.provider, environ),
+            choose=lambda kind: _chosen(kind, configuration.now, environ),
             marker=MARKER,
             environ=environ,
         )

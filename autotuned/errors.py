@@ -48,6 +48,7 @@ RULES: Final[Mapping[str, str]] = {
     "float_type": "should be a valid number",
     "greater_than": "should be greater than {gt:g}",
     "greater_than_equal": "should be greater than or equal to {ge}",
+    "inconsistent": "{rule}",
     "int_from_float": "should be a valid integer",
     "int_parsing": "should be a valid integer",
     "int_parsing_size": "should be a valid integer",
@@ -64,6 +65,8 @@ RULES: Final[Mapping[str, str]] = {
     "value_error": "{error}",
 }
 """What a value has to be, by the type of error that pydantic finds: all that a model here produces."""
+INCONSISTENT: Final = "inconsistent"
+"""The type of an error whose context says key, value and rule: for tables whose keys do not fit together."""
 SIZE_TYPES: Final = ("str", "float")
 """What pydantic adds to the place of a size, the one value that may be of two types."""
 
@@ -73,22 +76,25 @@ def invalid(error: ValidationError, known: Iterable[str] = ()) -> ConfigError:
     first = error.errors(include_url=False)[0]
     kind, found, context = first["type"], first["input"], first.get("ctx", {})
     names = [part for part in first["loc"] if isinstance(part, str) and part not in SIZE_TYPES]
+    if kind == INCONSISTENT:
+        return ConfigError(".".join([*names, context["key"]]), context["value"], context["rule"])
     if kind == "extra_forbidden":
         return unknown(".".join(names), found, RULES[kind], known)
     rule = RULES[kind].format_map(context)
     if first["loc"][-1:] in (SIZE_TYPES[:1], SIZE_TYPES[1:]):
         rule = "should be a size such as 16B, or a number"
     if kind == "literal_error" and isinstance(found, str):
-        rule += _nearest(found, context["expected"].replace(" or ", ", ").split(", "))
+        rule += nearest(found, context["expected"].replace(" or ", ", ").split(", "))
     return ConfigError(".".join(names) or "params", None if kind == "missing" else found, rule)
 
 
 def unknown(name: str, value: Any, rule: str, known: Iterable[str]) -> ConfigError:
     """A name that does not exist, with the nearest one that does."""
-    return ConfigError(name, value, rule + _nearest(name, known))
+    return ConfigError(name, value, rule + nearest(name, known))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to a rule for a name that is nearly one of those there are."""
     near = difflib.get_close_matches(name[:80], [each.strip("'") for each in known], 1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +22,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from autotuned.errors import INCONSISTENT, REQUIRED, nearest
 
 Value = int | float | bool | str
 Names = Mapping[str, Value]
@@ -93,17 +94,21 @@ def _worth(node: ast.expr, names: Names) -> Value:
     return names[node.id]
 
 
-def _checked(key: str, words: Iterable[str], names: Names) -> None:
-    """Raise ValueError for a word that could not be filled in at a start."""
+def _broken(key: str, value: object, rule: str) -> PydanticCustomError:
+    return PydanticCustomError(INCONSISTENT, "{rule}", {"key": key, "value": value, "rule": rule})
+
+
+def _check(key: str, words: Iterable[str], names: Names) -> None:
+    """Raise for a word that could not be filled in at a start."""
     for word in words:
         try:
             fill(word, names)
-        except KeyError as name:
-            message = f"{key}: {word!r} names {name.args[0]}; there are {', '.join(sorted(names))}"
-            raise ValueError(message) from None
+        except KeyError as error:
+            name, known = error.args[0], ", ".join(sorted(names))
+            rule = f"names {name}, which is none of {known}{nearest(name, names)}"
+            raise _broken(key, word, rule) from None
         except ValueError as error:
-            message = f"{key}: {error}"
-            raise ValueError(message) from None
+            raise _broken(key, word, f"cannot be used: {error}") from None
 
 
 def _scalar(value: object) -> Value:
@@ -126,11 +131,11 @@ Scalar = Annotated[Value, PlainValidator(_scalar)]
 SAMPLES: Mapping[str, Value] = {"int": 1, "float": 1.5, "bool": True, "text": ""}
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class KnobSpec(_Part):
+class KnobSpec(Part):
     """One setting of a server: how it is written on the command line, and which values it takes.
 
     `flag` is a template in which `{value}` is the knob's value; `values` gives the words of each value
@@ -165,19 +170,19 @@ class KnobSpec(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> KnobSpec:
         if (self.flag is None) == (self.values is None):
-            message = "needs either flag or values"
-            raise ValueError(message)
+            rule = (
+                f"{REQUIRED}, or values" if self.flag is None else "cannot be given beside values"
+            )
+            raise _broken("flag", self.flag, rule)
         names = {**PLACES, **ALWAYS}
-        _checked("flag", self.flag or (), {**names, "value": SAMPLES[self.type]})
+        _check("flag", self.flag or (), {**names, "value": SAMPLES[self.type]})
         for value, words in (self.values or {}).items():
-            _checked(f"values.{value}", words, names)
+            _check(f"values.{value}", words, names)
         if strange := set(self.aliases) - set(_flags(self.flag, self.values)):
-            message = f"aliases names {', '.join(sorted(strange))}, which is no flag of this knob"
-            raise ValueError(message)
+            raise _broken("aliases", min(strange), "is no flag of this knob")
         for choice in self.default_axis:
-            if rule := self.rule(choice):
-                message = f"default_axis: {spelled(choice)} {rule}"
-                raise ValueError(message)
+            if broken := self.rule(choice):
+                raise _broken("default_axis", choice, broken)
         return self
 
     def words(self, value: Value, names: Names) -> list[str]:
@@ -219,7 +224,7 @@ def _flags(flag: Words | None, values: Mapping[str, Words] | None) -> dict[str, 
     return counts
 
 
-class ServerSpec(_Part):
+class ServerSpec(Part):
     """One serving program.
 
     `command` serves a model; `candidate` is added only while measuring, `defaults` where no knob is set.
@@ -255,28 +260,24 @@ class ServerSpec(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> ServerSpec:
         for key in ("command", "candidate", "defaults"):
-            _checked(key, getattr(self, key), PLACES)
-        _checked("request_model", (self.request_model,), PLACES)
+            _check(key, getattr(self, key), PLACES)
+        _check("request_model", (self.request_model,), PLACES)
         for path in self.ready:
             if not path.startswith("/"):
-                message = f"ready: {path!r} is no path such as /v1/models"
-                raise ValueError(message)
+                raise _broken("ready", path, "is no path such as /v1/models")
         try:
             re.compile(self.log_prefix or "")
         except re.error as error:
-            message = f"log_prefix: is no regular expression: {error}"
-            raise ValueError(message) from None
+            rule = f"is no regular expression: {error}"
+            raise _broken("log_prefix", self.log_prefix, rule) from None
         for name, knob in self.knobs.items():
             if not _NAME.fullmatch(name):
-                message = f"knobs: {name!r} is no name of small letters, digits and _"
-                raise ValueError(message)
+                raise _broken("knobs", name, "is no name of small letters, digits and _")
             for other, value in knob.needs.items():
                 if other not in self.knobs:
-                    message = f"knobs.{name}.needs: {other} is no knob of this server"
-                    raise ValueError(message)
-                if rule := self.knobs[other].rule(value):
-                    message = f"knobs.{name}.needs.{other}: {spelled(value)} {rule}"
-                    raise ValueError(message)
+                    raise _broken(f"knobs.{name}.needs", other, "is no knob of this server")
+                if broken := self.knobs[other].rule(value):
+                    raise _broken(f"knobs.{name}.needs.{other}", value, broken)
         return self
 
     def rule(self, knob: str, value: Value | None) -> str | None:
@@ -341,36 +342,3 @@ def _served(command: Sequence[str]) -> Sequence[str]:
         else:
             words.append(word)
     return words
-
-
-class Entry(_Part):
-    """A model of a default list: parameters in billions, weights on disk about (bytes)."""
-
-    model: str
-    size_b: float
-    weights_bytes: int = 0
-
-
-FOLDER = Path(__file__).with_name("providers")
-CATALOGUE = "catalogue"
-
-
-@functools.cache
-def shipped() -> Mapping[str, ServerSpec]:
-    """The descriptions that come with the program, by name."""
-    return {
-        path.stem: ServerSpec.model_validate(_toml(path))
-        for path in sorted(FOLDER.glob("*.toml"))
-        if path.stem != CATALOGUE
-    }
-
-
-@functools.cache
-def catalogue() -> Mapping[str, tuple[Entry, ...]]:
-    """The default lists of models by name, each with its largest model first."""
-    lists = _toml(FOLDER / f"{CATALOGUE}.toml")
-    return {name: tuple(map(Entry.model_validate, models)) for name, models in lists.items()}
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ comes over the socket can change a value here: programs and files are named by t
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
-from autotuned.errors import SettingsError, invalid
+from autotuned.descriptions import Descriptions
+from autotuned.errors import ConfigError, SettingsError, invalid
+from autotuned.server_spec import KnobSpec, ServerSpec
 from autotuned.shared import wire
 from autotuned.shared.paths import with_home
 
@@ -30,13 +33,14 @@ def _without_tilde(path: Path, info: ValidationInfo) -> Path:
 UserPath = Annotated[Path, AfterValidator(_without_tilde)]
 """A path as the operator writes it: `~` is the home folder."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Seconds = Annotated[float, Field(gt=0)]
 
 
 class ProviderSettings(_Section):
     """`[provider]`: which serving program, and how patient to be with it."""
 
-    kind: Literal["auto", "macprovider", "mlx-lm", "llama-server"] = "auto"
+    kind: str = "auto"
     binary: UserPath | None = None
     extra_args: tuple[str, ...] = ()
     ready_timeout_s: Seconds = 300.0
@@ -100,6 +104,8 @@ class _File(_Section):
     apply: ApplySettings = ApplySettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
+    servers: dict[str, ServerSpec] = {}
+    candidates: dict[str, tuple[Annotated[str, Field(min_length=1)], ...]] = {}
 
 
 class Settings(_Section):
@@ -115,6 +121,15 @@ class Settings(_Section):
     apply: ApplySettings = ApplySettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
+    servers: dict[str, ServerSpec] = {}
+    """`[servers.NAME]`: serving programs of the operator's own description."""
+    candidates: dict[str, tuple[str, ...]] = {}
+    """`[candidates]`: the operator's own lists of models."""
+
+    @property
+    def descriptions(self) -> Descriptions:
+        """Every server and list of models that a request can name."""
+        return Descriptions(self.servers, self.candidates)
 
     @property
     def run_folder(self) -> Path:
@@ -143,11 +158,13 @@ def load(
     content = _read(path)
     try:
         sections = _File.model_validate(content, context=environ)
+        problem = _inconsistent(sections)
     except ValidationError as error:
-        problem = invalid(error, _names(error))
+        sections, problem = _File(), invalid(error, _names(error))
+    if problem is not None:
         key, rule = problem.field, problem.rule
         message = f"{path}: {problem.message}"
-        raise SettingsError(message, file=str(path), key=key, rule=rule) from None
+        raise SettingsError(message, file=str(path), key=key, rule=rule)
     override = environ.get("AUTOTUNED_DB_PATH")
     return Settings(
         home=home,
@@ -158,10 +175,29 @@ def load(
     )
 
 
+def _inconsistent(sections: _File) -> ConfigError | None:
+    """What names something that there is not, or takes a name that means something else."""
+    named = Descriptions(sections.servers, sections.candidates)
+    kind = sections.provider.kind
+    if (rule := named.server_rule(kind)) is not None:
+        return ConfigError("provider.kind", kind, rule)
+    for name, spec in sections.servers.items():
+        if not _NAME.fullmatch(name) or name == "auto":
+            rule = "is no name of a server: letters, digits, dots and dashes, and not auto"
+            return ConfigError("servers", name, rule)
+        if spec.candidates is not None and (rule := named.list_rule(spec.candidates)) is not None:
+            return ConfigError(f"servers.{name}.candidates", spec.candidates, rule)
+    return None
+
+
 def _names(error: ValidationError) -> list[str]:
     """The keys that there are where the first problem is, each with its section."""
-    section = error.errors(include_url=False)[0]["loc"][0]
-    chosen = getattr(_File(), str(section), None)
+    section, *inner = (str(part) for part in error.errors(include_url=False)[0]["loc"])
+    if section == "servers" and len(inner) > 1:
+        of_knob = len(inner) > 3 and inner[1] == "knobs"
+        model, place = (KnobSpec, inner[:3]) if of_knob else (ServerSpec, inner[:1])
+        return [".".join([section, *place, key]) for key in model.model_fields]
+    chosen = getattr(_File(), section, None)
     if not isinstance(chosen, BaseModel):
         return list(_File.model_fields)
     return [f"{section}.{key}" for key in type(chosen).model_fields]

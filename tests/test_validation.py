@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from autotuned import settings
+from autotuned import server_spec, settings
 from autotuned.core.request import TuneRequest
 from autotuned.core.schedule import Schedule
 from autotuned.errors import RULES, SettingsError, invalid, shown
@@ -32,6 +32,9 @@ FOREIGN = (
 )
 
 
+SERVER = "[candidates]\nown = ['a/b']\n[servers.v]\ncommand = ['x']\n"
+
+
 def params_models(base: type[BaseModel] = Params) -> Iterator[type[BaseModel]]:
     """The parameters of every method, and all that is built on them."""
     for model in base.__subclasses__():
@@ -48,6 +51,7 @@ def refusals() -> dict[str, ValidationError]:
         Schedule,
         settings._File,
         *sections,
+        *server_spec.Part.__subclasses__(),
         *params_models(),
     ]
     found: dict[str, ValidationError] = {}
@@ -84,6 +88,64 @@ def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind
         ("[provder]\nkind = 'auto'\n", "provder: {'kind': 'auto'} is not known; did you mean"),
         ("[provider]\nbinry = 'x'\n", "'x' is not known; did you mean provider.binary?"),
         ("[provider]\nkind = 'mlx'\n", "provider.kind: 'mlx' should be 'auto', 'macprovider'"),
+        ("[servers]\nauto.command = ['x']\n", "servers: 'auto' is no name of a server"),
+        (SERVER + "comand = ['x']", "did you mean servers.v.command?"),
+        ("[servers.v]\nversion = ['x']\n", "servers.v.command: must be given"),
+        ("[servers.v]\ncommand = 'x'\n", "servers.v.command: 'x' should be a list"),
+        ("[servers.v]\ncommand = []\n", "servers.v.command: [] should not be empty"),
+        (SERVER + "env = { A = 1 }", "servers.v.env.A: 1 should be text"),
+        (
+            SERVER + "weights = 'gguf2'",
+            "'gguf2' should be 'safetensors' or 'gguf'; did you mean gguf",
+        ),
+        (
+            "[servers.v]\ncommand = ['x', '{modle}']\n",
+            "servers.v.command: '{modle}' names modle, which is none of context, folder, model, port, "
+            "source, weights; did you mean model?",
+        ),
+        (
+            SERVER + "candidate = ['{port - 1}']",
+            "servers.v.candidate: '{port - 1}' cannot be used: ",
+        ),
+        (SERVER + "defaults = ['{model + 1}']", "only numbers can be added or multiplied"),
+        (
+            SERVER + "defaults = ['{port.real}']",
+            "is no name, sum or product of names and whole numb",
+        ),
+        (SERVER + "ready = ['health']", "servers.v.ready: 'health' is no path such as /v1/models"),
+        (
+            SERVER + "candidates = 'gguff'",
+            "'gguff' is none of mlx, gguf, safetensors, own; did you m",
+        ),
+        (SERVER + "log_prefix = '('", "servers.v.log_prefix: '(' is no regular expression"),
+        (SERVER + "knobs.a = {}", "servers.v.knobs.a.flag: must be given, or values"),
+        (SERVER + "knobs.a = { flag = ['-a'], values = {} }", "cannot be given beside values"),
+        (SERVER + "knobs.a = { flags = ['-a'] }", "did you mean servers.v.knobs.a.flag?"),
+        (SERVER + "knobs.a-b = { flag = ['-a'] }", "knobs: 'a-b' is no name of small letters"),
+        (
+            SERVER + "knobs.a = { flag = ['-a', '{valu}'] }",
+            "servers.v.knobs.a.flag: '{valu}' names v",
+        ),
+        (SERVER + "knobs.a = { flag = ['-a'], type = 'in' }", "knobs.a.type: 'in' should be 'int'"),
+        (
+            SERVER + "knobs.a = { flag = ['-a'], min = 'x' }",
+            "knobs.a.min: 'x' should be a valid numb",
+        ),
+        (SERVER + "knobs.a = { flag = ['-a'], max = 3, default_axis = [4] }", "4 is above 3"),
+        (SERVER + "knobs.a = { flag = ['-a'], default_axis = [[1]] }", "should be a number, text,"),
+        (
+            SERVER + "knobs.a = { flag = ['-a'], needs = { b = 1 } }",
+            "knobs.a.needs: 'b' is no knob",
+        ),
+        (SERVER + "knobs.a = { flag = ['-a'], aliases = { '-b' = ['-c'] } }", "'-b' is no flag of"),
+        (
+            SERVER + "knobs.a = { flag = ['-a', '1', '-b', '2'], aliases = ['-c'] }",
+            "should be a table of flags and their spellings, for -a, -b",
+        ),
+        (
+            "[provider]\nkind = 'mine2'\n[servers.mine]\ncommand = ['x']\n",
+            "or 'mine'; did you mean mine?",
+        ),
         ("provider = 3\n", "provider: 3 should be a table of names and values"),
     ],
 )

@@ -14,7 +14,7 @@ from autotuned.core.model import Candidate
 from autotuned.errors import ConfigError
 from autotuned.shared.paths import is_path
 
-Catalogue = Sequence[tuple[str, float]]
+Catalogue = Sequence[tuple[str, float | None]]
 """Model ids with their parameters in billions, largest first."""
 
 _SIZE = re.compile(
@@ -84,13 +84,14 @@ def defaults(
     kept = [
         model
         for model, size in catalogue
-        if (largest is None or size <= largest) and (smallest is None or size >= smallest)
+        if (largest is None or (size is not None and size <= largest))
+        and (smallest is None or (size is not None and size >= smallest))
     ]
     if not kept:
         field, value = (
             ("max_model_size", largest) if largest is not None else ("min_model_size", smallest)
         )
-        sizes = ", ".join(f"{size:g}B" for _, size in catalogue)
+        sizes = ", ".join("unknown" if size is None else f"{size:g}B" for _, size in catalogue)
         raise ConfigError(
             field, f"{value:g}B", f"leaves no candidate of the default list ({sizes})"
         )

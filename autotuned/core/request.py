@@ -17,7 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from autotuned.core import candidates
 from autotuned.core.model import Candidate
+from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, invalid, unknown
+from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import TABLE, UNSET, Knobs, shown
 
 *_, CONTEXT = TABLE
@@ -54,6 +56,8 @@ class TuneRequest(BaseModel):
 
     target_context: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = 2000
     candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
+    candidates: str | None = None
+    """The name of a list of models, instead of the server's default list."""
     max_model_size: Size | None = None
     min_model_size: Size | None = None
     kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_kv_axis)] = TABLE[0].choices
@@ -75,7 +79,7 @@ class TuneRequest(BaseModel):
     """Of an apply: leave the model as it stands in the configuration."""
     all_knobs: bool = False
     """Of an apply: also write the knobs that the run did not search over values that stand there."""
-    provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
+    provider: str | None = None
     static_fit_check: bool = True
     verify: bool = False
     cell_order: Literal["axis", "reverse", "random"] = "axis"
@@ -128,8 +132,8 @@ class Plan:
         return 1 if self.repeats is None else len(self.cells) // self.repeats.pairs
 
 
-def parse(params: Mapping[str, Any]) -> TuneRequest:
-    """The request, or ConfigError for its first problem."""
+def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneRequest:
+    """The request, or ConfigError for its first problem. `named`: the servers and lists that there are."""
     for name, value in params.items():
         if name not in TuneRequest.model_fields:
             rule = "is not a parameter of start"
@@ -142,8 +146,30 @@ def parse(params: Mapping[str, Any]) -> TuneRequest:
             rule = problem.rule + _floor(usable(params))
             raise ConfigError(problem.field, problem.value, rule) from None
         raise problem from None
+    _check_names(request, named)
     _check_axes(request)
     return request
+
+
+def fitted(request: TuneRequest, kind: str, spec: ServerSpec) -> TuneRequest:
+    """The request without what `kind` cannot do in axes that were left at their default.
+
+    Raises ConfigError for a value that was asked for, and where no value of an axis is left.
+    """
+    update: dict[str, Any] = {}
+    for knob in TABLE:
+        axis, field = getattr(request, knob.axis), knob.axis
+        if knob is CONTEXT and not axis and knob.name in spec.knobs:
+            axis, field = (request.target_context,), "target_context"
+        left = tuple(value for value in axis if spec.rule(knob.name, value) is None)
+        if left == axis:
+            continue
+        if not left or field in request.model_fields_set:
+            value = next(value for value in axis if value not in left)
+            rule = spec.rule(knob.name, value)
+            raise ConfigError(field, value, f"is not what {kind} can do: {knob.name} {rule}")
+        update[field] = left
+    return request.model_copy(update=update) if update else request
 
 
 def usable(params: Mapping[str, Any]) -> TuneRequest:
@@ -198,6 +224,19 @@ def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
             ),
         )
     )
+
+
+def _check_names(request: TuneRequest, named: Descriptions) -> None:
+    if request.provider is not None and (rule := named.server_rule(request.provider)) is not None:
+        raise ConfigError("provider", request.provider, rule)
+    if request.candidates is None:
+        return
+    if request.candidate_models is not None:
+        raise ConfigError(
+            "candidates", request.candidates, "cannot be given beside candidate_models"
+        )
+    if (rule := named.list_rule(request.candidates)) is not None:
+        raise ConfigError("candidates", request.candidates, rule)
 
 
 def _check_axes(request: TuneRequest) -> None:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from autotuned.core import request as requests
 from autotuned.core.staleness import Verdict
+from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, invalid, unknown
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -67,13 +68,13 @@ class Schedule(BaseModel):
     request: dict[str, Any] = {}
 
 
-def parse(params: Mapping[str, Any], before: Schedule) -> Schedule:
+def parse(params: Mapping[str, Any], before: Schedule, named: Descriptions = SHIPPED) -> Schedule:
     """A schedule that is set anew, or `before` switched off or on. Raises ConfigError for the first problem.
 
     What is not given gets its default: nothing that an earlier setting allowed is allowed by accident.
     """
     if set(params) == {"enabled"}:
-        return _checked({**before.model_dump(), **params})
+        return _checked({**before.model_dump(), **params}, named)
     if "at" not in params:
         raise ConfigError("at", None, "must be given: the local time of day, such as 03:30")
     if params.get("days") in ([], ()):
@@ -82,10 +83,10 @@ def parse(params: Mapping[str, Any], before: Schedule) -> Schedule:
         if name not in Schedule.model_fields:
             rule = "is not a parameter of schedule.set"
             raise unknown(name, value, rule, Schedule.model_fields)
-    return _checked({"enabled": True, **params})
+    return _checked({"enabled": True, **params}, named)
 
 
-def _checked(params: Mapping[str, Any]) -> Schedule:
+def _checked(params: Mapping[str, Any], named: Descriptions) -> Schedule:
     try:
         schedule = Schedule.model_validate(dict(params))
     except ValidationError as error:
@@ -94,7 +95,7 @@ def _checked(params: Mapping[str, Any]) -> Schedule:
         if name in schedule.request:
             rule = "is not a field of the schedule's request"
             raise ConfigError(name, schedule.request[name], rule)
-    requests.parse(schedule.request)
+    requests.parse(schedule.request, named)
     return schedule
 
 

@@ -52,7 +52,8 @@ def changes(before: Settings, after: Settings) -> list[str]:
 
 def _different(before: dict[str, Any], after: dict[str, Any]) -> Sequence[str]:
     found: list[str] = []
-    for key, value in after.items():
+    for key in before | after:
+        value = after.get(key)
         if isinstance(value, dict) and isinstance(before.get(key), dict):
             found += [f"{key}.{inner}" for inner in _different(before[key], value)]
         elif before.get(key) != value:

@@ -6,40 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotuned import server_spec
 from autotuned.core.command_line import Commands
-from autotuned.errors import ProviderMissing, unknown
+from autotuned.descriptions import SHIPPED, Descriptions
+from autotuned.errors import ConfigError, ProviderMissing, nearest
 from autotuned.providers import server
 from autotuned.providers.interface import Provider
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import MacProvider
 from autotuned.providers.mlx_lm import MlxLm
 from autotuned.providers.server import Server
-from autotuned.server_spec import ServerSpec
 
 if TYPE_CHECKING:
     from autotuned.settings import ProviderSettings
-
-Specs = Mapping[str, ServerSpec]
-NONE: Specs = {}
 
 HOOKS: Mapping[str, type[Server]] = {
     "macprovider": MacProvider,
     "llama-server": LlamaServer,
     "mlx-lm": MlxLm,
 }
-"""Of the shipped descriptions of these, what data cannot say; `auto` tries them first, in this order."""
-
-
-def known(own: Specs = NONE) -> dict[str, ServerSpec]:
-    """Every description by name, in the order in which `auto` tries them; `own` replace shipped ones."""
-    shipped = server_spec.shipped()
-    order = dict.fromkeys((*HOOKS, *own, *shipped))
-    return {name: own.get(name) or shipped[name] for name in order}
+"""Of the shipped descriptions of these, what data cannot say."""
 
 
 def choose(
-    kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Specs = NONE
+    kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Descriptions = SHIPPED
 ) -> Provider:
     """The adapter of `kind`; for `auto` the first whose program is installed.
 
@@ -48,25 +37,22 @@ def choose(
     """
     if kind == "auto":
         return _installed(settings, environ, own)
-    specs = known(own)
-    if kind not in specs:
-        rule = f"is none of auto, {', '.join(specs)}"
-        problem = unknown(kind, kind, rule, specs)
-        problem.field, problem.message = "provider", f"provider: {problem.message}"
-        raise problem
+    if kind not in own.all():
+        rule = f"is none of auto, {', '.join(own.all())}{nearest(kind, own.all())}"
+        raise ConfigError("provider", kind, rule)
     return _made(kind, settings, environ, own)
 
 
-def commands(settings: ProviderSettings, own: Specs = NONE) -> Commands:
+def commands(settings: ProviderSettings, own: Descriptions = SHIPPED) -> Commands:
     """Command words of the live server before any run has said which kind it tunes."""
     kind = _owner(settings, own)
     return commands_of("macprovider" if kind == "auto" else kind, settings, own)
 
 
-def commands_of(kind: str, settings: ProviderSettings, own: Specs = NONE) -> Commands:
+def commands_of(kind: str, settings: ProviderSettings, own: Descriptions = SHIPPED) -> Commands:
     """Command words of one kind; the settings' binary counts where it is of that kind, or of none."""
     named = settings.binary if _owner(settings, own) in (kind, "auto") else None
-    return server.commands(known(own)[kind], named)
+    return server.commands(own.all()[kind], named)
 
 
 def made(
@@ -74,17 +60,21 @@ def made(
     binary: Path | None = None,
     extra_args: tuple[str, ...] = (),
     environ: Mapping[str, str] | None = None,
-    own: Specs = NONE,
+    own: Descriptions = SHIPPED,
 ) -> Server:
     """The adapter of one description, with the hook of a shipped one."""
-    adapter = Server if kind in own else HOOKS.get(kind, Server)
-    return adapter(kind, known(own)[kind], binary, extra_args, environ or {})
+    spec = own.all()[kind]
+    adapter = Server if kind in own.servers else HOOKS.get(kind, Server)
+    entries = own.entries(spec.candidates)
+    return adapter(kind, spec, entries, binary, extra_args, environ or {})
 
 
-def _installed(settings: ProviderSettings, environ: Mapping[str, str], own: Specs) -> Provider:
+def _installed(
+    settings: ProviderSettings, environ: Mapping[str, str], own: Descriptions
+) -> Provider:
     if settings.binary is not None:
         return _made(_owner(settings, own), settings, environ, own)
-    for kind in known(own):
+    for kind in own.all():
         provider = _made(kind, settings, environ, own)
         if provider.find() is not None:
             return provider
@@ -95,16 +85,18 @@ def _installed(settings: ProviderSettings, environ: Mapping[str, str], own: Spec
     raise ProviderMissing(message)
 
 
-def _made(kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Specs) -> Server:
+def _made(
+    kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Descriptions
+) -> Server:
     ours = settings.binary is None or kind == _owner(settings, own)
     extra = settings.extra_args if ours else ()
     return made(kind, settings.binary if ours else None, extra, environ, own)
 
 
-def _owner(settings: ProviderSettings, own: Specs) -> str:
+def _owner(settings: ProviderSettings, own: Descriptions) -> str:
     """Which kind the settings' binary is: as they say, else by its name, else macprovider."""
     if settings.kind != "auto" or settings.binary is None:
         return settings.kind
     name = settings.binary.name
-    kinds = (kind for kind, spec in known(own).items() if server.commands(spec, None)[0][0] == name)
+    kinds = (kind for kind, spec in own.all().items() if server.commands(spec, None)[0][0] == name)
     return next(kinds, "macprovider")

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from autotuned.core.command_line import Commands
 from autotuned.core.model import WeightsFormat
-from autotuned.server_spec import Entry, ServerSpec
+from autotuned.descriptions import Entry
+from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import Knobs
 
 

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotuned import server_spec
 from autotuned.core.command_line import Commands, program
 from autotuned.core.model import WeightsFormat
+from autotuned.descriptions import Entry
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import log_reason, naming
 from autotuned.providers.interface import Binary, Command, Launch
-from autotuned.server_spec import ServerSpec, Value
+from autotuned.server_spec import ServerSpec, Value, fill
 from autotuned.shared import paths
 
 NAMED = "or name the program as [provider] binary in autotuned.toml"
@@ -35,17 +35,16 @@ class Server:
         self,
         kind: str,
         spec: ServerSpec,
+        catalogue: Sequence[Entry],
         named: Path | None,
         extra_args: Sequence[str],
         environ: Mapping[str, str],
     ) -> None:
-        """`named`: the program of the settings, if any; `environ`: the agent's environment."""
+        """`catalogue`: its default list; `named`: the program of the settings, if any; `environ`: the agent's environment."""
         self.kind, self.spec = kind, spec
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
         self.weights: WeightsFormat = "gguf" if spec.weights == "gguf" else "mlx"
-        self.catalogue: Sequence[server_spec.Entry] = (
-            server_spec.catalogue()[spec.candidates] if spec.candidates else ()
-        )
+        self.catalogue = catalogue
         self.readiness: tuple[str, ...] = spec.ready
         self.commands: Commands = commands(spec, named)
 
@@ -130,7 +129,7 @@ class Server:
 
     def request_model(self, launch: Launch) -> str:
         """What to put into the request's `model` field."""
-        return server_spec.fill(self.spec.request_model, self._names(launch))
+        return fill(self.spec.request_model, self._names(launch))
 
     def telling_line(self, log: str) -> str | None:
         """The line of a candidate's log that says best why it failed, without what stands before its words."""

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned.core.request import TuneRequest, parse, plan, usable
+from autotuned.core.request import TuneRequest, fitted, parse, plan, usable
+from autotuned.descriptions import Descriptions
 from autotuned.errors import ConfigError, shown
+from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import planned
 
@@ -117,6 +119,13 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"retain_runs": 0}, "retain_runs", 0, "greater than or equal to 1"),
     ({"provider": "ollama"}, "provider", "ollama", "should be 'auto'"),
     ({"max_contex_axis": [1]}, "max_contex_axis", [1], "did you mean max_context_axis?"),
+    ({"candidates": "ggfu"}, "candidates", "ggfu", "did you mean gguf?"),
+    (
+        {"candidates": "gguf", "candidate_models": ["a/b"]},
+        "candidates",
+        "gguf",
+        "cannot be given besid",
+    ),
     ({"provider": "lama-server"}, "provider", "lama-server", "did you mean llama-server?"),
     ({"drain": None}, "drain", None, "should be true or false"),
     ({"max_model_size": True}, "max_model_size", True, "should be a size such as 16B"),
@@ -178,3 +187,63 @@ def test_a_list_beside_a_size_wins_with_one_warning() -> None:
 def test_sizes_trim_the_default_list() -> None:
     made = plan(parse({"max_model_size": "8B"}), CATALOGUE, max_tokens=48, seed=0)
     assert [candidate.model for candidate in made.candidates] == ["org/Small-1B"]
+
+
+MINE = ServerSpec.model_validate(
+    {
+        "command": ["mine"],
+        "knobs": {
+            "kv_bits": {"values": {"8": ["--kv", "fp8"]}},
+            "max_context": {"flag": ["-c", "{value}"], "max": 8000},
+        },
+    }
+)
+OWN = Descriptions({"mine": MINE}, {"short": ("a/b-1B", "a/c")})
+
+
+def test_a_request_names_the_operators_own_servers_and_lists() -> None:
+    request = parse({"provider": "mine", "candidates": "short"}, OWN)
+    assert [entry.model for entry in OWN.entries(request.candidates)] == ["a/b-1B", "a/c"]
+    assert OWN.entries(None) == ()
+    assert list(OWN.all())[:4] == ["macprovider", "llama-server", "mlx-lm", "mine"]
+
+
+def test_of_the_default_axes_only_what_the_server_can_do_is_tried() -> None:
+    request = fitted(parse({"provider": "mine"}, OWN), "mine", MINE)
+    assert (request.kv_bits_axis, request.max_batch_axis) == ((None, 8), (1,))
+    same = parse({"kv_bits_axis": ["unset", 8], "max_batch_axis": [1]})
+    assert fitted(same, "mine", MINE) is same
+
+
+@pytest.mark.parametrize(
+    ("params", "field", "value", "rule"),
+    [
+        (
+            {"kv_bits_axis": [8, 4]},
+            "kv_bits_axis",
+            4,
+            "is not what mine can do: kv_bits is none of 8",
+        ),
+        ({"max_batch_axis": [1, 2]}, "max_batch_axis", 2, "max_batch cannot be set on this server"),
+        ({"max_context_axis": [9000]}, "max_context_axis", 9000, "max_context is above 8000"),
+        ({"target_context": 9000}, "target_context", 9000, "max_context is above 8000"),
+    ],
+    ids=range(4),
+)
+def test_a_value_that_was_asked_for_and_cannot_be_done_is_refused_by_name(
+    params: dict[str, Any], field: str, value: Any, rule: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        fitted(parse(params), "mine", MINE)
+    assert (refused.value.field, refused.value.value) == (field, value)
+    assert rule in refused.value.rule
+
+
+def test_a_list_whose_models_have_no_size_is_trimmed_to_those_that_have_one() -> None:
+    catalogue = [("a/b-1B", 1.0), ("a/c", None)]
+    everything = plan(parse({}), catalogue, 48, seed=0)
+    assert [candidate.model for candidate in everything.candidates] == ["a/b-1B", "a/c"]
+    limited = plan(parse({"max_model_size": "3B", "min_model_size": "1B"}), catalogue, 48, seed=0)
+    assert [candidate.model for candidate in limited.candidates] == ["a/b-1B"]
+    with pytest.raises(ConfigError, match=r"\(1B, unknown\)"):
+        plan(parse({"max_model_size": "0.5B"}), catalogue, 48, seed=0)

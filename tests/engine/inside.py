@@ -43,7 +43,9 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
         machine=machine,
         sleep=FakeSleep(),
         awake=power.awake,
-        choose=lambda kind: providers.choose(kind, chosen.provider, home.environ),
+        choose=lambda kind: providers.choose(
+            kind, chosen.provider, home.environ, chosen.descriptions
+        ),
         marker=MARKER,
         environ=home.environ,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotuned.core.model import MachineFacts
+from autotuned.descriptions import catalogue
 from autotuned.host.machine import ThisMachine
-from autotuned.server_spec import catalogue
 from tests.engine import inside
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import Home

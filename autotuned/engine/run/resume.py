@@ -13,6 +13,7 @@ from typing import Any
 
 from autotuned.core.model import MachineFacts
 from autotuned.core.request import Plan, TuneRequest, parse
+from autotuned.descriptions import Descriptions
 from autotuned.documents.result import ExitReason
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
@@ -71,12 +72,14 @@ class Resumed:
                 raise ConfigError(FIELD, self.row.run_id, rule)
 
 
-async def take_up(records: Records, params: Mapping[str, Any]) -> Resumed | None:
+async def take_up(
+    records: Records, params: Mapping[str, Any], named: Descriptions
+) -> Resumed | None:
     """The run that `params` ask to go on with; None where they ask for a new one.
 
     Raises ConfigError for a run that has ended by itself, or a parameter that differs from its own.
     """
-    asked = parse(params)
+    asked = parse(params, named)
     if asked.resume is None:
         return None
     row = await _find(records, asked.resume)

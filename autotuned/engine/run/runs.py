@@ -16,8 +16,10 @@ from typing import Any
 
 import structlog
 
-from autotuned.core.request import Plan, TuneRequest, parse, plan, usable
+from autotuned.core.candidates import size_b
+from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
 from autotuned.core.result import cell_knobs
+from autotuned.descriptions import Descriptions
 from autotuned.documents.result import ExitReason, ResultDocument
 from autotuned.documents.run import (
     CancelDocument,
@@ -163,7 +165,7 @@ class Agent:
 
     async def dry_run(self, params: Mapping[str, Any]) -> PlanDocument:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
-        request = parse(params)
+        request = self._parsed(params)
         provider, binary, planned = await self.prepare(request)
         found = await self._live.find(provider, request.port)
         planned = planned.warned(self._live.doubts(found, request, binary))
@@ -187,8 +189,8 @@ class Agent:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
         try:
-            resumed = await take_up(self._records, params)
-            request = parse(params) if resumed is None else resumed.request
+            resumed = await take_up(self._records, params, self.descriptions)
+            request = self._parsed(params) if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
             request = planned.request
             planned = planned_again(planned, again)
@@ -247,7 +249,11 @@ class Agent:
         provider = self._provider(request.provider)
         binary = await provider.locate()
         request, live_model = await self._with_live(request, provider)
-        catalogue = [(entry.model, entry.size_b) for entry in provider.catalogue]
+        request = fitted(request, provider.kind, provider.spec)
+        entries = provider.catalogue
+        if request.candidates is not None:
+            entries = self.descriptions.entries(request.candidates)
+        catalogue = [(entry.model, entry.size_b or size_b(entry.model)) for entry in entries]
         answer = self._settings.provider.max_tokens
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
         planned = replace(planned, live_model=live_model)
@@ -256,6 +262,14 @@ class Agent:
         if doubt is not None:
             planned = planned.warned([doubt])
         return provider, binary, planned
+
+    @property
+    def descriptions(self) -> Descriptions:
+        """The servers and lists of models that a request can name now."""
+        return self._settings.descriptions
+
+    def _parsed(self, params: Mapping[str, Any]) -> TuneRequest:
+        return parse(params, self.descriptions)
 
     async def _with_live(
         self, request: TuneRequest, provider: Provider

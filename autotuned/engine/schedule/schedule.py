@@ -126,7 +126,7 @@ class Nightly:
 
         It is armed first and stored then, so that what is stored is what happens.
         """
-        schedule = rules.parse(params, self._book.schedule)
+        schedule = rules.parse(params, self._book.schedule, self._agent.descriptions)
         careful = schedule.enabled and schedule.only_on_ac
         if careful and await asyncio.to_thread(self._on_ac) is None:
             field, rule = "only_on_ac", "cannot be kept: whether it is on battery is unknown here"

@@ -141,7 +141,9 @@ class Staleness:
         others: tuple[str, ...] = ()
         models, context = then.candidate_models, then.target_context
         try:
-            request = parse(repeated(await self._request_of(row), own))
+            request = parse(
+                repeated(await self._request_of(row), own), self._configuration.now.descriptions
+            )
             context = request.target_context
             provider, binary, planned = await self._agent.prepare(request)
             kind, version, words = provider.kind, binary.version, binary.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class PullParams(Params):
     """Which model; `verify` reads again what was checked before."""
 
     model: str
-    provider: Literal["auto", "macprovider", "mlx-lm", "llama-server"] | None = None
+    provider: str | None = None
     verify: bool = False
     static_fit_check: bool = True
 
