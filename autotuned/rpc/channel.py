@@ -102,10 +102,6 @@ class Channel(asyncio.BufferedProtocol):
         self._look()
         return line
 
-    def waiting(self) -> tuple[int, bool]:
-        """Bytes that have arrived and were not taken, and whether they are more than one line."""
-        return len(self._inbox), self._newline() + 1 < len(self._inbox)
-
     @property
     def failed(self) -> bool:
         """True once no more lines come, whatever is sent."""
@@ -219,11 +215,6 @@ class Channel(asyncio.BufferedProtocol):
         self._inbox.clear()
         if self._transport is not None:
             self._transport.abort()
-
-    @property
-    def closing(self) -> bool:
-        """True once nothing can be sent any more."""
-        return self._transport is None or self._transport.is_closing()
 
     def peer_gone(self) -> bool:
         """True once the other end is closed altogether; one that only stopped writing still reads."""

@@ -1,8 +1,7 @@
 """One client: lines in, answers out in the order of their completion, notifications between them.
 
 Work belongs to the agent, not to a connection: a client that hangs up ends nothing but its own
-subscriptions and waits. One line is looked at in a turn of its own, so that no client keeps the others
-from being served.
+subscriptions and waits.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from autotuned.errors import Busy
 from autotuned.rpc import framing
 from autotuned.rpc.channel import CALL_BYTES, Channel, Unframed
 from autotuned.rpc.framing import Message
-from autotuned.rpc.turns import Turns
 from autotuned.shared import wire
 
 MAX_IN_FLIGHT = 32
 MAX_KEPT = 16
 TURN_S = 0.005
-"""What a call gets before others have their turn; most are answered by then."""
+"""What a call gets before the next line of its client is looked at; most are answered by then."""
 PEER_POLL_S = 1.0
 QUIET_S = 0.25
 FINISH_S = 2.0
@@ -34,8 +32,8 @@ Respond = Callable[["Connection", Message | list[Message]], Awaitable[bytes | No
 class Connection:
     """A client that is connected now."""
 
-    def __init__(self, channel: Channel, turns: Turns, respond: Respond) -> None:
-        self._channel, self._turns, self._respond = channel, turns, respond
+    def __init__(self, channel: Channel, respond: Respond) -> None:
+        self._channel, self._respond = channel, respond
         self._in_flight = 0
         self._begun = 0
         self._work: set[asyncio.Task[None]] = set()
@@ -125,17 +123,12 @@ class Connection:
                 if self._channel.peer_gone():
                     return
                 await self._moment(self._work)
-            waiting, more = self._channel.waiting()
-            await self._turns.take(waiting, more=more)
-            try:
-                line = self._channel.take()
-                if line is None:
-                    continue
-                task = self._begin(framing.parse_line(line.rstrip(b"\r")), len(line))
-                del line
-                await asyncio.wait({task}, timeout=TURN_S)
-            finally:
-                self._turns.leave()
+            line = self._channel.take()
+            if line is None:
+                continue
+            task = self._begin(framing.parse_line(line.rstrip(b"\r")), len(line))
+            del line
+            await asyncio.wait({task}, timeout=TURN_S)
 
     @staticmethod
     async def _moment(tasks: set[asyncio.Task[None]]) -> None:

@@ -1,7 +1,8 @@
 """From one line to the line that answers it: every call reaches its method, every failure its code.
 
-jsonrpcserver dispatches what our framing has let through. An answer is always a JSON-RPC object; of
-a bug it tells no more than the number under which the log has it. Must not know sockets.
+jsonrpcserver finds the method of a request that framing has let through, calls it and makes the answer,
+or none for a notification. An answer is always a JSON-RPC object; of a bug it tells no more than the
+number under which the log has it. Must not know sockets.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Dispatcher:
     """The table of methods, ready to be called by name."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
-        self._methods = {method.name: _adapted(method) for method in methods}
+        self._methods = _Methods({method.name: _adapted(method) for method in methods})
 
     async def respond(
         self, connection: Connection, message: framing.Message | list[framing.Message]
@@ -65,29 +66,32 @@ class Dispatcher:
     async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:
         if isinstance(message, framing.Refusal):
             return framing.encode(framing.refusal(message.id, message.code, message.message))
-        reply = await self._reply(connection, message)
-        if not message.wanted:
-            return None
-        try:
-            return framing.encode({**reply, "id": message.id})
-        except (ValueError, TypeError) as error:
-            return framing.encode(framing.refusal(message.id, *_incident(message.method, error)))
-
-    async def _reply(self, connection: Connection, call: framing.Call) -> dict[str, Any]:
-        if call.method not in self._methods:
-            message = f"there is no method {call.method[:60]!r}"
-            return framing.refusal(call.id, wire.METHOD_NOT_FOUND, message)
-        if isinstance(call.params, list):
-            return framing.refusal(call.id, wire.INVALID_PARAMS, "params are given by name")
-        request = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
-        reply: Any = await async_dispatch_to_serializable(
+        request: dict[str, Any] = {"method": message.method, "params": message.params}
+        if message.wanted:
+            request["id"] = message.id
+        reply = await async_dispatch_to_serializable(
             "",
             self._methods,
             context=connection,
-            deserializer=lambda _: request,
+            deserializer=lambda _: (
+                request
+            ),  # framing has read and validated the line, within its bounds
             validator=lambda _: None,
         )
-        return dict(reply)
+        try:
+            return None if reply is None else framing.encode(reply)
+        except (ValueError, TypeError) as error:
+            return framing.encode(framing.refusal(message.id, *_incident(message.method, error)))
+
+
+class _Methods(dict[str, Any]):
+    """Methods by name; one that is not there answers that."""
+
+    def __missing__(self, name: str) -> Any:
+        async def absent(*_: Any, **__: Any) -> Any:
+            return Error(wire.METHOD_NOT_FOUND, f"there is no method {name[:60]!r}")
+
+        return absent
 
 
 async def _called(method: Method, connection: Connection, params: dict[str, Any]) -> Any:
@@ -102,7 +106,9 @@ async def _called(method: Method, connection: Connection, params: dict[str, Any]
 
 
 def _adapted(method: Method) -> Any:
-    async def call(connection: Connection, /, **params: Any) -> Any:
+    async def call(connection: Connection, /, *positional: Any, **params: Any) -> Any:
+        if positional:
+            return Error(wire.INVALID_PARAMS, "params are given by name")
         try:
             checked = params if method.validates_itself else _validated(method, params)
             return Success(await _called(method, connection, checked))

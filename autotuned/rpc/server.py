@@ -26,7 +26,6 @@ from autotuned.rpc.channel import Channel, Crowd
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.dispatch import Dispatcher
 from autotuned.rpc.method import Method
-from autotuned.rpc.turns import Turns
 from autotuned.shared import wire
 
 DESCRIPTORS = 4096
@@ -44,7 +43,7 @@ class Server:
     def __init__(self, path: Path, methods: Sequence[Method], *, watch_s: float = WATCH_S) -> None:
         self._path, self._watch_s = path, watch_s
         self._dispatcher = Dispatcher(methods)
-        self._crowd, self._turns = Crowd(), Turns()
+        self._crowd = Crowd()
         self._places = wire.MAX_CONNECTIONS
         self._listener: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
@@ -166,7 +165,7 @@ class Server:
         except OSError:
             peer.close()
             return
-        connection = Connection(channel, self._turns, self._dispatcher.respond)
+        connection = Connection(channel, self._dispatcher.respond)
         task = asyncio.current_task()
         if task is not None:
             self._clients[task] = connection

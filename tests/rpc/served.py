@@ -32,6 +32,7 @@ class Methods:
         self.gate = asyncio.Event()
         self.arrived = asyncio.Semaphore(0)
         self.ended: list[str] = []
+        self.echoed: list[int] = []
 
     def table(self) -> list[Method]:
         """All of them."""
@@ -48,6 +49,7 @@ class Methods:
         ]
 
     async def echo(self, _: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.echoed.append(params["value"])
         return dict(params)
 
     async def wait(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
-from autotuned.rpc import channel, connection, turns
+from autotuned.rpc import channel, connection
 from autotuned.rpc.framing import Refusal, parse_line
-from autotuned.rpc.turns import Turns
 from autotuned.shared import wire
 from tests.rpc.served import Client, served, until
 
@@ -26,40 +26,14 @@ async def ended(client: Client) -> bool:
     return True
 
 
-async def test_who_waits_for_each_answer_goes_before_who_sends_ahead() -> None:
-    shared, order = Turns(), []
-
-    async def one(name: str, size: int, *, more: bool) -> None:
-        await shared.take(size, more=more)
-        order.append(name)
-        shared.leave()
-
-    await shared.take(1, more=False)
-    asked = [("many", 10, True), ("huge", 10**6, False), ("first", 10, False), ("then", 20, False)]
-    tasks = [asyncio.create_task(one(name, size, more=more)) for name, size, more in asked]
-    await asyncio.sleep(0)
-    tasks[2].cancel()
-    shared.leave()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert order == ["then", "many", "huge"]
-
-
-async def test_the_greedy_are_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "GREEDY_S", 0.0)
-    shared, order = Turns(), []
-
-    async def one(name: str, *, more: bool) -> None:
-        await shared.take(10, more=more)
-        order.append(name)
-        shared.leave()
-
-    await shared.take(1, more=False)
-    many = [one("greedy", more=True), *(one("other", more=False) for _ in range(3))]
-    tasks = [asyncio.create_task(each) for each in many]
-    await asyncio.sleep(0)
-    shared.leave()
-    await asyncio.gather(*tasks)
-    assert order[0] == "greedy"
+async def test_who_sends_very_many_calls_ahead_does_not_keep_others_from_being_served() -> None:
+    async with served() as door:
+        greedy, other = await door.client(), await door.client()
+        many = 1000
+        greedy.writer.write((json.dumps({**ECHO, "params": {"value": 1}}) + "\n").encode() * many)
+        await other.call("echo", value=2)
+        await until(lambda: len(door.methods.echoed) > many, "all of them are answered")
+        assert door.methods.echoed.index(2) < many
 
 
 async def test_a_line_that_does_not_end_in_time_is_answered_and_ends_the_connection(
