@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import tempfile
 import webbrowser
 from pathlib import Path
+
+from autotuned.shared import files
 
 
 def write(file: str | None, html: str) -> str:
@@ -18,17 +17,7 @@ def write(file: str | None, html: str) -> str:
     path = Path(file).expanduser().resolve()  # a link stays, what it points at is replaced
     if path.is_dir():
         raise IsADirectoryError(None, "it is a folder")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x", encoding="utf-8") as output:
-            output.write(html)
-            output.flush()
-            os.fsync(output.fileno())
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    files.write_atomic(path, html.encode(), None)
     return str(path)
 
 

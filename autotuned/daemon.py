@@ -46,7 +46,6 @@ from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
 from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
-from autotuned.host.power import on_ac
 from autotuned.host.restore.orphans import MARKER
 from autotuned.providers.interface import Provider
 from autotuned.rpc.methods import Pieces, table
@@ -154,7 +153,7 @@ async def serve(
             events,
             staleness,
             owed=lambda: live.lease is not None,
-            on_ac=on_ac,
+            on_ac=power.on_ac,
             now=lambda: datetime.now(UTC),
             zone=LocalZone(),
         )

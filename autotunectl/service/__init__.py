@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
-
-ANSWER_S = 15.0
-"""No question to a service manager takes longer; one that hangs is killed and told."""
 
 
 class ServiceError(Exception):
@@ -71,41 +67,6 @@ class Service(Protocol):
 
     def forget(self) -> None:
         """Undo what stays with the manager after the file has gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command answered; code -1: it did not answer in time, or could not be started."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def words(self) -> str:
-        """Its first line of complaint, for a message."""
-        lines = [line.strip() for line in f"{self.err}\n{self.out}".splitlines() if line.strip()]
-        return lines[0][:200] if lines else f"exit code {self.code}"
-
-
-def ask(argv: Sequence[str], timeout_s: float = ANSWER_S) -> Said:
-    """Run a command of the system to its end, without a terminal and in plain English. Never raises."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired:
-        return Said(-1, "", f"{argv[0]} did not answer within {timeout_s:g} s")
-    except OSError as error:
-        return Said(-1, "", f"{argv[0]}: {error.strerror}")
-    return Said(done.returncode, done.stdout, done.stderr)
 
 
 def template(name: str) -> bytes:

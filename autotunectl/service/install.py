@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any
 from autotunectl.client import CallError, Client, ClientError, Unreachable
 from autotunectl.service import Job, Service, ServiceError, process, program
 from autotuned import __version__
-from autotuned.shared import wire
+from autotuned.shared import files, wire
 
 ANSWERS_S = 60.0
 DEAD_S = 4.0
@@ -223,18 +222,11 @@ def _is_plain(path: Path) -> bool:
 def _write(service: Service, content: bytes) -> None:
     """Replace the job's file whole: a regular file, 0644. Raises ServiceError."""
     path = service.path
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if service.output is not None:  # a job whose output cannot be opened dies with 78
             service.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            part.chmod(0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        files.write_atomic(path, content, 0o644)
     except OSError as error:
-        part.unlink(missing_ok=True)
         message = f"{error.filename or path}: cannot be written: {error.strerror}"
         raise ServiceError(message, "see who owns that folder, and that it is writable") from None

@@ -10,21 +10,31 @@ from __future__ import annotations
 import itertools
 import os
 import plistlib
-import re
 import shutil
 import time
 from typing import Any
 
-from autotunectl.service import Job, Loaded, Said, ServiceError, ask, home, template
+from autotunectl.service import Job, Loaded, ServiceError, home, template
+from autotuned.shared import tools
+from autotuned.shared.launchctl import (
+    ALREADY,
+    EXISTS,
+    IO_ERROR,
+    NO_SESSION,
+    OK,
+    Answer,
+    Launchd,
+    Presence,
+    domains,
+)
 
 LABEL = "live.streamvc.autotuned"
-NOT_LOADED, NO_DOMAIN = 113, (112, 125)
 GONE_S = 120.0
 """A job has its ExitTimeOut (90 s) to put things back, then launchd kills it."""
 LOAD_S = 30.0
 POLL_S = 0.1
 PAUSES = (0.2, 0.5, 1.0, 1.0, 2.0, 3.0, 5.0)
-ALREADY = (17, 37)
+GOES_ON = (OK, EXISTS, ALREADY)
 REMEDIES = {
     1: "run it as the user whose agent this is, without sudo",
     119: "you, or a tool, have disabled it; allow it again with: launchctl enable {target}",
@@ -41,8 +51,7 @@ class LaunchdJob:
     kind = "launchd"
 
     def __init__(self, launchctl: str) -> None:
-        self._launchctl = launchctl
-        self._domains = tuple(f"{name}/{os.getuid()}" for name in ("gui", "user"))
+        self._launchd = Launchd(os.environ, launchctl)
         self.path = home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
         self.output = home() / "Library" / "Logs" / "autotuned" / "launchd.log"
 
@@ -63,10 +72,10 @@ class LaunchdJob:
 
     def loaded(self) -> Loaded | None:
         """In `gui`, else in `user`; None when it is in neither."""
-        for domain in self._domains:
-            said = self._ask("print", f"{domain}/{LABEL}")
-            if said.code == 0:
-                return Loaded(domain, _pid(said.out))
+        for domain in domains():
+            job = self._launchd.look(domain, LABEL)
+            if job.presence is Presence.LOADED:
+                return Loaded(domain, None if job.dying else job.pid)
         return None
 
     def load(self) -> Loaded:
@@ -74,13 +83,13 @@ class LaunchdJob:
         domain = self._domain()
         deadline = time.monotonic() + LOAD_S
         for attempt in itertools.count():
-            said = self._ask("bootstrap", domain, str(self.path))
-            found = self.loaded()
-            if found is not None and (said.code in (0, *ALREADY) or found.pid is not None):
-                return found
-            # 5 is said of nearly everything, an old job that is still dying included
-            if said.code not in (0, 5, -1, *ALREADY) or time.monotonic() > deadline:
-                raise self._refused(said, domain)
+            answer = self._launchd.bootstrap(domain, str(self.path))
+            loaded = self.loaded()
+            if loaded is not None and (answer.code in GOES_ON or loaded.pid is not None):
+                return loaded
+            # 5 is the answer to nearly everything, an old job that is still dying included
+            if answer.code not in (*GOES_ON, IO_ERROR, None) or time.monotonic() > deadline:
+                raise _refused(answer, domain)
             time.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         raise AssertionError
 
@@ -88,45 +97,47 @@ class LaunchdJob:
         """Boot it out wherever it is loaded, and wait until it is gone. Raises ServiceError."""
         was = False
         deadline = time.monotonic() + GONE_S
-        while (found := self.loaded()) is not None:
-            said = Said(0, "", "")
-            if not was or found.pid is not None:
-                said = self._ask("bootout", f"{found.where}/{LABEL}")
+        while (loaded := self.loaded()) is not None:
+            answer = None
+            if not was or loaded.pid is not None:
+                answer = self._launchd.bootout(loaded.where, LABEL)
             was = True
-            if time.monotonic() > deadline or said.code in (1, 64):
-                message = f"{LABEL} is still loaded in {found.where}: {said.words}"
-                raise ServiceError(message, f"launchctl print {found.where}/{LABEL}")
-            self._until_gone(found.where, min(deadline, time.monotonic() + 5.0))
+            if time.monotonic() > deadline or (answer is not None and answer.code in (1, 64)):
+                reason = answer.reason if answer is not None else "it does not end"
+                message = f"{LABEL} is still loaded in {loaded.where}: {reason}"
+                raise ServiceError(message, f"launchctl print {loaded.where}/{LABEL}")
+            self._until_gone(loaded.where, min(deadline, time.monotonic() + 5.0))
         return was
 
     def start(self) -> None:
         """Kickstart it where it is loaded, else load it. Raises ServiceError."""
-        found = self.loaded()
-        if found is None:
+        loaded = self.loaded()
+        if loaded is None:
             self.load()
-        elif found.pid is None:
-            said = self._ask("kickstart", f"{found.where}/{LABEL}")
-            if said.code not in (0, *ALREADY):
-                raise self._refused(said, found.where)
+        elif loaded.pid is None:
+            answer = self._launchd.kickstart(loaded.where, LABEL)
+            if answer.code not in GOES_ON:
+                raise _refused(answer, loaded.where)
 
     def forget(self) -> None:
         """Nothing stays with launchd."""
 
     def _until_gone(self, domain: str, deadline: float) -> None:
+        gone = (Presence.MISSING, Presence.NO_DOMAIN)
         while time.monotonic() < deadline:
-            if self._ask("print", f"{domain}/{LABEL}").code in (NOT_LOADED, *NO_DOMAIN):
+            if self._launchd.look(domain, LABEL).presence in gone:
                 return
             time.sleep(POLL_S)
 
     def _domain(self) -> str:
         """`gui` where there is such a session, else `user`, which always exists."""
-        gui, user = self._domains
-        said = self._ask("print", gui)
-        if said.code == 0:
+        gui, user = domains()
+        answer = self._launchd.session()
+        if answer.code == 0:
             return gui
-        if said.code in NO_DOMAIN:
+        if answer.code in NO_SESSION:
             return user
-        message = f"launchctl does not tell whether {gui} exists: {said.words}"
+        message = f"launchctl does not tell whether {gui} exists: {answer.reason}"
         raise ServiceError(message, f"launchctl print {gui}")
 
     def _lint(self, plutil: str, data: bytes) -> None:
@@ -135,20 +146,17 @@ class LaunchdJob:
         with tempfile.NamedTemporaryFile(suffix=".plist") as file:
             file.write(data)
             file.flush()
-            said = ask([plutil, "-lint", file.name])
-        if said.code != 0:
-            message = f"plutil does not accept {self.path.name}: {said.words}"
+            answer = tools.run([plutil, "-lint", file.name])
+        if answer.code != 0:
+            message = f"plutil does not accept {self.path.name}: {answer.line}"
             raise ServiceError(message)
 
-    def _ask(self, *words: str) -> Said:
-        return ask([self._launchctl, *words])
 
-    def _refused(self, said: Said, domain: str) -> ServiceError:
-        remedy = REMEDIES.get(said.code, f"launchctl print {domain}; launchctl error {said.code}")
-        target = f"{domain}/{LABEL}"
-        return ServiceError(
-            f"launchctl cannot load {target}: {said.words}", remedy.format(target=target)
-        )
+def _refused(answer: Answer, domain: str) -> ServiceError:
+    code, target = answer.code, f"{domain}/{LABEL}"
+    remedy = REMEDIES.get(code or 0, f"launchctl print {domain}; launchctl error {code}")
+    message = f"launchctl cannot load {target}: {answer.reason}"
+    return ServiceError(message, remedy.format(target=target))
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:
@@ -161,11 +169,3 @@ def _filled(value: Any, words: dict[str, str]) -> Any:
         for word, meaning in words.items():
             value = value.replace(word, meaning)
     return value
-
-
-def _pid(text: str) -> int | None:
-    """The job's process as `print` names it; None for one that is being ended, and where the text says nothing."""
-    if re.search(r"^\s*state = SIG", text, re.MULTILINE):
-        return None
-    found = re.search(r"^\s*pid = (\d+)\s*$", text, re.MULTILINE)
-    return int(found[1]) if found else None

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from autotunectl.service import ServiceError, ask
+from autotunectl.service import ServiceError
 from autotuned import __version__
+from autotuned.shared import tools
 
 SYSTEM_PATH = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 USUAL_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
@@ -75,22 +76,22 @@ def environment(environ: Mapping[str, str], words: tuple[str, ...]) -> dict[str,
 
 def verify(words: tuple[str, ...], environ: Mapping[str, str]) -> None:
     """See that the program runs in nearly nothing, and is of this client's version. Raises ServiceError."""
-    said = ask(
+    answer = tools.run(
         ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in environ.items()), *words, "--version"], 30.0
     )
-    if said.code != 0:
-        message = f"{' '.join(words)} --version does not run: {said.words}"
+    if answer.code != 0:
+        message = f"{' '.join(words)} --version does not run: {answer.line}"
         raise ServiceError(message, "install autotuned again, then run autotunectl install")
-    if said.out.split()[-1:] != [__version__]:
-        message = f"{words[0]} is version {said.out.strip()!r}, this client is {__version__}"
+    if answer.out.split()[-1:] != [__version__]:
+        message = f"{words[0]} is version {answer.out.strip()!r}, this client is {__version__}"
         raise ServiceError(message, "run the autotunectl that is installed beside it")
 
 
 def check(words: tuple[str, ...]) -> None:
     """See that the program can use its settings, before one that runs gives way to it. Raises ServiceError."""
-    said = ask([*words, "--check"], 30.0)
-    if said.code != 0:
-        raise ServiceError(said.words.removeprefix("autotuned: "), "correct it, then try again")
+    answer = tools.run([*words, "--check"], 30.0)
+    if answer.code != 0:
+        raise ServiceError(answer.line.removeprefix("autotuned: "), "correct it, then try again")
 
 
 def _stable(path: Path) -> Path:

@@ -7,7 +7,8 @@ import re
 import time
 from pathlib import Path
 
-from autotunectl.service import Job, Loaded, Said, ServiceError, ask, home, template
+from autotunectl.service import Job, Loaded, ServiceError, home, template
+from autotuned.shared import tools
 
 UNIT = "autotuned.service"
 STOP_S = 120.0
@@ -48,8 +49,8 @@ class SystemdUnit:
 
     def loaded(self) -> Loaded | None:
         """The unit when systemd runs it, or is about to."""
-        said = self._ask("show", UNIT, "--property=ActiveState,MainPID")
-        facts = dict(line.split("=", 1) for line in said.out.splitlines() if "=" in line)
+        answer = self._ask("show", UNIT, "--property=ActiveState,MainPID")
+        facts = dict(line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
         if facts.get("ActiveState") not in STARTED:
             return None
         pid = facts.get("MainPID", "0")
@@ -85,16 +86,16 @@ class SystemdUnit:
         self._ask("reset-failed", UNIT)
 
     def _must(self, *words: str, timeout_s: float = 60.0) -> None:
-        said = self._ask(*words, timeout_s=timeout_s)
-        if said.code != 0:
+        answer = self._ask(*words, timeout_s=timeout_s)
+        if answer.code != 0:
             remedy = f"systemctl --user status {UNIT}; journalctl --user -u {UNIT}"
-            if NO_BUS.search(said.words):
+            if NO_BUS.search(answer.line):
                 remedy = "there is no systemd session of this user here: log in directly (not by su), or run autotunectl daemon start"
-            message = f"systemctl --user {' '.join(words)}: {said.words}"
+            message = f"systemctl --user {' '.join(words)}: {answer.line}"
             raise ServiceError(message, remedy)
 
-    def _ask(self, *words: str, timeout_s: float = 15.0) -> Said:
-        return ask([self._systemctl, "--user", *words], timeout_s)
+    def _ask(self, *words: str, timeout_s: float = 15.0) -> tools.Answer:
+        return tools.run([self._systemctl, "--user", *words], timeout_s)
 
 
 def _quoted(word: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from autotuned.core.model import Failure, FailureKind, Replicate
 from autotuned.core.stats import p95_nearest_rank
+from autotuned.shared.text import one_line
 
 REASON_MAX = 480
 
@@ -49,8 +50,7 @@ def bounded(reason: str) -> str:
 
     A server chooses its words, and these are shown to people.
     """
-    line = " ".join(reason.encode("utf-8", "replace").decode().split())
-    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    line = one_line(reason, lost="?")
     return line if len(line) <= REASON_MAX else line[: REASON_MAX - 3] + "..."
 
 

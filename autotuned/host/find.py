@@ -7,6 +7,7 @@ another agent (it carries our marker) is no live provider.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -244,7 +245,7 @@ class Finder:
             return f"launchctl cannot be asked about {job.target}: {job.reason}"
         if job.domain == "system":
             return f"{job.target} belongs to root: stop it yourself with sudo launchctl bootout {job.target}"
-        if self.managers.launchd.disabled(job.domain, job.label):
+        if self.managers.launchd.disabled(job.domain, [job.label]):
             return f"{job.target} is disabled, so it could not be loaded again: launchctl enable {job.target}"
         if plist is None or not os.access(plist, os.R_OK):
             return f"no readable plist of {job.label} is found, so it could not be brought back: name it as [live] plist"
@@ -342,3 +343,17 @@ def _without_children(processes: Sequence[Process]) -> list[Process]:
     """A wrapper and the server that it started are one: the one that was started first."""
     pids = {process.pid for process in processes}
     return [process for process in processes if not _descends(process.pid, pids - {process.pid})]
+
+
+def other_agents() -> list[tuple[int, str]]:
+    """Agents of this user beside this one: pid and HOME of each."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            words = process.cmdline()
+            module = "autotuned" in words[2:3] and words[1:2] == ["-m"]
+            if module or any(Path(word).name == "autotuned" for word in words[:2]):
+                found.append((process.pid, process.environ().get("HOME", "unknown")))
+    return found

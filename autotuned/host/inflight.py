@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autotuned.host.files import sync_folder, write_atomic
+from autotuned.host.files import write_atomic
+from autotuned.shared.files import sync_folder
 from autotuned.shared.identity import boot_id
 
 UNKNOWN = "unknown"

@@ -124,8 +124,8 @@ class Machine(Protocol):
     def group_rss(self, group: int) -> int:
         """Resident bytes of all processes of a group, 0 when it is gone."""
 
-    def priority(self, pid: int) -> tuple[int | None, int | None]:
-        """Nice value and, on macOS, the scheduler's priority of a process; None where they are not told."""
+    def priority(self, pid: int | None = None) -> tuple[int | None, int | None]:
+        """Nice value and, on macOS, the scheduler's priority of a process, or of this one; None where not told."""
 
 
 class Sleep(Protocol):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from autotuned.host import tools
+from autotuned.shared import tools
 from autotuned.shared.identity import parent
 
 ANSWER_S = 1.0

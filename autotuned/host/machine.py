@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 
 from autotuned.core.model import MachineFacts
-from autotuned.host import tools
 from autotuned.host.interface import Pressure
 from autotuned.host.ports import members
+from autotuned.shared import tools
 
 GIB = 2**30
 DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
@@ -81,8 +81,9 @@ class ThisMachine:
                 total += process.memory_info().rss
         return total
 
-    def priority(self, pid: int) -> tuple[int | None, int | None]:
+    def priority(self, pid: int | None = None) -> tuple[int | None, int | None]:
         """Nice value and, on macOS, the scheduler's priority of a process; None where they are not told."""
+        pid = pid or os.getpid()
         try:
             nice = os.getpriority(os.PRIO_PROCESS, pid)
         except OSError:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.errors import ApplyRefused, UnsafePath
-from autotuned.host import tools
 from autotuned.host.files import write_atomic
+from autotuned.shared import tools
 
 MAX_BYTES = 1024 * 1024
 MAX_BACKUPS = 65_536

@@ -6,13 +6,13 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 
 import psutil
 
 from autotuned.host.interface import Listener
+from autotuned.shared import tools
 
 LSOF_DEADLINE_S = 10.0
 
@@ -82,18 +82,7 @@ def _from_tables(port: int) -> int | None:
 
 
 def _lsof(port: int) -> int | None:
-    command = ["/usr/sbin/lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]
-    try:
-        listed = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=LSOF_DEADLINE_S,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    pid = re.search(r"^p(\d{1,9})$", listed.stdout, re.MULTILINE | re.ASCII)
+    words = (f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp")
+    answer = tools.run(["/usr/sbin/lsof", "-nP", *words], LSOF_DEADLINE_S)
+    pid = re.search(r"^p(\d{1,9})$", answer.out, re.MULTILINE | re.ASCII)
     return int(pid[1]) if pid else None

@@ -1,7 +1,8 @@
-"""Power: keeping the machine awake while a run lasts (`caffeinate`), and whether it runs on mains power (`pmset`, or Linux's own files).
+"""Power: where it comes from, and keeping the machine awake while a run lasts, with `caffeinate` where there is one.
 
-The helper watches the agent's pid itself (`-w`), so it ends with an agent that is killed, too. A lid that
-is closed still puts the machine to sleep: that is seen by the sleep clock, not prevented here.
+`pmset` tells the first where there is one, else Linux's own files. The helper watches the agent's pid
+itself (`-w`), so it ends with an agent that is killed, too. A lid that is closed still puts the machine
+to sleep: that is seen by the sleep clock, not prevented here.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
 
-from autotuned.host import tools
+from autotuned.shared import tools
 
 END_DEADLINE_S = 5.0
+SUPPLIES = Path("/sys/class/power_supply")
+EXTERNAL = ("Mains", "USB")
 
 log = structlog.get_logger(__name__)
 
@@ -59,10 +63,6 @@ async def _end(holder: asyncio.subprocess.Process) -> None:
         await holder.wait()
 
 
-SUPPLIES = Path("/sys/class/power_supply")
-EXTERNAL = ("Mains", "USB")
-
-
 def on_ac() -> bool | None:
     """True on mains power, False on battery, None where it cannot be told. Blocks for as long as the tool takes."""
     if tools.find("pmset") is None:
@@ -71,6 +71,13 @@ def on_ac() -> bool | None:
     if "'AC Power'" in told:
         return True
     return False if "drawing from" in told else None
+
+
+def low_power() -> bool:
+    """A mode that saves energy slows this machine down. Blocks."""
+    return bool(
+        re.search(r"^\s*(?:lowpowermode|powermode)\s+1\b", tools.ask("pmset", "-g"), re.MULTILINE)
+    )
 
 
 def linux_on_ac(supplies: Path) -> bool | None:

@@ -1,72 +1,67 @@
-"""The system's own small programs (`sw_vers`, `sysctl`, `pmset` ...), found and asked one short question; and logs.
-
-A tool is the one on the agent's PATH, else the one in the system's folders: launchd gives a job just those,
-and whoever may change the PATH of the agent may run programs as its user anyway. Must not know the answers.
-"""
+"""Running a program to its end beside the loop, with a deadline; `shared.tools` does the same where blocking is fine."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-import shutil
-import subprocess
-from collections.abc import Sequence
-from pathlib import Path
+import signal
+from collections.abc import Mapping, Sequence
 
-from autotuned.shared.redaction import masker
-
-SYSTEM_FOLDERS = "/usr/bin:/bin:/usr/sbin:/sbin"
-DEADLINE_S = 5.0
-TAIL_BYTES = 16 * 1024
-LONGEST_LINE = 300
+from autotuned.shared.tools import OUTPUT_LIMIT, Answer
 
 
-def find(name: str) -> str | None:
-    """The absolute path of a tool; None where this system has none."""
-    return shutil.which(name) or shutil.which(name, path=SYSTEM_FOLDERS)
+async def run(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    timeout_s: float,
+    stdin: bytes | None = None,
+) -> Answer:
+    """Run `argv` in a session of its own, without a terminal; after `timeout_s` its process group is killed.
 
-
-def ask(name: str, *arguments: str) -> str:
-    """What the tool prints, stripped; empty where there is none, it fails, or it is silent for 5 s. Blocks."""
-    program = find(name)
-    if program is None:
-        return ""
+    Never raises for what the program does. Outputs are cut at `OUTPUT_LIMIT` bytes each. A program that
+    is given `stdin` is not listened to: what it leaves behind in the background may keep its outputs.
+    """
+    output = asyncio.subprocess.PIPE if stdin is None else asyncio.subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=DEADLINE_S,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=dict(environ),
+            cwd="/",
+            start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def last_line(logs: Sequence[Path]) -> str:
-    """The last line of the first of these logs that has one, secrets masked, and where that is."""
-    for log in logs:
-        line = _tail(log)
-        if line:
-            return f"{line} (its log: {log})"
-    return f"it printed nothing (its log: {logs[0]})" if logs else "its job names no log"
-
-
-def shown(line: str) -> str:
-    """A line of a foreign program, for a person: printable, bounded, secrets masked."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in line)
-    return masker(())(printable)[:LONGEST_LINE]
-
-
-def _tail(log: Path) -> str | None:
+    except (OSError, ValueError) as error:
+        return Answer(None, "", f"cannot be started: {error}")
+    out, err = bytearray(), bytearray()
+    ended = False
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    line = next((line.strip() for line in reversed(lines) if line.strip()), None)
-    return None if line is None else shown(line)
+        async with asyncio.timeout(timeout_s):
+            if stdin is None:
+                await asyncio.gather(_drain(process.stdout, out), _drain(process.stderr, err))
+                await process.wait()
+            else:
+                await process.communicate(stdin)
+            ended = True
+    except TimeoutError:
+        pass
+    finally:
+        if not ended:  # too late, or we were cancelled
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    return Answer(
+        process.returncode if ended else None,
+        out.decode("utf-8", "replace"),
+        err.decode("utf-8", "replace"),
+    )
+
+
+async def _drain(stream: asyncio.StreamReader | None, into: bytearray) -> None:
+    """Read `stream` to its end, so that the program never blocks on it; keep the first part."""
+    assert stream is not None  # noqa: S101 - both pipes are asked for
+    while block := await stream.read(64 * 1024):
+        into.extend(block[: max(0, OUTPUT_LIMIT - len(into))])

@@ -7,29 +7,22 @@ the operator's environment would make it do. Must not know what the answers mean
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
-import re
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.errors import ProviderMissing
+from autotuned.host import tools
+from autotuned.shared.redaction import is_telling
+from autotuned.shared.text import one_line
+from autotuned.shared.tools import Answer, is_program
 
-ANSWER_LIMIT = 256 * 1024
 VERSION_LIMIT = 200
 
-OURS = ("MACPROVIDER_", "AUTOTUNED_")
-"""Prefixes of variables that configure the operator's own server, or this agent."""
-
-_SECRET = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTH",
-    re.IGNORECASE,
-)
-_NO_SECRET = ("TOKENIZERS_PARALLELISM",)
+OURS = ("MACPROVIDER_", "AUTOTUNED_", "SSH_AUTH_SOCK")
+"""Prefixes of variables that configure the operator's own server or this agent, or reach their keys."""
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -39,31 +32,10 @@ OFFLINE = {
 """Set for every candidate: its weights are here already, and nothing of it leaves the machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a program said. `code` None: it did not end in time, or could not be started."""
-
-    code: int | None
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        """Both outputs on one line, for an error message; at most 300 characters."""
-        words = " ".join(f"{self.out} {self.err}".split())
-        words = "".join(letter for letter in words if letter.isprintable())
-        return words[:300] or "no output"
-
-    @property
-    def ended(self) -> str:
-        """How it ended, in words."""
-        return "did not answer in time" if self.code is None else f"exited with code {self.code}"
-
-
 def named(binary: Path, key: str = "[provider] binary") -> Path:
     """The program that the settings name, absolute. Raises ProviderMissing when it cannot be run."""
     path = binary.expanduser().absolute()
-    if not _runs(path):
+    if not is_program(path):
         message = (
             f"{key}: {path} is not a program that can be executed; correct it in autotuned.toml"
         )
@@ -84,7 +56,7 @@ def on_path(name: str, environ: Mapping[str, str]) -> Path | None:
 
 def first(paths: Sequence[Path]) -> Path | None:
     """The first of `paths` that is an executable file."""
-    return next((path for path in paths if _runs(path)), None)
+    return next((path for path in paths if is_program(path)), None)
 
 
 def isolated(environ: Mapping[str, str], settings: Sequence[str] = ()) -> dict[str, str]:
@@ -96,47 +68,15 @@ def isolated(environ: Mapping[str, str], settings: Sequence[str] = ()) -> dict[s
     return {
         name: value
         for name, value in environ.items()
-        if not name.startswith(dropped) and (name in _NO_SECRET or not _SECRET.search(name))
+        if not name.startswith(dropped) and not is_telling(name)
     }
 
 
 async def ask(
     argv: Sequence[str], environ: Mapping[str, str], *, timeout_s: float = 20.0
 ) -> Answer:
-    """Run `argv` to its end and give back what it printed; never raises for what the program does.
-
-    After `timeout_s` its whole process group is killed. Outputs are cut at `ANSWER_LIMIT` bytes each.
-    """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**isolated(environ), "LC_ALL": "C"},
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        return Answer(None, "", f"cannot be started: {error}")
-    out, err = bytearray(), bytearray()
-    ended = False
-    try:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(_drain(process.stdout, out), _drain(process.stderr, err))
-            await process.wait()
-            ended = True
-    except TimeoutError:
-        pass
-    finally:
-        if not ended:  # timed out, or the question itself was cancelled
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    return Answer(
-        process.returncode if ended else None,
-        out.decode("utf-8", "replace"),
-        err.decode("utf-8", "replace"),
-    )
+    """What the program printed; never raises for what it does."""
+    return await tools.run(argv, {**isolated(environ), "LC_ALL": "C"}, timeout_s=timeout_s)
 
 
 _answers: dict[tuple[object, ...], Answer] = {}
@@ -170,9 +110,8 @@ def _file_identity(word: str) -> tuple[int, ...]:
 def last_line(text: str) -> str | None:
     """The last line that is not blank: stripped, printable, at most `VERSION_LIMIT` characters."""
     for line in reversed(text.splitlines()):
-        kept = "".join(letter for letter in line if letter.isprintable()).strip()
-        if kept:
-            return kept[:VERSION_LIMIT]
+        if shown := one_line(line):
+            return shown[:VERSION_LIMIT]
     return None
 
 
@@ -185,14 +124,3 @@ async def digest(path: Path) -> str:
         message = f"{path}: cannot be read: {error}"
         raise ProviderMissing(message) from None
     return f"sha256:{found.hexdigest()}"
-
-
-def _runs(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-async def _drain(stream: asyncio.StreamReader | None, into: bytearray) -> None:
-    """Read `stream` to its end, so that the program never blocks on it; keep the first part."""
-    assert stream is not None  # noqa: S101 - both pipes are asked for
-    while block := await stream.read(64 * 1024):
-        into.extend(block[: max(0, ANSWER_LIMIT - len(into))])

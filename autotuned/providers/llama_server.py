@@ -12,6 +12,7 @@ from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers.interface import Binary
 from autotuned.providers.server import Server
+from autotuned.shared.tools import Answer
 
 LAUNCHER = Path(__file__).with_name("llama_launcher.py")
 FLAGS_S = 5.0
@@ -59,7 +60,7 @@ class LlamaServer(Server):
             raise ProviderMissing(message)
         return binary
 
-    def _version_in(self, answer: programs.Answer) -> str | None:
+    def _version_in(self, answer: Answer) -> str | None:
         """What stands behind `version:`; the lines after it name a compiler."""
         text = f"{answer.out}\n{answer.err}"
         found = re.search(r"^version:\s*(\S.*)$", text, re.MULTILINE)

@@ -47,7 +47,7 @@ class MacProvider(Server):
         (path,), version = binary.command, binary.version
         help_ = await programs.ask_once([path, "serve", "--help"], self._environ)
         if help_.code is None:
-            message = f"{path} serve --help {help_.ended}: {help_.said}"
+            message = f"{path} serve --help {help_.ended}: {help_.line}"
             raise ProviderMissing(message)
         if not re.search(r"(?<![\w-])--no-join(?![\w-])", f"{help_.out}\n{help_.err}"):
             message = (

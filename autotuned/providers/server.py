@@ -22,6 +22,7 @@ from autotuned.providers import log_reason, naming
 from autotuned.providers.interface import Binary, Command, Launch
 from autotuned.server_spec import ServerSpec, Value, fill
 from autotuned.shared import paths
+from autotuned.shared.tools import Answer
 
 NAMED = "or name the program as [provider] binary in autotuned.toml"
 
@@ -81,11 +82,11 @@ class Server:
         argv = [*(command if first == self.spec.command[0] else [first]), *words]
         answer = await programs.ask(argv, self._environ)
         if answer.code != 0:
-            message = f"{' '.join(argv)} {answer.ended}: {answer.said}"
+            message = f"{' '.join(argv)} {answer.ended}: {answer.line}"
             raise ProviderMissing(message)
         return self._version_in(answer) or await programs.digest(Path(command[0]))
 
-    def _version_in(self, answer: programs.Answer) -> str | None:
+    def _version_in(self, answer: Answer) -> str | None:
         return programs.last_line(answer.out) or programs.last_line(answer.err)
 
     def command(self, binary: Binary, launch: Launch) -> Command:

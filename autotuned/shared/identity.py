@@ -6,12 +6,11 @@ Standard library only: the guardian uses it in an interpreter without packages.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 
-TOOL_DEADLINE_S = 5.0
+from autotuned.shared import tools
 
 
 def boot_id(environ: Mapping[str, str] = os.environ) -> str:
@@ -21,7 +20,7 @@ def boot_id(environ: Mapping[str, str] = os.environ) -> str:
     """
     told = environ.get("AUTOTUNED_BOOT_ID_FILE")
     if told is None and sys.platform == "darwin":
-        return _said("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+        return _ask("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid") or "unknown"
     try:
         with open(told or "/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
             return file.read().strip()
@@ -32,7 +31,7 @@ def boot_id(environ: Mapping[str, str] = os.environ) -> str:
 def started(pid: int) -> str | None:
     """When the process `pid` was started, as a word to compare within one boot; None when none is alive."""
     if sys.platform == "darwin":
-        words = _said("/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)).split()
+        words = _ask("/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)).split()
         return None if not words or words[0].startswith("Z") else " ".join(words[1:])
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
@@ -59,7 +58,7 @@ def alive(pid: int, since: str | None = None) -> bool:
 def age_s(pid: int) -> float:
     """How long ago the process was started; 0 where none is alive."""
     if sys.platform == "darwin":
-        days, _, clock = ("0-" + _said("/bin/ps", "-o", "etime=", "-p", str(pid))).rpartition("-")
+        days, _, clock = ("0-" + _ask("/bin/ps", "-o", "etime=", "-p", str(pid))).rpartition("-")
         parts = [int(part) for part in clock.split(":") if part.isdigit()]
         seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
         return seconds + 86_400.0 * int(days.rpartition("-")[2] or 0)
@@ -73,7 +72,7 @@ def age_s(pid: int) -> float:
 def parent(pid: int) -> int:
     """The process that has started it, or to which it was left; 0 where that cannot be read."""
     if sys.platform == "darwin":
-        word = _said("/bin/ps", "-o", "ppid=", "-p", str(pid))
+        word = _ask("/bin/ps", "-o", "ppid=", "-p", str(pid))
         return int(word) if word.isdigit() else 0
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
@@ -82,18 +81,7 @@ def parent(pid: int) -> int:
         return 0
 
 
-def _said(*command: str) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=TOOL_DEADLINE_S,
-            stdin=subprocess.DEVNULL,
-            env={"LC_ALL": "C", "PATH": os.defpath},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _ask(*command: str) -> str:
+    """Without the caller's environment: times are in the machine's own zone, whoever asks."""
+    answer = tools.run(command, environ={"PATH": os.defpath})
+    return answer.out.strip() if answer.code == 0 else ""

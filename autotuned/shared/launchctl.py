@@ -7,26 +7,23 @@ why anybody asks. Standard library only: the guardian uses it in an interpreter 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from autotuned.shared import tools
 from autotuned.shared.identity import alive, parent
 
 LOOK_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 15.0
-READ_LIMIT = 256 * 1024
 
 OK, NO_PROCESS, IO_ERROR, EXISTS, IN_PROGRESS, ALREADY = 0, 3, 5, 17, 36, 37
 NO_DOMAIN, NOT_FOUND, DISABLED, NO_ACTION, SWITCHED_OFF = 112, 113, 119, 125, 161
+NO_SESSION = (NO_DOMAIN, NO_ACTION)
 
 MEANINGS: Mapping[int, str] = {
     1: "not permitted",
@@ -61,21 +58,15 @@ class Presence(Enum):
     """It did not answer, or with a code that says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a command ended: `code` None when it gave none in time or could not be started."""
-
-    code: int | None
-    text: str
+class Answer(tools.Answer):
+    """How a command of launchctl ended."""
 
     @property
     def reason(self) -> str:
         """One line for a person."""
         if self.code is None:
-            return self.text
-        meaning = MEANINGS.get(self.code)
-        said = f"code {self.code}: {meaning}" if meaning else f"code {self.code}"
-        return said if meaning or not self.text else f"{said}: {self.text}"
+            return self.err
+        return f"code {self.code}: {MEANINGS.get(self.code, self.line)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +125,7 @@ class Launchd:
 
     def __init__(self, environ: Mapping[str, str], program: str | None = None) -> None:
         """`program`: a launchctl that was found before; it is looked for on the PATH where that is gone."""
-        self.environ = {**environ, "LC_ALL": "C"}
+        self.environ = environ
         self._known = program
 
     @property
@@ -172,10 +163,10 @@ class Launchd:
         answer = self._run("print", f"{domain}/{label}", timeout_s=LOOK_TIMEOUT_S)
         match answer.code:
             case 0:
-                return self._listed(parse(domain, label, answer.text))
-            case 113:
+                return self._listed(parse(domain, label, answer.out))
+            case 113:  # NOT_FOUND
                 return LoadedJob(domain, label, Presence.MISSING)
-            case 112 | 125:
+            case 112 | 125:  # NO_SESSION
                 return LoadedJob(domain, label, Presence.NO_DOMAIN, reason=answer.reason)
             case _:
                 silent = answer.code is None
@@ -188,10 +179,8 @@ class Launchd:
 
         Applications (Terminal among them) are jobs, too: what runs in one was started by hand.
         """
-        answer = self._run("list", timeout_s=LOOK_TIMEOUT_S) if self.program else None
-        if answer is None or answer.code != 0:
-            return None
-        rows = re.findall(r"(\d+)\s+-?\d+\s+(\S+)", answer.text)
+        answer = self._run("list", timeout_s=LOOK_TIMEOUT_S)
+        rows = re.findall(r"(\d+)\s+-?\d+\s+(\S+)", answer.out if answer.code == 0 else "")
         for label in (label for number, label in rows if int(number) in (pid, parent(pid))):
             if label.startswith("application."):
                 continue
@@ -201,11 +190,15 @@ class Launchd:
                     return job
         return None
 
-    def disabled(self, domain: str, label: str) -> bool:
-        """An override says that this job may not be loaded; False also where launchctl does not tell."""
+    def disabled(self, domain: str, labels: Sequence[str]) -> list[str]:
+        """Those that an override keeps from being loaded; none where launchctl does not tell."""
         answer = self._run("print-disabled", domain, timeout_s=LOOK_TIMEOUT_S)
-        said = re.search(rf'"{re.escape(label)}" => (\w+)', answer.text)
-        return answer.code == 0 and said is not None and said[1] in ("disabled", "true")
+        listed = set(re.findall(r'"(.+?)"\s*=>\s*(?:disabled|true)\b', answer.out))
+        return [label for label in labels if answer.code == 0 and label in listed]
+
+    def session(self) -> Answer:
+        """Whether there is a `gui` domain: 0, or one of `NO_SESSION`."""
+        return self._run("print", domains()[0], timeout_s=LOOK_TIMEOUT_S)
 
     def _listed(self, job: LoadedJob) -> LoadedJob:
         """The process of a job whose dump cannot be read, from the older command's answer."""
@@ -214,7 +207,7 @@ class Launchd:
         answer = self._run("list", job.label, timeout_s=LOOK_TIMEOUT_S)
         if answer.code != 0:
             return job
-        found = re.search(r'"PID" = (\d{1,9});', answer.text)
+        found = re.search(r'"PID" = (\d{1,9});', answer.out)
         return replace(job, pid=int(found[1])) if found else replace(job, state="not running")
 
     def bootout(self, domain: str, label: str) -> Answer:
@@ -232,40 +225,8 @@ class Launchd:
     def _run(self, *arguments: str, timeout_s: float = ACT_TIMEOUT_S) -> Answer:
         program = self.program
         if program is None:
-            return Answer(None, "there is no launchctl on the PATH")
-        words = " ".join(["launchctl", *arguments[:2]])
-        answer = run([program, *arguments], self.environ, timeout_s, words)
-        if arguments[0] == "print" or answer.code is None:
-            return answer
-        return replace(answer, text=" ".join(answer.text.split())[:300])
-
-
-def run(line: Sequence[str], environ: Mapping[str, str], timeout_s: float, name: str) -> Answer:
-    """Run one command, called `name`. Its outputs are files: whoever inherits them cannot keep us waiting."""
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            return Answer(None, f"{line[0]} cannot be started: {error}")
-        try:
-            code: int | None = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            code = None
-        except BaseException:
-            _kill(process)
-            raise
-        if code is None:
-            _kill(process)
-            return Answer(None, f"{name} did not answer in time ({timeout_s:g} s)")
-        output.seek(0)
-        return Answer(code, output.read(READ_LIMIT).decode("utf-8", "replace"))
+            return Answer(None, "", "there is no launchctl on the PATH")
+        return Answer(*tools.run([program, *arguments], timeout_s, self.environ))
 
 
 def parse(domain: str, label: str, text: str) -> LoadedJob:
@@ -303,9 +264,3 @@ def parse(domain: str, label: str, text: str) -> LoadedJob:
 
 def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -10,15 +10,23 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from autotuned.shared.text import one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MASK = "[redacted]"
 SHORTEST = 6
 """Shorter values are words such as `true`: to mask them would only make a log unreadable."""
 LARGEST_FILE = 1024 * 1024
+TAIL_BYTES = 16 * 1024
+LONGEST_LINE = 300
 
 _NAMES = r"(?:token(?!s|iz)|secret|passw|passphrase|credential|(?:api|access|private)[_-]?key)"
-_SENSITIVE = re.compile(_NAMES, re.IGNORECASE)
+_SENSITIVE = re.compile(rf"{_NAMES}|(?<![a-z])auth(?![a-z]|_sock)", re.IGNORECASE)
 _LOOKS_LIKE = re.compile(
     r"""\bhf_[A-Za-z0-9]{16,}                                     # Hugging Face
     | \bsk-[A-Za-z0-9_-]{16,} | \bgh[pousr]_[A-Za-z0-9]{16,}
@@ -74,6 +82,22 @@ def known_secrets(environ: Mapping[str, str], files: Iterable[str] = ()) -> set[
     for path in files:
         found |= set(_yaml_secrets(_read(path)))
     return {value for value in found | {token} if len(value) >= SHORTEST}
+
+
+def shown(line: str) -> str:
+    """A line of a foreign program, for a person: printable, bounded, secrets masked."""
+    return masker(())(one_line(line))[:LONGEST_LINE]
+
+
+def last_line(logs: Sequence[Path]) -> str:
+    """The last line of the first of these logs that has one, and where that is."""
+    for log in logs:
+        with contextlib.suppress(OSError), log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+            if line := next((line for line in reversed(lines) if line.strip()), None):
+                return f"{shown(line)} (its log: {log})"
+    return f"it printed nothing (its log: {logs[0]})" if logs else "its job names no log"
 
 
 def _yaml_secrets(text: str) -> Iterator[str]:

@@ -17,6 +17,12 @@ def _hides(letter: str) -> bool:
     return letter not in "\n\t\u200d" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")
 
 
+def one_line(text: str, lost: str = "") -> str:
+    """The words of a text on one line; `lost` for each letter that a terminal would act upon instead of showing it."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else lost for letter in line)
+
+
 def count(number: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -19,7 +19,7 @@ from autotuned.engine.run.setup import Host
 from autotuned.engine.settings import Configuration
 from autotuned.host import power
 from autotuned.host.children.process import GuardedProcesses
-from autotuned.host.clock import FakeSleep, utc_now
+from autotuned.host.clock import utc_now
 from autotuned.host.find import Finder
 from autotuned.host.machine import ThisMachine
 from autotuned.host.managers import Managers
@@ -28,6 +28,21 @@ from autotuned.store.database import Database
 from tests.support.home import Home
 
 MARKER = "AUTOTUNED_CANDIDATE"
+
+
+class FakeSleep:
+    """A machine that sleeps when a test says so."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    def slept_s(self) -> float:
+        """Seconds asleep so far."""
+        return self.total_s
+
+    def sleep(self, seconds: float) -> None:
+        """The lid is closed, and opened again after `seconds`."""
+        self.total_s += seconds
 
 
 @contextlib.asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from autotuned.host.clock import FakeSleep
 from tests.engine import inside
 from tests.support.home import Home, Y
 
 
-class Nap(FakeSleep):
+class Nap(inside.FakeSleep):
     """Sleeps for a while once so many replicates have been asked for."""
 
     def __init__(self, home: Home, after: int, seconds: float) -> None:

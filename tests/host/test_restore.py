@@ -49,7 +49,7 @@ class Scripted(Launchd):
         code = self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
         if code == 0:
             self.then(verb)
-        return Answer(code, "did not answer in time" if code is None else "")
+        return Answer(code, "", "did not answer in time" if code is None else "")
 
 
 def comes_up(launchd: Scripted, state: LoadedJob = NEW) -> Scripted:

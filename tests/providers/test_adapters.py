@@ -391,7 +391,7 @@ async def test_a_binary_that_fails_or_hangs_is_told_with_what_it_said(tmp_path: 
     answer = await programs.ask([str(hangs)], dict(os.environ), timeout_s=0.2)
     assert (answer.code, answer.ended) == (None, "did not answer in time")
     nobody = await programs.ask([str(tmp_path / "nobody")], {})
-    assert "cannot be started" in nobody.said
+    assert "cannot be started" in nobody.line
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import stat
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import SettingsError
+from autotuned.host.files import open_to_others
 from autotuned.store import quarantine as store_quarantine
 from autotuned.store.database import set_aside
 
@@ -41,16 +41,9 @@ def _private(path: Path) -> Finding:
         around, itself = folder.lstat(), path.lstat()
     except OSError as error:
         return broken(f"{error.filename}: {error.strerror}", "autotunectl daemon restart")
-    for name, found, wanted in ((folder, around, 0o700), (path, itself, 0o600)):
-        mode = stat.S_IMODE(found.st_mode)
-        if found.st_uid != os.geteuid():
-            return broken(
-                f"{name} belongs to uid {found.st_uid}", f"sudo chown {os.geteuid()} '{name}'"
-            )
-        if mode & 0o077:
-            return broken(
-                f"{name} has mode {mode:04o}: others may enter", f"chmod {wanted:o} '{name}'"
-            )
+    for name, status in ((folder, around), (path, itself)):
+        if fault := open_to_others(name, status):
+            return broken(f"{name} {fault[0]}", fault[1])
     if not stat.S_ISSOCK(itself.st_mode) or not stat.S_ISDIR(around.st_mode):
         return broken(f"{path} is no socket in a folder of its own", "autotunectl daemon restart")
     return fine(f"{path}, for this user alone")

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
 import shlex
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
-
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
-from autotuned.providers import binary as programs
+from autotuned.host import power as power_supply
+from autotuned.host.find import other_agents
 from autotuned.shared import plist
+from autotuned.shared.launchctl import NO_SESSION, Launchd, domains
+from autotuned.shared.tools import is_program
 from autotuned.store.runs import Which
 
 LABEL = "live.streamvc.autotuned"
-ASK_S = 10.0
-NOT_HERE = (112, 125)
 INTERACTIVE = 31
 """The lowest priority that macOS gives to what it does not hold back; utility work has 20, background work 4."""
 REINSTALL = "autotunectl install"
@@ -32,7 +27,7 @@ SKEW = timedelta(minutes=5)
 
 async def priority(scene: Scene) -> Finding:
     """Candidates inherit the agent's priority: measured under a low one, every figure is wrong."""
-    nice, priority = await asyncio.to_thread(scene.machine.priority, os.getpid())
+    nice, priority = await asyncio.to_thread(scene.machine.priority)
     if nice is not None and nice > 0:
         return broken(
             f"the agent runs with nice {nice}, and so would every candidate: figures would be too low",
@@ -46,34 +41,21 @@ async def priority(scene: Scene) -> Finding:
     return fine(f"nice {nice}" + (f", priority {priority}" if priority is not None else ""))
 
 
-async def power(scene: Scene) -> Finding:
+async def power(_: Scene) -> Finding:
     """On battery, or in low-power mode, a machine is slower than it is."""
-    told = (
-        await _pmset(scene) if shutil.which("pmset", path=scene.environ.get("PATH")) else _supply()
+    on_ac, low = await asyncio.gather(
+        asyncio.to_thread(power_supply.on_ac), asyncio.to_thread(power_supply.low_power)
     )
-    if not told:
+    doubts = [
+        *(["on battery"] if on_ac is False else []),
+        *(["low-power mode is on"] if low else []),
+    ]
+    if not doubts:
         return fine("mains, no low-power mode seen")
     return doubt(
-        f"{' and '.join(told)}: figures will be lower than on mains power",
+        f"{' and '.join(doubts)}: figures will be lower than on mains power",
         "plug it in, and switch low-power mode off (System Settings > Battery); schedule set --only-on-ac",
     )
-
-
-async def _pmset(scene: Scene) -> list[str]:
-    batt, now = await asyncio.gather(
-        _tool(scene, "pmset", "-g", "batt"), _tool(scene, "pmset", "-g")
-    )
-    told = ["on battery"] if "'Battery Power'" in batt.out else []
-    low = re.search(r"^\s*(?:lowpowermode|powermode)\s+1\b", now.out, re.MULTILINE)
-    return [*told, "low-power mode is on"] if low else told
-
-
-def _supply() -> list[str]:
-    with contextlib.suppress(AttributeError, OSError, RuntimeError):
-        battery = psutil.sensors_battery()
-        if battery is not None and battery.power_plugged is False:
-            return ["on battery"]
-    return []
 
 
 async def clock(scene: Scene) -> Finding:
@@ -93,37 +75,36 @@ async def clock(scene: Scene) -> Finding:
 
 async def launchd(scene: Scene) -> Finding:
     """Which domain of launchd this session can reach."""
-    if shutil.which("launchctl", path=scene.environ.get("PATH")) is None:
+    manager, gui = Launchd(scene.environ), domains()[0]
+    if manager.program is None:
         return fine(
             "no launchctl on the PATH: live providers are looked for among the processes only"
         )
-    gui = await _tool(scene, "launchctl", "print", f"gui/{os.getuid()}")
-    if gui.code == 0:
-        return fine(f"gui/{os.getuid()} answers")
-    if gui.code in NOT_HERE:
+    answer = await asyncio.to_thread(manager.session)
+    if answer.code == 0:
+        return fine(f"{gui} answers")
+    if answer.code in NO_SESSION:
         return doubt(
-            f"there is no gui/{os.getuid()}: nobody is logged in at the screen (ssh only)",
+            f"there is no {gui}: nobody is logged in at the screen (ssh only)",
             "jobs are looked for, and installed, in the user domain; they do not come back by themselves after a reboot",
         )
     return broken(
-        f"launchctl does not answer as it should: {gui.said}", f"launchctl print gui/{os.getuid()}"
+        f"launchctl does not answer as it should: {answer.reason}", f"launchctl print {gui}"
     )
 
 
 async def disabled(scene: Scene) -> Finding:
     """No job of ours or of the live provider is switched off: that outlasts reboots, and a restore would fail."""
-    if shutil.which("launchctl", path=scene.environ.get("PATH")) is None:
+    manager, labels = Launchd(scene.environ), (LABEL, *scene.settings.live.known_labels)
+    if manager.program is None:
         return fine("no launchctl, no switched off jobs")
-    off = []
-    for domain in (f"gui/{os.getuid()}", f"user/{os.getuid()}"):
-        listed = await _tool(scene, "launchctl", "print-disabled", domain)
-        off += [
-            f"{domain}/{label}"
-            for label in (LABEL, *scene.settings.live.known_labels)
-            if re.search(rf'"{re.escape(label)}"\s*=>\s*(?:disabled|true)', listed.out)
-        ]
+    off = {
+        f"{domain}/{label}": None
+        for domain in domains()
+        for label in await asyncio.to_thread(manager.disabled, domain, labels)
+    }
     if off:
-        orders = "; ".join(f"launchctl enable {target}" for target in dict.fromkeys(off))
+        orders = "; ".join(f"launchctl enable {target}" for target in off)
         return broken(f"switched off: {', '.join(off)}", orders)
     return fine("no job is switched off")
 
@@ -152,7 +133,7 @@ def _launchd_job(path: Path) -> Finding:
         return broken(f"{path}: {error.strerror}", REINSTALL)
     if path.is_symlink() or mode & 0o022:
         return broken(f"{path} is a link, or others may write it: launchd refuses it", REINSTALL)
-    if not _runs(program):
+    if not is_program(program):
         return broken(f"{path} starts {program}, which is not there any more", REINSTALL)
     nice = content.get("Nice")
     if content.get("ProcessType") == "Background" or (isinstance(nice, int) and nice > 0):
@@ -169,7 +150,7 @@ def _systemd_unit(path: Path) -> Finding:
         words = shlex.split(start.partition("=")[2])
     except (OSError, ValueError, StopIteration):
         return broken(f"{path} cannot be read, or has no ExecStart", REINSTALL)
-    if not words or not _runs(words[0].replace("%%", "%").replace("$$", "$")):
+    if not words or not is_program(words[0].replace("%%", "%").replace("$$", "$")):
         return broken(
             f"{path} starts {' '.join(words[:1])}, which is not there any more", REINSTALL
         )
@@ -178,34 +159,15 @@ def _systemd_unit(path: Path) -> Finding:
     return fine(f"{path} starts {words[0]}")
 
 
-def _runs(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.X_OK)
-
-
 async def one_agent(_: Scene) -> Finding:
     """No second agent of this user: two would each take the other's candidate for a stranger."""
-    others = await asyncio.to_thread(lambda: list(_other_agents()))
+    others = await asyncio.to_thread(other_agents)
     if not others:
-        return fine(f"this one alone, pid {os.getpid()}")
+        return fine("this one alone")
     told = ", ".join(f"pid {pid} (HOME {home})" for pid, home in others)
     return doubt(
         f"other agents of this user run: {told}", "stop those that are not wanted: kill PID"
     )
-
-
-def _other_agents() -> Iterator[tuple[int, str]]:
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == os.getpid() or process.uids().real != os.getuid():
-                continue
-            words = process.cmdline()
-            module = "autotuned" in words[2:3] and words[1:2] == ["-m"]
-            if module or any(Path(word).name == "autotuned" for word in words[:2]):
-                yield process.pid, process.environ().get("HOME", "unknown")
-
-
-async def _tool(scene: Scene, *words: str) -> programs.Answer:
-    return await programs.ask(words, scene.environ, timeout_s=ASK_S)
 
 
 CHECKS: dict[str, Check] = {

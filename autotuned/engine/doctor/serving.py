@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -61,11 +60,11 @@ def _usable(folder: Path) -> Finding:
     try:
         if not existing.is_dir():
             return broken(f"{existing} is no folder", remedy)
-        count = sum(entry.name.startswith("models--") for entry in os.scandir(existing))
-        if not os.access(existing, os.W_OK | os.X_OK):
-            return broken(f"{existing} may not be written by this user", remedy)
+        count = sum(entry.name.startswith("models--") for entry in existing.iterdir())
         with tempfile.TemporaryFile(dir=existing, prefix=".autotuned-"):
             pass
+    except PermissionError:
+        return broken(f"{existing} may not be read and written by this user", remedy)
     except OSError as error:
         return broken(f"{existing}: {error.strerror}", remedy)
     return fine(f"{folder}, {count if existing == folder else 0} models")
@@ -98,7 +97,7 @@ async def disk(scene: Scene) -> Finding:
 
 async def port(scene: Scene) -> Finding:
     """The candidates' port is free, or our own candidate has it."""
-    number = await _port_in_use(scene)
+    number = await _usual_port(scene)
     if scene.active_run is not None:
         return fine(f"{number} is for the candidates of run {scene.active_run}")
     holder = await asyncio.to_thread(scene.ports.holder, number)
@@ -110,7 +109,7 @@ async def port(scene: Scene) -> Finding:
     )
 
 
-async def _port_in_use(scene: Scene) -> int:
+async def _usual_port(scene: Scene) -> int:
     """Of the newest run, as the next one is likely to be asked for in the same way."""
     for row in await scene.records.recent(1, None):
         asked = (await scene.records.details(row.run_id)).get("request", {}).get("port")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +108,7 @@ def read_log(path: Path) -> str:
     """Its beginning and its end; empty where it cannot be read."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
+            size = file.seek(0, io.SEEK_END)
             file.seek(0)
             text = file.read(LOG_PART_BYTES)
             if size > LOG_PART_BYTES:
@@ -123,12 +123,3 @@ def with_telling_line(reason: str, provider: Provider, log: Path) -> str:
     """`reason`, and the line of the candidate's log that says best why it failed."""
     line = provider.telling_line(read_log(log))
     return f"{reason}: {line}" if line else reason
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a new file that nobody else can read, in place of an older one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)

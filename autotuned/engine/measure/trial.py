@@ -24,11 +24,11 @@ from autotuned.engine.measure.context import (
     Bench,
     log_name,
     with_telling_line,
-    write_private,
 )
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Gauge, Void
 from autotuned.host.clock import utc_now
+from autotuned.host.files import write_private
 from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated
 from autotuned.providers.interface import Launch

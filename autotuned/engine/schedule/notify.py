@@ -7,11 +7,8 @@ the agent's environment; whatever they do, a run is never held up or changed by 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from autotuned.errors import AutotunedError
 from autotuned.host import tools
 from autotuned.providers.binary import isolated
 from autotuned.shared import wire
+from autotuned.shared.tools import SYSTEM_FOLDERS, find
 
 DEADLINE_S = 60.0
 """A program that has not ended by then is killed."""
@@ -98,7 +96,7 @@ class Notifier:
         if settings.desktop:
             script = (word for line in SCRIPT for word in ("-e", line))
             said = ("autotuned", sentence(document))
-            argv = [tools.find("osascript") or "osascript", *script, *said]
+            argv = [find("osascript") or "osascript", *script, *said]
             work.append(self._run("desktop notification", argv, b""))
         if settings.on_finish:
             work.append(self._run("on_finish", settings.on_finish, json.dumps(document).encode()))
@@ -110,32 +108,12 @@ class Notifier:
         if program is None:
             log.warning("no such program", purpose=what, program=argv[0])
             return
-        try:
-            process = await asyncio.create_subprocess_exec(
-                program,
-                *argv[1:],
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=self._environ,
-                cwd="/",
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            log.warning("cannot be started", purpose=what, program=argv[0], reason=str(error))
-            return
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                await process.communicate(stdin)
-        except TimeoutError:
-            log.warning("killed: it did not end in time", purpose=what, program=argv[0])
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            log.warning("failed", purpose=what, program=argv[0], code=process.returncode)
+        answer = await tools.run(
+            [program, *argv[1:]], self._environ, timeout_s=DEADLINE_S, stdin=stdin
+        )
+        if answer.code != 0:
+            reason = answer.err or answer.ended
+            log.warning("failed", purpose=what, program=argv[0], code=answer.code, reason=reason)
 
 
 def sentence(document: Mapping[str, Any]) -> str:
@@ -150,4 +128,4 @@ def sentence(document: Mapping[str, Any]) -> str:
 
 
 def _found(name: str, environ: Mapping[str, str]) -> str | None:
-    return shutil.which(Path(name).expanduser(), path=environ.get("PATH", os.defpath))
+    return shutil.which(Path(name).expanduser(), path=environ.get("PATH", SYSTEM_FOLDERS))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import plistlib
 from pathlib import Path
 
 from autotuned.core.lease import Job
-from autotuned.host.tools import last_line
+from autotuned.shared import plist as plists
 from autotuned.shared.launchctl import (
     ALREADY,
     DISABLED,
@@ -22,6 +21,7 @@ from autotuned.shared.launchctl import (
     LoadedJob,
     Presence,
 )
+from autotuned.shared.redaction import last_line
 
 GOES_ON = (OK, NO_PROCESS, IO_ERROR, IN_PROGRESS, ALREADY, NOT_FOUND, None)
 """Codes of bootout after which the state is waited for; None: it did not answer in time."""
@@ -84,10 +84,8 @@ def _told(job: Job, answer: Answer) -> str:
 
 def _logs(plist: Path) -> list[Path]:
     """The files that a job prints into, that of its errors first."""
-    try:
-        with plist.open("rb") as file:
-            content = plistlib.load(file)
-        found = [content.get(key) for key in ("StandardErrorPath", "StandardOutPath")]
-    except Exception:  # noqa: BLE001 - missing or no plist: expat's errors have no common class
+    content = plists.read(plist)
+    if isinstance(content, plists.Unreadable):
         return []
-    return [Path(log) for log in dict.fromkeys(found) if isinstance(log, str)]
+    logs = [content.get(key) for key in ("StandardErrorPath", "StandardOutPath")]
+    return [Path(log) for log in dict.fromkeys(logs) if isinstance(log, str)]

@@ -16,15 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.core.lease import Unit
-from autotuned.host import tools
-from autotuned.shared.launchctl import (
-    ACT_TIMEOUT_S,
-    LOOK_TIMEOUT_S,
-    Answer,
-    LoadedJob,
-    Presence,
-    run,
-)
+from autotuned.shared import tools
+from autotuned.shared.launchctl import ACT_TIMEOUT_S, LOOK_TIMEOUT_S, LoadedJob, Presence
+from autotuned.shared.redaction import shown
+from autotuned.shared.tools import Answer
 
 OK = 0
 HIDDEN_STOP_S = 1.0
@@ -129,20 +124,20 @@ class Systemd:
         """What systemd says of a unit now. Never raises."""
         answer = self.ask(scope, "show", unit, f"--property={PROPERTIES}", timeout_s=LOOK_TIMEOUT_S)
         if answer.code != OK:
-            presence = Presence.NO_DOMAIN if NO_BUS.search(answer.text) else Presence.UNKNOWN
+            presence = Presence.NO_DOMAIN if NO_BUS.search(answer.line) else Presence.UNKNOWN
             silent = answer.code is None
-            return UnitState(scope, unit, presence, reason=answer.text, silent=silent)
-        facts = dict(line.split("=", 1) for line in answer.text.splitlines() if "=" in line)
+            return UnitState(scope, unit, presence, reason=answer.line, silent=silent)
+        facts = dict(line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
         return _state(scope, unit, facts)
 
     def ask(self, scope: str, *words: str, timeout_s: float = ACT_TIMEOUT_S) -> Answer:
-        """Run one command; `text` is all that it printed."""
+        """Run one command."""
         program = self.program
         if program is None:
-            return Answer(None, "there is no systemctl on the PATH")
+            return Answer(None, "", "there is no systemctl on the PATH")
         user = ["--user"] if scope == "user" else []
         line = [program, *user, "--no-ask-password", "--no-pager", *words]
-        return run(line, self._environ, timeout_s, f"systemctl {words[0]}")
+        return tools.run(line, timeout_s, self._environ, f"systemctl {words[0]}")
 
     def may_stop(self, scope: str) -> bool:
         """Whether units of this scope are ours to stop: our own, or by root's or polkit's leave."""
@@ -152,7 +147,7 @@ class Systemd:
         if pkcheck is None:
             return False
         words = [pkcheck, *AUTHORISED[1:], str(os.getpid())]
-        return run(words, self._environ, LOOK_TIMEOUT_S, "pkcheck").code == OK
+        return tools.run(words, LOOK_TIMEOUT_S, self._environ).code == OK
 
     def refusal(self, state: UnitState) -> str | None:
         """Why this unit cannot be stopped for a run and brought back; None where it can."""
@@ -190,7 +185,7 @@ class SystemdService:
         answer = self._ask("stop", "--no-block")
         if answer.code in (OK, None) or self.gone(self.look()):
             return None
-        return f"{self._unit.unit} cannot be stopped: {self._said('stop', answer)}"
+        return f"{self._unit.unit} cannot be stopped: {self._refused('stop', answer)}"
 
     def gone(self, now: LoadedJob) -> bool:
         """See `ServiceManager`."""
@@ -204,23 +199,22 @@ class SystemdService:
         # One that was started too often counts as failed, and is not started before that is forgotten.
         self._ask("reset-failed")
         answer = self._ask("start", "--no-block")
-        return None if answer.code == OK else self._said("start", answer)
+        return None if answer.code == OK else self._refused("start", answer)
 
     def last_line(self) -> str:
         """See `ServiceManager`."""
         user = ["--user"] if self._unit.scope == "user" else []
         where = " ".join(["journalctl", *user, "-u", self._unit.unit])
         line = tools.ask("journalctl", *user, "-q", "-o", "cat", "-n", "1", "-u", self._unit.unit)
-        return f"{tools.shown(line) or 'it printed nothing'} (its log: {where})"
+        return f"{shown(line) or 'it printed nothing'} (its log: {where})"
 
     def _ask(self, *words: str) -> Answer:
         return self._systemd.ask(self._unit.scope, *words, self._unit.unit)
 
-    def _said(self, verb: str, answer: Answer) -> str:
+    def _refused(self, verb: str, answer: Answer) -> str:
         typed = command(self._unit.scope)
-        text = " ".join(answer.text.split())[:300]
-        remedy = f"; {typed} unmask {self._unit.unit}" if "masked" in text else ""
-        return f"{typed} {verb} {self._unit.unit}: {text or f'code {answer.code}'}{remedy}"
+        remedy = f"; {typed} unmask {self._unit.unit}" if "masked" in answer.line else ""
+        return f"{typed} {verb} {self._unit.unit}: {answer.line}{remedy}"
 
 
 def place(pid: int) -> Place | None:

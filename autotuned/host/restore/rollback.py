@@ -12,8 +12,8 @@ from pathlib import Path
 from autotuned.core.lease import Lines, Rollback
 from autotuned.errors import UnsafePath
 from autotuned.host import failpoint, operators_file
-from autotuned.host.files import sync_folder
 from autotuned.host.operators_file import Original
+from autotuned.shared.files import sync_folder
 
 ATTEMPTS = 4
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from autotuned.core.lease import Foreground, Target, Unit
-from autotuned.host import tools
 from autotuned.host.listener import LEADING_ARGUMENTS, answers, descends, listener, runs_one_of
 from autotuned.host.managers import Managers
 from autotuned.shared.identity import age_s, alive, started
+from autotuned.shared.redaction import last_line as last_printed
 
 POLL_S = 0.2
 FIRST_S = 3.0
@@ -71,7 +71,7 @@ def served_elsewhere(target: Target, port: int, managers: Managers) -> str | Non
 def last_line(target: Target, managers: Managers) -> str:
     """What it has printed last, and where the rest is; secrets masked."""
     if isinstance(target, Foreground):
-        return tools.last_line([Path(target.log)] if target.log else [])
+        return last_printed([Path(target.log)] if target.log else [])
     return managers.of(target).last_line()
 
 

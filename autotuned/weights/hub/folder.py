@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from autotuned.shared.files import write_atomic
 from autotuned.weights.hub.faults import Fault
 
 OURS = ".autotuned.incomplete"
@@ -56,9 +57,7 @@ class Folder:
         """Name the revision as main."""
         refs = self.root / "refs"
         refs.mkdir(exist_ok=True)
-        part = refs / f".main.{os.getpid()}"
-        part.write_text(self.commit, encoding="ascii")
-        part.replace(refs / "main")
+        write_atomic(refs / "main", self.commit.encode(), None)
 
     @contextlib.contextmanager
     def lock(self, etag: str) -> Iterator[None]:
