@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from autotuned.engine.measure import chat
+from autotuned.engine.measure import chat, wave
 from autotuned.engine.measure.prompt import text_of
 from tests.support.models import tokenizer
 
@@ -107,15 +107,12 @@ def sleep_until(moment: float) -> None:
 async def ours(url: str, requests: int) -> tuple[float, float]:
     """Mean TTFT and mean time of a whole request, in ms."""
     found = []
-    async with chat.new_client() as client:
-        for turn in range(requests):
-            prompt = f"{turn} {text_of(400, None)}"
-            asked = chat.ChatRequest(f"{url}/v1/chat/completions", "m", prompt, TOKENS)
-            replicate = await chat.measure(
-                client, asked, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=()
-            )
-            assert replicate.error is None, replicate.error
-            found.append((replicate.ttft_ms or 0.0, replicate.total_ms or 0.0))
+    for turn in range(requests):
+        prompt = f"{turn} {text_of(400, None)}"
+        asked = chat.ChatRequest(f"{url}/v1/chat/completions", "m", prompt, TOKENS)
+        replicate = await wave.measure(asked, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=())
+        assert replicate.error is None, replicate.error
+        found.append((replicate.ttft_ms or 0.0, replicate.total_ms or 0.0))
     return statistics.mean(row[0] for row in found), statistics.mean(row[1] for row in found)
 
 

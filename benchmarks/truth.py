@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuned.engine.measure import chat
+from autotuned.engine.measure import chat, wave
 from autotuned.engine.measure.prompt import text_of
 
 TTFT_MS = (20, 100, 500, 2000)
@@ -112,32 +112,27 @@ class Error:
 async def errors(port: int, truths: asyncio.StreamReader, pattern: str, quick: bool) -> list[Error]:
     """The grid with one pattern; 2,000 ms with the steady one only, to save a minute."""
     found = []
-    async with chat.new_client() as client:
-        await measured(
-            client, port, truths, {"ttft_ms": 5, "tps": 500, "tokens": 4, "pattern": pattern}
-        )
-        for ttft in TTFT_MS[: 2 if quick else 4 if pattern == "steady" else 3]:
-            for tps in TOKENS_PER_S:
-                plan = {
-                    "ttft_ms": ttft,
-                    "tps": tps,
-                    "tokens": max(3, int(tps * DECODE_S)),
-                    "pattern": pattern,
-                }
-                found.append(await measured(client, port, truths, plan))
+    await measured(port, truths, {"ttft_ms": 5, "tps": 500, "tokens": 4, "pattern": pattern})
+    for ttft in TTFT_MS[: 2 if quick else 4 if pattern == "steady" else 3]:
+        for tps in TOKENS_PER_S:
+            plan = {
+                "ttft_ms": ttft,
+                "tps": tps,
+                "tokens": max(3, int(tps * DECODE_S)),
+                "pattern": pattern,
+            }
+            found.append(await measured(port, truths, plan))
     return found
 
 
-async def measured(
-    client: Any, port: int, truths: asyncio.StreamReader, plan: dict[str, Any]
-) -> Error:
+async def measured(port: int, truths: asyncio.StreamReader, plan: dict[str, Any]) -> Error:
     """One request by the plan."""
     prompt = json.dumps(plan) + "\n" + text_of(8000, None)
     request = chat.ChatRequest(
         f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, plan["tokens"]
     )
-    replicate = await chat.measure(
-        client, request, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=("<|im_end|>",)
+    replicate = await wave.measure(
+        request, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=("<|im_end|>",)
     )
     assert replicate.error is None, replicate.error
     truth = json.loads(await truths.readline())
@@ -233,8 +228,7 @@ async def beside_llama() -> None:
                             f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, 48
                         )
                         timings.clear()
-                        found = await chat.measure(
-                            client,
+                        found = await wave.measure(
                             request,
                             gate_ttft_ms=60_000,
                             timeout_s=60,

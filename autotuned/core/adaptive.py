@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autotuned.core import load
 from autotuned.core.model import STAGE_CLIMB, Trial
 from autotuned.core.pipeline import best_so_far
 from autotuned.core.stats import pooled_spread, ratio
@@ -48,4 +49,4 @@ def most(usual: int) -> int:
 
 
 def _figures(trial: Trial) -> list[float]:
-    return [replicate.tps for replicate in trial.replicates if replicate.tps is not None]
+    return load.figures(trial.replicates)

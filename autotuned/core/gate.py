@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotuned.core.model import Failure, FailureKind, Replicate
+from autotuned.core.model import CUT_WITH_WAVE, Failure, FailureKind, Replicate
 from autotuned.core.stats import p95_nearest_rank
 from autotuned.shared.text import one_line
 
@@ -57,7 +57,11 @@ def bounded(reason: str) -> str:
 def _reason(replicates: Sequence[Replicate], gate_ttft_ms: float) -> str | None:
     if not replicates:
         return "no request was measured"
-    errors = [replicate.error for replicate in replicates if replicate.error is not None]
+    errors = [
+        error
+        for error in (replicate.error for replicate in replicates)
+        if error is not None and error != CUT_WITH_WAVE
+    ]
     if errors:
         count = (
             f"{len(errors)} of {len(replicates)} requests failed: " if len(replicates) > 1 else ""

@@ -16,9 +16,12 @@ from autotuned.shared.knobs import Knobs
 WeightsFormat = Literal["mlx", "gguf"]
 """A model folder as mlx reads it, or one `.gguf` file."""
 
-Stage = Literal[1, 2]
+Stage = Literal[1, 2, 3]
+Axis = Literal["context", "concurrency"]
+"""What a point of stage 3 calibrates."""
 STAGE_SELECTION: Final = 1
 STAGE_CLIMB: Final = 2
+STAGE_CALIBRATION: Final = 3
 
 
 class FailureKind(StrEnum):
@@ -45,6 +48,10 @@ class Candidate:
     size_b: float | None
 
 
+CUT_WITH_WAVE = "ended with its wave"
+"""The error of a stream that was cut because another one had decided against the wave."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replicate:
     """One measured request. `error` None means that it is complete; otherwise no figure counts.
@@ -53,6 +60,8 @@ class Replicate:
     prefill included. `decode_tps`: tokens after the first over the time after the first.
     `prefill_tps`: prompt tokens over TTFT. `remarks` are doubts that do not make it fail
     (`no visible text`, `tokens counted from chunks`). `gate_missed`: abandoned, no text within the gate.
+    With several requests at once it is one `stream` of a `wave`, both from 1; `sent_ms`: how long after
+    the first of its wave it was sent. One that was cut with its wave has the `ttft_ms` of its first text.
     """
 
     error: str | None = None
@@ -68,6 +77,9 @@ class Replicate:
     alive_after: bool = True
     gate_missed: bool = False
     remarks: tuple[str, ...] = ()
+    wave: int | None = None
+    stream: int | None = None
+    sent_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +123,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One evaluated configuration: a probe (stage 1, `knobs` None) or a cell (stage 2).
+    """One evaluated configuration: a probe (stage 1, `knobs` None), a cell (stage 2) or a point (stage 3).
 
     `failure` None means feasible. `kept` True means: became the best at that moment (stage 2 only).
     `load_ms` is start, readiness and warm-up together, of a trial that came so far; `spent` has every part.
+    `concurrency` requests were in flight at once, each a replicate of its wave; then `itl` are the times
+    between two tokens of all streams. A point calibrates the `context` or the `concurrency`, at this
+    `context`; it `confirms` with a start of its own.
     """
 
     stage: Stage
@@ -131,6 +146,12 @@ class Trial:
     spent: Spent = Spent()
     started_at: str = ""
     ended_at: str = ""
+    concurrency: int = 1
+    itl_p50_ms: float | None = None
+    itl_p95_ms: float | None = None
+    calibrates: Axis | None = None
+    context: int | None = None
+    confirms: bool = False
 
     @property
     def fits(self) -> bool:
@@ -142,7 +163,15 @@ class Trial:
         """How many replicates failed; one for a candidate that never came up."""
         if not self.replicates and self.failure is not None:
             return int(self.failure.kind is FailureKind.START)
-        return sum(1 for replicate in self.replicates if replicate.error is not None)
+        good = (None, CUT_WITH_WAVE)
+        return sum(1 for replicate in self.replicates if replicate.error not in good)
+
+    @property
+    def waves_n(self) -> int:
+        """How many times it was measured: with one request at a time, its replicates."""
+        return max((replicate.wave or 0 for replicate in self.replicates), default=0) or len(
+            self.replicates
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autotuned.core import load
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import best_so_far, wins
 from autotuned.core.stats import (
@@ -102,7 +103,7 @@ def of_pairs(
     between = pooled_spread(medians)
     within = pooled_spread([_tps(trial) for group in good for trial in group])
     means = [sum(group) / len(group) if group else 0.0 for group in medians]
-    replicates = max((len(trial.replicates) for trial in starts), default=0)
+    replicates = max((trial.waves_n for trial in starts), default=0)
     smallest = _smallest(between)
     lead = _lead(medians[0], medians[1], between) if len(cells) > 1 and all(medians) else None
     blocks = [starts[at : at + len(pair)] for at in range(0, len(starts), len(pair))]
@@ -233,4 +234,4 @@ def _later(pair: Sequence[Trial]) -> float:
 
 
 def _tps(trial: Trial) -> list[float]:
-    return [r.tps for r in trial.replicates if r.error is None and r.tps is not None]
+    return load.figures(trial.replicates)

@@ -45,6 +45,7 @@ CONTEXT_MAX = 10_000_000
 
 Positive = Annotated[int, Field(ge=1)]
 Replicates = Annotated[int, Field(ge=1, le=1000)]
+Streams = Annotated[int, Field(ge=1, le=256)]
 Seconds = Annotated[float, Field(gt=0)]
 Size = Annotated[str | float, Field(union_mode="left_to_right")]
 
@@ -90,12 +91,27 @@ class TuneRequest(BaseModel):
     """Start also what took the machine down before."""
     resume: str | None = None
     """The id of a run that was cut off, or `latest`: go on with that one."""
+    concurrency: Streams = 1
+    """Requests in flight at once, in both stages."""
+    calibrate_context: bool = False
+    calibrate_concurrency: bool = False
+    context_ceiling: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = 131_072
+    context_quantum: Positive | None = None
+    concurrency_ceiling: Streams = 32
+    ttft_ceiling_ms: Positive | None = None
+    """What a person still finds useful; the gate where nobody says."""
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.15
     trigger: Literal["manual", "schedule", "os_update", "noise"] = "manual"
 
     @property
     def scheduled(self) -> bool:
         """Nobody is there who could start again by hand what this run stops."""
         return self.trigger in ("schedule", "os_update")
+
+    @property
+    def ceiling_ms(self) -> int:
+        """The TTFT under which a calibrated point passes."""
+        return self.ttft_ceiling_ms or self.gate_ttft_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +164,12 @@ def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneReque
         raise problem from None
     _check_names(request, named)
     _check_axes(request)
+    if request.calibrate_context and request.context_ceiling < request.target_context:
+        rule = f"is below the target context of {request.target_context} tokens"
+        raise ConfigError("context_ceiling", request.context_ceiling, rule)
+    if request.ceiling_ms > request.gate_ttft_ms:
+        rule = f"is above the gate of {request.gate_ttft_ms} ms"
+        raise ConfigError("ttft_ceiling_ms", request.ceiling_ms, rule)
     return request
 
 

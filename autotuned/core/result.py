@@ -13,6 +13,7 @@ from typing import Any, cast
 import rfc8785
 from pydantic import TypeAdapter
 
+from autotuned.core import load
 from autotuned.core.candidates import alternates, smallest_first
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, MachineFacts, Replicate, Trial
 from autotuned.core.pipeline import Finish
@@ -94,7 +95,7 @@ def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationD
         "knobs": knobs_document(best.knobs),
         "tps_median": best.tps_median,
         "ttft_p95_ms": best.ttft_p95_ms,
-        "replicates": len(best.replicates),
+        "replicates": best.waves_n,
         "serve_command": serve_command,
     }
     if "--no-join" in serve_command.split():
@@ -180,6 +181,7 @@ def cells(history: Sequence[Trial]) -> list[CellDocument]:
     """Every cell with all its samples."""
     return [
         {
+            **load.document(trial),
             "knobs": knobs_document(trial.knobs),
             "tps_median": trial.tps_median,
             "ttft_p95_ms": trial.ttft_p95_ms,
@@ -201,7 +203,7 @@ def doubts(facts: MachineFacts, finish: Finish) -> list[str]:
     """Warnings about a recommendation that may not hold on a busier day."""
     if finish.best is None:
         return []
-    said = []
+    said = load.skew_warning([finish.best])
     strain = finish.best.strain
     if strain.worst_pressure != "normal":
         said.append(
@@ -218,11 +220,10 @@ def doubts(facts: MachineFacts, finish: Finish) -> list[str]:
 
 def timings(history: Sequence[Trial], total_s: float | None) -> dict[str, float]:
     """Where the time went, in seconds: loading, requests, all."""
-    load = sum(trial.load_ms or 0.0 for trial in history) / 1000
-    requests = (
-        sum(replicate.total_ms or 0.0 for trial in history for replicate in trial.replicates) / 1000
-    )
-    spent = {"load_s": round(load, 3), "requests_s": round(requests, 3)}
+    loading = sum(trial.load_ms or 0.0 for trial in history) / 1000
+    waves = (wave for trial in history for wave in load.waves(trial.replicates))
+    requests = sum(max(one.total_ms or 0.0 for one in wave) for wave in waves) / 1000
+    spent = {"load_s": round(loading, 3), "requests_s": round(requests, 3)}
     return spent if total_s is None else {**spent, "total_s": round(total_s, 3)}
 
 
@@ -250,7 +251,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def sample_document(replicate: Replicate) -> SampleDocument:
     """One replicate under its public names."""
-    return {
+    sample: SampleDocument = {
         "error": replicate.error,
         "ttft_ms": replicate.ttft_ms,
         "tps": replicate.tps,
@@ -263,3 +264,7 @@ def sample_document(replicate: Replicate) -> SampleDocument:
         "leaked_token": replicate.leaked_token,
         "remarks": list(replicate.remarks),
     }
+    if replicate.wave is not None and replicate.stream is not None:
+        sample["wave"], sample["stream"] = replicate.wave, replicate.stream
+        sample["sent_ms"] = replicate.sent_ms or 0.0
+    return sample

@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 
 from autotuned.documents import Document
 from autotuned.documents.noise import NoiseDocument
-from autotuned.documents.trial import KnobsDocument, SampleDocument
+from autotuned.documents.trial import KnobsDocument, LoadDocument, SampleDocument
 
 _MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "pattern": _MOMENT})]
@@ -48,6 +48,8 @@ class InputsDocument(Document):
     stage2_replicates: int
     gate_ttft_ms: int
     tps_tie_epsilon: float
+    concurrency: NotRequired[int]
+    """Where it is not 1."""
 
 
 class RecommendationDocument(Document):
@@ -77,7 +79,7 @@ class InfeasibleDocument(Document):
     reason: str
 
 
-class CellDocument(Document):
+class CellDocument(LoadDocument):
     """One cell of the hill climb."""
 
     knobs: KnobsDocument

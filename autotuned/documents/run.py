@@ -22,6 +22,7 @@ Phase = Literal[
     "prewarming",
     "selecting",
     "climbing",
+    "calibrating",
     "applying",
     "restoring",
     "finished",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from autotuned.documents import Document
 
@@ -16,7 +16,7 @@ class KnobsDocument(Document):
 
 
 class SampleDocument(Document):
-    """One replicate as measured."""
+    """One replicate as measured. Of several at once it is a `stream` of a `wave`, sent so long after its first."""
 
     error: str | None
     ttft_ms: float | None
@@ -29,12 +29,34 @@ class SampleDocument(Document):
     cached_tokens: int | None
     leaked_token: str | None
     remarks: list[str]
+    wave: NotRequired[int]
+    stream: NotRequired[int]
+    sent_ms: NotRequired[float]
 
 
-class TrialDocument(Document):
-    """One probe (stage 1, `knobs` null) or cell (stage 2) with every request that was measured."""
+class LoadDocument(Document):
+    """Of several requests at once: inter-token latency of all streams, the slowest stream's share of the
+    fastest one's rate, and the longest time between the first and the last request of a wave being sent."""
 
-    stage: Literal[1, 2]
+    itl_p50_ms: NotRequired[float]
+    itl_p95_ms: NotRequired[float]
+    fairness: NotRequired[float]
+    dispatch_skew_ms: NotRequired[float]
+
+
+class PointDocument(LoadDocument):
+    """Of a trial with several requests at once, or of a point, whose context may be longer than the target."""
+
+    concurrency: NotRequired[int]
+    calibrates: NotRequired[Literal["context", "concurrency"]]
+    context: NotRequired[int]
+    confirms: NotRequired[bool]
+
+
+class TrialDocument(PointDocument):
+    """One probe (stage 1, `knobs` null), cell (stage 2) or calibrated point (stage 3) with every request."""
+
+    stage: Literal[1, 2, 3]
     model: str
     rank: int
     knobs: KnobsDocument | None

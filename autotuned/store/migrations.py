@@ -145,6 +145,15 @@ def m009_quarantine(db: sqlite3.Connection) -> None:
     )
 
 
+def m010_several_requests_at_once(db: sqlite3.Connection) -> None:
+    """Each stream's wave and number; of a trial how many were in flight, and what a point calibrated."""
+    db.execute("ALTER TABLE tune_trials ADD COLUMN concurrency INTEGER")
+    for column in ("wave INTEGER", "stream INTEGER", "sent_ms REAL"):
+        db.execute(f"ALTER TABLE samples ADD COLUMN {column}")
+    for column in ("itl_p50_ms REAL", "itl_p95_ms REAL", "calibrates TEXT", "confirms INTEGER"):
+        db.execute(f"ALTER TABLE trial_details ADD COLUMN {column}")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -155,6 +164,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m007_what_a_run_was_for,
     m008_a_servers_own_knobs,
     m009_quarantine,
+    m010_several_requests_at_once,
 )
 
 

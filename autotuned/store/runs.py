@@ -23,6 +23,7 @@ from autotuned.store.database import transaction
 _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
 )
+_LOAD_COLUMNS = ("itl_p50_ms", "itl_p95_ms", "calibrates", "confirms")
 _SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(Spent))
 
 
@@ -212,7 +213,7 @@ def append_trial(
         "run_id": run_id,
         "stage": trial.stage,
         "model": trial.model,
-        "target_context": target_context,
+        "target_context": trial.context or target_context,
         "measured_prompt_tokens": round(median(prompts)) if prompts else None,
         "max_tokens": max_tokens,
         "agg_throughput_tps": trial.tps_median,
@@ -222,7 +223,8 @@ def append_trial(
         "kept": int(trial.kept),
         "notes": _notes(trial),
         **({knob.column: None for knob in TABLE} if knobs is None else knobs.columns()),
-        "replicates_n": len(trial.replicates),
+        "replicates_n": trial.waves_n,
+        "concurrency": trial.concurrency if trial.concurrency > 1 else None,
         "extra_knobs_json": _json(knobs.extra) if knobs and knobs.extra else None,
     }
     with transaction(db):
@@ -244,6 +246,7 @@ def append_trial(
             "priority": strain.priority,
             "started_at_utc": trial.started_at,
             "ended_at_utc": trial.ended_at,
+            **{name: getattr(trial, name) for name in _LOAD_COLUMNS},
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
         columns, marks = ", ".join(details), ", ".join("?" for _ in details)
@@ -270,10 +273,11 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     """The trials of a run, oldest first, equal to those that were appended."""
     spent = ", ".join(f"d.{column}" for column in _SPENT_COLUMNS)
     knobs = ", ".join(f"t.{knob.column}" for knob in TABLE)
+    load = ", ".join(f"d.{column}" for column in _LOAD_COLUMNS)
     rows = db.execute(
         f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
-        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, {spent} "
+        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
@@ -308,7 +312,8 @@ def _notes(trial: Trial) -> str | None:
 def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
     (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
-    (rss, pressure, nice, priority, started, fits, notes) = row[11:18]
+    (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
+    (itl_p50, itl_p95, calibrates, confirms) = row[20:24]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
@@ -327,9 +332,15 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         load_ms=load_ms,
         kept=bool(kept),
         strain=Strain(rss, pressure or "normal", nice, priority),
-        spent=Spent(*row[18:]),
+        spent=Spent(*row[24:]),
         started_at=started or ts,
         ended_at=ts,
+        concurrency=concurrency or 1,
+        itl_p50_ms=itl_p50,
+        itl_p95_ms=itl_p95,
+        calibrates=calibrates,
+        context=context if calibrates else None,
+        confirms=bool(confirms),
     )
 
 

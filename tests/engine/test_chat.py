@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autotuned.core.gate import STOP_TOKENS
 from autotuned.core.model import Replicate
-from autotuned.engine.measure import chat, event_stream
+from autotuned.engine.measure import chat, event_stream, wave
 from autotuned.engine.measure.event_stream import BrokenStream, EventReader
 from tests.support.raw_server import (
     DONE,
@@ -35,10 +35,9 @@ HELLO = (text("Hello"), text(" you"), usage(2))
 async def measured(
     script: Script, gate_ttft_ms: float = 20_000, timeout_s: float = 20, **options: Any
 ) -> Replicate:
-    async with raw_server(script) as port, chat.new_client() as client:
+    async with raw_server(script) as port:
         request = chat.ChatRequest(f"http://127.0.0.1:{port}/v1/chat/completions", "m", "Hi", 48)
-        return await chat.measure(
-            client,
+        return await wave.measure(
             request,
             gate_ttft_ms=gate_ttft_ms,
             timeout_s=timeout_s,
@@ -90,8 +89,8 @@ async def test_thought_is_text_too(field: str) -> None:
 
 
 async def test_figures_come_from_the_stamps_of_the_bytes() -> None:
-    """By a clock of the test: prepared from -9 s on, sent at 0 s, text at 1 s and 3 s, usage and end at 4 s."""
-    moments = iter([-9, 0, 1, 3, 4, 5])
+    """By a clock of the test: sent at 0 s, the head at 0 s, text at 1 s and 3 s, usage and end at 4 s."""
+    moments = iter([0, 0, 1, 3, 4, 5])
     found = await measured(
         sends(text("one"), text("two"), usage(9, prompt=500) + DONE),
         clock=lambda: next(moments) * 10**9,
@@ -388,7 +387,7 @@ async def test_what_is_no_whole_answer_is_an_error_without_figures(
 
 
 async def test_a_body_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(wave, "MAX_BODY_BYTES", 100_000)
 
     async def script(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
@@ -416,7 +415,7 @@ async def test_after_the_first_token_only_the_time_out_counts() -> None:
 
 
 async def test_a_hidden_answer_later_than_the_gate_misses_it() -> None:
-    moments = iter([-9, 0, 1, 2, 3, 4])
+    moments = iter([0, 0, 1, 2, 3, 4])
     found = await measured(
         sends(usage(9) + DONE), gate_ttft_ms=900, clock=lambda: next(moments) * 10**9
     )
@@ -437,10 +436,7 @@ async def test_an_answer_before_the_request_gives_no_figures() -> None:
         request = chat.ChatRequest(
             f"http://127.0.0.1:{port}/v1/chat/completions", "m", "p" * 100, 8
         )
-        async with chat.new_client() as client:
-            found = await chat.measure(
-                client, request, gate_ttft_ms=5000, timeout_s=10, stop_tokens=()
-            )
+        found = await wave.measure(request, gate_ttft_ms=5000, timeout_s=10, stop_tokens=())
     assert found.ttft_ms is None or found.ttft_ms > 0
     assert (found.error is None) == (found.tps is not None)
 
@@ -448,9 +444,8 @@ async def test_an_answer_before_the_request_gives_no_figures() -> None:
 async def test_nobody_there_is_an_error() -> None:
     async with raw_server(sends()) as port:
         pass
-    async with chat.new_client() as client:
-        request = chat.ChatRequest(f"http://127.0.0.1:{port}/", "m", "Hi", 48)
-        found = await chat.measure(client, request, gate_ttft_ms=9000, timeout_s=9, stop_tokens=())
+    request = chat.ChatRequest(f"http://127.0.0.1:{port}/", "m", "Hi", 48)
+    found = await wave.measure(request, gate_ttft_ms=9000, timeout_s=9, stop_tokens=())
     assert found.error is not None
     assert found.error.startswith("broken stream: ")
 
@@ -478,7 +473,7 @@ async def test_the_request_asks_for_what_the_contract_says() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([*HELLO, DONE, b"data: "]), max_size=6))
 def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
-    answer, reader = chat._Answer(STOP_TOKENS), EventReader()
+    answer, reader = chat.Answer(STOP_TOKENS), EventReader()
     error = None
     try:
         for stamp, piece in enumerate(pieces, start=1):

@@ -1,19 +1,16 @@
-"""One measured streaming request: bytes are stamped as they arrive, before anything is parsed.
+"""One streaming request and what its answer comes to.
 
 Whatever the server does comes back as a value: a Replicate with all its figures, or with an error and
-no figure that counts. Knows no policy: no retry, no verdict, no prompt.
+no figure that counts. Knows no policy: no retry, no verdict, no prompt; and no socket.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import math
 import re
 import ssl
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +21,11 @@ from autotuned.core.model import Replicate
 from autotuned.engine.measure.event_stream import (
     BrokenStream,
     Event,
-    EventReader,
     decoded,
     error_words,
     refusal_words,
 )
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 NOTHING_SAID = "no text and no tokens"
 MAX_TOKENS = 2**31
 CACHED_SHARE = 0.05
@@ -60,8 +55,6 @@ _TOO_LONG = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-Clock = Callable[[], int]
-
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -85,7 +78,7 @@ class ChatRequest:
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client for one candidate: loopback only, no proxy, no redirects, no deadlines but the caller's."""
+    """A client that looks whether a candidate serves: loopback only, no proxy, no redirects, no deadlines but the caller's."""
     return httpx.AsyncClient(
         trust_env=False,
         verify=ssl.SSLContext(
@@ -108,90 +101,18 @@ def refused_for_length(replicate: Replicate) -> bool:
     return replicate.error is not None and _TOO_LONG.search(replicate.error) is not None
 
 
-async def measure(
-    client: httpx.AsyncClient,
-    request: ChatRequest,
-    *,
-    gate_ttft_ms: float,
-    timeout_s: float,
-    stop_tokens: Sequence[str],
-    clock: Clock = time.perf_counter_ns,
-) -> Replicate:
-    """Send one request and measure its stream. Raises nothing but CancelledError.
-
-    `gate_ttft_ms`: abandoned when no token has arrived by then. `timeout_s`: for the whole request.
-    `clock` gives nanoseconds.
-    """
-    answer = _Answer(stop_tokens)
-    reader, stamp, total = EventReader(), 0, 0
-    content = json.dumps(request.body()).encode()
-    headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-    sent = _Sent(clock)
-    loop = asyncio.get_running_loop()
-    now = loop.time()
-    gate_at, end_at = now + gate_ttft_ms / 1000, now + timeout_s
-    try:
-        async with asyncio.timeout_at(min(gate_at, end_at)) as deadline:
-            async with client.stream(
-                "POST",
-                request.url,
-                content=content,
-                headers=headers,
-                extensions={"trace": sent},
-            ) as response:
-                if response.status_code != 200:
-                    return _failed(await _refusal(response))
-                coding = response.headers.get("content-encoding", "identity")
-                if coding != "identity":
-                    return _failed(f"the answer is packed ({coding}) though identity was asked for")
-                async for chunk in response.aiter_raw():
-                    stamp = clock()
-                    total += len(chunk)
-                    if total > MAX_BODY_BYTES:
-                        return _failed(f"broken stream: more than {MAX_BODY_BYTES} bytes")
-                    answer.take(chunk, reader.feed(chunk, stamp))
-                    if answer.first is not None:
-                        deadline.reschedule(end_at)
-                    if answer.done:
-                        break
-                else:
-                    answer.take(b"", reader.end(stamp))
-    except TimeoutError:
-        if answer.first is None and gate_at <= end_at:
-            return Replicate(
-                error=f"no token within the gate of {gate_ttft_ms:.0f} ms", gate_missed=True
-            )
-        return _failed(f"timed out after {timeout_s:g} s")
-    except (httpx.HTTPError, httpx.InvalidURL, BrokenStream) as error:
-        return _failed(f"broken stream: {str(error) or type(error).__name__}")
-    return _plausible(answer.replicate(sent.stamp, gate_ttft_ms), request.max_tokens)
-
-
-class _Sent:
-    """Stamps when a request is sent: preparing and connecting are ours, so it is when the last byte is handed over."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.stamp = clock()
-
-    async def __call__(self, moment: str, _: Any) -> None:
-        """httpcore's `trace` extension."""
-        if moment == "http11.send_request_body.complete":
-            self.stamp = self._clock()
-
-
-def _failed(reason: str) -> Replicate:
+def failed(reason: str) -> Replicate:
     """A replicate without figures. Servers put anything into their words: the reason is one storable line."""
     return Replicate(error=bounded(reason))
 
 
-def _plausible(replicate: Replicate, max_tokens: int) -> Replicate:
+def plausible(replicate: Replicate, max_tokens: int) -> Replicate:
     """The replicate, or an error where its figures cannot be. The figures of a warm-up count for nothing."""
     if replicate.error is not None or max_tokens <= 1:
         return replicate
     tokens = replicate.completion_tokens or 0
     if tokens > max_tokens + TOKENS_BEYOND:
-        return _failed(f"implausible: {tokens} completion tokens, {max_tokens} were asked for")
+        return failed(f"implausible: {tokens} completion tokens, {max_tokens} were asked for")
     uncached = (replicate.prompt_tokens or 0) - (replicate.cached_tokens or 0)
     prefill_ms = max(replicate.ttft_ms or 0.0, SHORTEST_PREFILL_MS)
     rates = {
@@ -201,7 +122,7 @@ def _plausible(replicate: Replicate, max_tokens: int) -> Replicate:
     }
     name, fastest = max(rates.items(), key=lambda rate: rate[1])
     if fastest > FASTEST_TPS:
-        return _failed(f"implausible: {fastest:.0f} tok/s {name}")
+        return failed(f"implausible: {fastest:.0f} tok/s {name}")
     return replicate
 
 
@@ -217,18 +138,8 @@ def degenerate(text: str) -> bool:
     return False
 
 
-async def _refusal(response: httpx.Response) -> str:
-    text = b""
-    async for chunk in response.aiter_raw():
-        text += chunk
-        if len(text) > 4096:
-            break
-    words = " ".join(refusal_words(text).split())[:200]
-    return f"HTTP {response.status_code}" + (f": {words}" if words else "")
-
-
 @dataclass(slots=True)
-class _Answer:
+class Answer:
     """What the stream has brought so far; stamps are nanoseconds."""
 
     stop_tokens: Sequence[str]
@@ -245,6 +156,8 @@ class _Answer:
     """A finish reason or the closing usage event has come: with the end of the body the answer is whole."""
     head: bytes = b""
     """The beginning of the body for as long as no event has come."""
+    gaps_ms: list[float] = field(default_factory=list)
+    """Between two chunks of text."""
 
     def take(self, chunk: bytes, events: Iterable[Event]) -> None:
         """Read the events of one chunk. Raises BrokenStream for what no answer may hold."""
@@ -295,7 +208,10 @@ class _Answer:
                 continue
             text = "".join(delta[name] for name in TEXT_FIELDS if isinstance(delta.get(name), str))
             if text:
-                self.first = stamp if self.first is None else self.first
+                if self.first is None:
+                    self.first = stamp
+                else:
+                    self.gaps_ms.append((stamp - self.last) / 1e6)
                 self.last = stamp
                 self._hear(text)
 
@@ -310,12 +226,12 @@ class _Answer:
     def replicate(self, sent: int, gate_ttft_ms: float) -> Replicate:
         """The figures of a stream that has ended."""
         if not (self.done or self.finished):
-            return _failed(f"broken stream: {self._unfinished()}")
+            return failed(f"broken stream: {self._unfinished()}")
         try:
             prompt, completion, cached = self._tokens()
             decode_ms = self._decode_ms()
         except ValueError as error:
-            return _failed(str(error))
+            return failed(str(error))
         remarks = ["tokens counted from chunks"] if completion is None else []
         tokens = self.chunks if completion is None else completion
         if tokens <= 0:

@@ -10,16 +10,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotuned.core.model import Failure, Stage
+from autotuned.core.model import Axis, Failure, Stage
 from autotuned.core.quarantine import Configuration
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Vigil
 from autotuned.host.inflight import Inflight
-from autotuned.host.interface import Machine, Ports, Processes
+from autotuned.host.interface import Child, Machine, Ports, Processes
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import ProviderSettings
 from autotuned.shared.knobs import Knobs
 from autotuned.weights.cache import Weights
+
+
+@dataclass(slots=True)
+class Standing:
+    """A server that a trial has left running, so that the next point is measured on it."""
+
+    child: Child | None = None
+    model: str = ""
+    knobs: Knobs | None = None
+
+    def take(self, model: str, knobs: Knobs | None) -> Child | None:
+        """The server, no longer standing, where it lives and was started like this."""
+        child = self.child
+        if (
+            child is None
+            or child.exit_code is not None
+            or (model, knobs) != (self.model, self.knobs)
+        ):
+            return None
+        self.child = None
+        return child
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +74,24 @@ class Bench:
     mask: Callable[[str], str] = str
     """What a candidate has said is quoted without any secret in it: a server may print what it was given."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
 
     def configuration(self, asked: Asked) -> Configuration:
         """What a trial starts, as the quarantine knows it."""
         version = self.binary.version
         return Configuration(
-            self.provider.kind, version, asked.model, asked.knobs, self.target_context
+            self.provider.kind,
+            version,
+            asked.model,
+            asked.knobs,
+            asked.context or self.target_context,
         )
 
-    def calibration(self, model: str) -> Calibration:
-        """What is known of a model's characters per token; one for all its trials."""
-        target = self.target_context - self.settings.max_tokens
-        return self.calibrations.setdefault(model, Calibration(target))
+    def calibration(self, model: str, context: int) -> Calibration:
+        """What is known of a model's characters per token, for prompts of this context; one for all its trials."""
+        known = self.calibrations.setdefault(model, Calibration())
+        known.aim(context - self.settings.max_tokens)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +108,17 @@ class Asked:
     """How long the machine rests before the cell."""
     settled: Callable[[Sequence[float]], bool] | None = None
     """With adaptive replicates: whether these tokens per second are enough; `replicates` is then the usual number."""
+    concurrency: int = 1
+    calibrates: Axis | None = None
+    """Of a point (stage 3): what it calibrates, `context` or `concurrency`."""
+    context: int | None = None
+    ceiling_ms: int | None = None
+    confirms: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """Whether it may be measured on the server of the point before, and leave it to the next one."""
+        return self.calibrates == "context" and not self.confirms
 
     def named(self) -> dict[str, Any]:
         """The fields by which events name this trial."""
@@ -90,6 +128,8 @@ class Asked:
             "rank": self.rank,
             "cell": self.cell,
             "knobs": self.knobs and self.knobs.named(),
+            **({"concurrency": self.concurrency} if self.concurrency > 1 else {}),
+            **({"context": self.context, "calibrates": self.calibrates} if self.calibrates else {}),
         }
 
 

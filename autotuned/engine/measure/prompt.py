@@ -29,13 +29,18 @@ FIRST_WARMUP_TOKENS = (64, 600)
 class Calibration:
     """What is known of one model's token lengths, for prompts of `target` tokens."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int = 0) -> None:
         self.target = target
         self._observed: dict[int, int] = {}
         self._repeated = False
         self._refusals = REFUSALS
         self._most: int | None = None
         """Characters of the next prompt at most, after a refusal."""
+
+    def aim(self, target: int) -> None:
+        """Another length from now on."""
+        if target != self.target:
+            self.target, self._repeated, self._refusals, self._most = target, False, REFUSALS, None
 
     def learn(self, characters: int, tokens: int | None) -> None:
         """A prompt of so many characters was counted as so many tokens, template included."""
@@ -53,13 +58,13 @@ class Calibration:
         self._most = (taken + characters) // 2
         return True
 
-    def warmup_prompt(self) -> str:
+    def warmup_prompt(self, source: random.Random | None = None) -> str:
         """A short prompt; the very first one is longer, because it teaches how long tokens are."""
         tokens = WARMUP_TOKENS
         if not self._observed:
             low, high = FIRST_WARMUP_TOKENS
             tokens = min(high, max(low, self.target // 4))
-        return text_of(self._bounded(tokens * GUESS), None)
+        return text_of(self._bounded(tokens * GUESS), source)
 
     def prompt(self, source: random.Random) -> str:
         """Prose of the target's length in tokens, never above, behind a first line that is new."""

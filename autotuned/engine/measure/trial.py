@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import httpx
-
-from autotuned.core import gate, stats
-from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Spent, Trial
+from autotuned.core import gate, load, stats
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    Failure,
+    FailureKind,
+    Spent,
+    Trial,
+)
 from autotuned.engine.measure import chat, readiness
 from autotuned.engine.measure.context import (
     Asked,
@@ -25,7 +28,7 @@ from autotuned.engine.measure.context import (
     log_name,
     with_telling_line,
 )
-from autotuned.engine.measure.prompt import Calibration
+from autotuned.engine.measure.requests import Requests, settled
 from autotuned.engine.measure.watchdog import Gauge, Void
 from autotuned.host.clock import utc_now
 from autotuned.host.files import write_private
@@ -40,8 +43,6 @@ DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""
 PORT_FREE_S = 10.0
 THERMAL_POLL_S = 2.0
-DECODE_ALLOWANCE_S = 600.0
-"""After the gate a request may take this much longer to send the rest; the budget ends it sooner."""
 
 
 class TrialRun:
@@ -51,7 +52,9 @@ class TrialRun:
         self._bench, self._asked = bench, asked
         self.log = bench.logs / log_name(number, asked.stage, asked.model)
         self._started_at = utc_now()
-        self._replicates: list[Replicate] = []
+        self._context = asked.context or bench.target_context
+        self._gate_ms = asked.ceiling_ms or bench.gate_ttft_ms
+        self._requests = Requests(bench, asked, self._context, self._gate_ms)
         self._load_ms: float | None = None
         self._gauge = Gauge(bench.machine, guard=bench.settings.memory_guard)
         self._spent = Spent()
@@ -61,7 +64,9 @@ class TrialRun:
     async def run(self) -> Trial | Void:
         """Evaluate to the end; the candidate is gone and its port free when this returns or raises."""
         try:
+            self._child = await self._standing()
             found = await self._evaluate()
+            self._leave_standing(found)
         finally:
             with self._spending("stop_ms"):
                 await uncancelled(self._stop())
@@ -69,23 +74,29 @@ class TrialRun:
 
     def record(self, failure: Failure | None) -> Trial:
         """What has been measured so far, as a row: feasible exactly when `failure` is None."""
-        good = [replicate for replicate in self._replicates if replicate.error is None]
-        tps = [replicate.tps for replicate in good if replicate.tps is not None]
-        ttft = [replicate.ttft_ms for replicate in good if replicate.ttft_ms is not None]
+        replicates = self._requests.replicates
+        tps = load.figures(replicates)
+        itl_ms = self._requests.itl_ms if self._asked.concurrency > 1 else []
         return Trial(
             stage=self._asked.stage,
             model=self._asked.model,
             rank=self._asked.rank,
             knobs=self._asked.knobs,
-            replicates=tuple(self._replicates),
+            replicates=tuple(replicates),
             failure=failure and replace(failure, reason=gate.bounded(failure.reason)),
             tps_median=stats.median(tps) if tps else None,
-            ttft_p95_ms=stats.p95_nearest_rank(ttft) if ttft else None,
+            ttft_p95_ms=load.ttft_p95_ms(replicates),
             load_ms=self._load_ms,
             strain=self._gauge.strain,
             spent=self._spent,
             started_at=self._started_at,
             ended_at=utc_now(),
+            concurrency=self._asked.concurrency,
+            itl_p50_ms=stats.median(itl_ms) if itl_ms else None,
+            itl_p95_ms=stats.p95_nearest_rank(itl_ms) if itl_ms else None,
+            calibrates=self._asked.calibrates,
+            context=self._asked.context,
+            confirms=self._asked.confirms,
         )
 
     # --- the way of a trial ----------------------------------------------------------------------
@@ -116,7 +127,7 @@ class TrialRun:
         done = {"bytes": weights.weights_bytes, "fetched_bytes": self._fetched}
         self._bench.publish("prewarm.done", **self._asked.named(), **done)
         holder = await asyncio.to_thread(self._bench.ports.holder, self._bench.port)
-        if holder is not None:
+        if holder is not None and self._child is None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
             return Failure(FailureKind.START, reason)
         self._bench.vigil.begin()
@@ -160,30 +171,30 @@ class TrialRun:
             await asyncio.gather(work, watch, return_exceptions=True)
 
     async def _serve(self, launch: Launch, weights: Weights) -> Failure | Void | None:
-        began = time.perf_counter()
-        async with chat.new_client() as client:
+        began, child = time.perf_counter(), self._child
+        if child is not None:
+            await self._gauge.attach(child)
+        else:
             with self._spending("load_ms"):
                 try:
                     child = await self._start(launch)
                 except OSError as error:
                     return Failure(FailureKind.START, f"cannot be started: {error}")
-                failure = await self._ready(client, child, launch)
+                failure = await self._ready(child, launch)
             if failure is not None:
                 return failure
             ready_ms = (time.perf_counter() - began) * 1000
             self._bench.publish(
                 "provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1)
             )
-            with self._spending("warm_ms"):
-                failure = await self._warm(client, child, launch)
-            if failure is not None:
-                return failure
-            self._load_ms = (time.perf_counter() - began) * 1000
-            with self._spending("measure_ms"):
-                void = await self._measure(client, child, launch, weights)
-            if void is not None:
-                return void
-        return gate.judge(self._replicates, self._bench.gate_ttft_ms)
+        with self._spending("warm_ms"):
+            failure = await self._warm(child, launch)
+        if failure is not None:
+            return failure
+        self._load_ms = (time.perf_counter() - began) * 1000
+        with self._spending("measure_ms"):
+            void = await self._measure(child, launch, weights)
+        return void or gate.judge(self._requests.replicates, self._gate_ms)
 
     def _launch(self, weights: Weights) -> Launch:
         return Launch(
@@ -191,7 +202,7 @@ class TrialRun:
             weights=weights.path,
             knobs=self._asked.knobs,
             port=self._bench.port,
-            target_context=self._bench.target_context,
+            target_context=self._context,
             folder=self._bench.folder,
             parent_pid=self._bench.processes.guardian_pid,
         )
@@ -217,149 +228,82 @@ class TrialRun:
         await self._gauge.attach(self._child)
         return self._child
 
-    async def _ready(
-        self, client: httpx.AsyncClient, child: Child, launch: Launch
-    ) -> Failure | None:
+    async def _ready(self, child: Child, launch: Launch) -> Failure | None:
         """None once the candidate's own group serves the model; else why it never did."""
-        reason = await readiness.reason_not_ready(self._bench, client, child, launch, self.log)
+        async with chat.new_client() as client:
+            reason = await readiness.reason_not_ready(self._bench, client, child, launch, self.log)
         if child.exit_code is not None:
             return await self._died(child.exit_code, "during load")
         return None if reason is None else Failure(FailureKind.START, self._bench.mask(reason))
 
-    async def _warm(
-        self, client: httpx.AsyncClient, child: Child, launch: Launch
-    ) -> Failure | None:
-        """One disposable request; it also teaches how long this model's tokens are."""
-        calibration = self._bench.calibration(launch.model)
-        seconds = self._bench.settings.ready_timeout_s
-        while True:
-            prompt = calibration.warmup_prompt()
-            request = self._request(launch, prompt, max_tokens=1)
-            answer = await chat.measure(
-                client, request, gate_ttft_ms=seconds * 1000, timeout_s=seconds, stop_tokens=()
-            )
-            if not (chat.refused_for_length(answer) and calibration.may_shrink(len(prompt))):
-                break
+    async def _warm(self, child: Child, launch: Launch) -> Failure | None:
+        """Disposable requests, as many as are measured at once; they also teach how long this model's tokens are."""
+        answer = await self._requests.warm_up(launch)
         if answer.error is not None:
-            await _settled(child, DEATH_SETTLE_S)
+            await settled(child, DEATH_SETTLE_S)
         if child.exit_code is not None:
             return await self._died(child.exit_code, "during the warm-up request")
         if answer.error not in (None, chat.NOTHING_SAID):  # one token of a hidden thought is none
             return await self._with_log(
                 FailureKind.START, f"warm-up request failed: {answer.error}"
             )
-        calibration.learn(len(prompt), answer.prompt_tokens)
         self._gauge.sample()
         return None
 
-    async def _measure(
-        self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
-    ) -> Void | None:
+    async def _measure(self, child: Child, launch: Launch, weights: Weights) -> Void | None:
         """All replicates, or up to the first that decides; the vigil looks before and after each."""
+        requests, tokens = self._requests, gate.stop_tokens(weights.special_tokens)
         void = await self._bench.vigil.look()
-        while void is None and not self._enough():
+        while void is None and not requests.enough():
             self._gauge.measuring = True
-            replicate = await self._replicate(client, child, launch, weights)
+            await requests.wave(launch, tokens, child)
             self._gauge.measuring = False
             self._gauge.sample()
-            self._replicates.append(replicate)
-            if replicate.error is not None or self._enough():
-                await _settled(child, DEATH_SETTLE_S)
-            replicate = replace(replicate, alive_after=child.exit_code is None)
-            if replicate.error is not None and child.exit_code is not None:
-                died = await self._died(child.exit_code, "during a request")
-                replicate = replace(replicate, error=died.reason)
-            self._replicates[-1] = replicate
-            index = len(self._replicates)
-            self._bench.publish(
-                "replicate",
-                **self._asked.named(),
-                index=index,
-                total=max(index, self._asked.replicates),
-                ttft_ms=replicate.ttft_ms,
-                tps=replicate.tps,
-                decode_tps=replicate.decode_tps,
-                prefill_tps=replicate.prefill_tps,
-                prompt_tokens=replicate.prompt_tokens,
-                error=replicate.error,
-            )
+            error = requests.error
+            if error is not None or requests.enough():
+                await settled(child, DEATH_SETTLE_S)
+            alive = child.exit_code is None
+            if error is not None and child.exit_code is not None:
+                error = (await self._died(child.exit_code, "during a request")).reason
+            requests.close_wave(error, alive=alive)
             void = await self._bench.vigil.look()
-            if gate.is_final(replicate):
+            if any(gate.is_final(one) for one in requests.last):
                 break
         return void
 
-    def _enough(self) -> bool:
-        """Whether this trial has been asked often enough; once infeasible, adapting asks no more."""
-        done = self._replicates
-        if self._asked.settled is None:
-            return len(done) >= self._asked.replicates
-        if any(replicate.error is not None for replicate in done):
-            return True
-        return self._asked.settled([replicate.tps or 0.0 for replicate in done])
-
-    async def _replicate(
-        self, client: httpx.AsyncClient, child: Child, launch: Launch, weights: Weights
-    ) -> Replicate:
-        """One measured request with a prompt of the right length that no cache has seen.
-
-        Repeated once when the server answered from its prompt cache all the same, and once a model
-        when the very first prompt missed its length and the miss has taught how to hit it.
-        """
-        calibration = self._bench.calibration(launch.model)
-        replicate = await self._request_once(client, launch, weights, calibration)
-        if replicate.error is None and calibration.should_repeat(replicate.prompt_tokens):
-            await _settled(child, DEATH_SETTLE_S)
-            if child.exit_code is not None:
-                return replicate
-            replicate = await self._request_once(client, launch, weights, calibration)
-        if replicate.error is None and chat.served_from_cache(replicate):
-            replicate = await self._request_once(client, launch, weights, calibration)
-            if replicate.error is None and chat.served_from_cache(replicate):
-                cached = f"{replicate.cached_tokens} of {replicate.prompt_tokens} prompt tokens"
-                return replace(replicate, error=f"{cached} came from the prompt cache")
-        return replicate
-
-    async def _request_once(
-        self, client: httpx.AsyncClient, launch: Launch, weights: Weights, calibration: Calibration
-    ) -> Replicate:
-        """One request that counts: a prompt refused for its length teaches, and a shorter one follows."""
-        gate_ms = self._bench.gate_ttft_ms
-        while True:
-            prompt = calibration.prompt(random.SystemRandom())
-            replicate = await chat.measure(
-                client,
-                self._request(launch, prompt, self._bench.settings.max_tokens),
-                gate_ttft_ms=gate_ms,
-                timeout_s=gate_ms / 1000 + DECODE_ALLOWANCE_S,
-                stop_tokens=gate.stop_tokens(weights.special_tokens),
-            )
-            if not (chat.refused_for_length(replicate) and calibration.may_shrink(len(prompt))):
-                break
-        calibration.learn(len(prompt), replicate.prompt_tokens)
-        error = replicate.error
-        return replicate if error is None else replace(replicate, error=self._bench.mask(error))
-
-    def _request(self, launch: Launch, prompt: str, max_tokens: int) -> chat.ChatRequest:
-        return chat.ChatRequest(
-            url=f"http://127.0.0.1:{launch.port}/v1/chat/completions",
-            model=self._bench.provider.request_model(launch),
-            prompt=prompt,
-            max_tokens=max_tokens,
-        )
-
     # --- the end of a candidate, and what it did to the machine ------------------------------------
+
+    async def _standing(self) -> Child | None:
+        """The server of the point before, where this one goes on with it; any other that stands is ended."""
+        standing = self._bench.standing
+        child = (
+            standing.take(self._asked.model, self._asked.knobs) if self._asked.continues else None
+        )
+        if child is None:
+            await stop_standing(self._bench)
+        return child
+
+    def _leave_standing(self, found: Failure | Void | None) -> None:
+        """Leave the server to the next point, unless it may still read a prompt that was abandoned.
+
+        With one slot the next warm-up waits for that.
+        """
+        knobs, child = self._asked.knobs, self._child
+        if not self._asked.continues or child is None or child.exit_code is not None:
+            return
+        alone = knobs is not None and knobs.max_batch == 1
+        missed = isinstance(found, Failure) and found.kind is FailureKind.GATE
+        if found is None or (alone and missed):
+            standing = self._bench.standing
+            standing.child, standing.model, standing.knobs = child, self._asked.model, knobs
+            self._child = None
 
     async def _stop(self) -> None:
         child, self._child = self._child, None
         if child is not None:
-            await child.stop(self._bench.settings.stop_grace_s)
+            await _ended(self._bench, child)
         with contextlib.suppress(OSError):  # the next start, or the next agent, replaces it
             await asyncio.to_thread(self._bench.inflight.end)
-        if child is None:
-            return
-        deadline = time.monotonic() + PORT_FREE_S
-        while not self._bench.ports.is_free(self._bench.port) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # nothing tells when a port becomes free
 
     async def _died(self, code: int, when: str) -> Failure:
         reason = f"exited {when} with code {code}"
@@ -370,6 +314,20 @@ class TrialRun:
     async def _with_log(self, kind: FailureKind, reason: str) -> Failure:
         reason = await asyncio.to_thread(with_telling_line, reason, self._bench.provider, self.log)
         return Failure(kind, self._bench.mask(reason))
+
+
+async def stop_standing(bench: Bench) -> None:
+    """End the server that a trial has left running, if there is one."""
+    child, bench.standing.child = bench.standing.child, None
+    if child is not None:
+        await uncancelled(_ended(bench, child))
+
+
+async def _ended(bench: Bench, child: Child) -> None:
+    await child.stop(bench.settings.stop_grace_s)
+    deadline = time.monotonic() + PORT_FREE_S
+    while not bench.ports.is_free(bench.port) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)  # nothing tells when a port becomes free
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
@@ -386,11 +344,3 @@ async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
     if cancelled is not None:
         raise cancelled
     return task.result()
-
-
-async def _settled(child: Child, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await child.exited()
-    except TimeoutError:
-        return

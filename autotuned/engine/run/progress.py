@@ -101,6 +101,6 @@ class Progress:
         """What a cell will take, by the probe of the candidate that was chosen; its download is not repeated."""
         if not self.cells_seconds and probe.fits:
             spent, request = probe.spent, self.plan.request
-            asked = (spent.measure_ms or 0.0) / max(1, len(probe.replicates))
+            asked = (spent.measure_ms or 0.0) / max(1, probe.waves_n)
             once = sum(part or 0.0 for part in (spent.load_ms, spent.warm_ms, spent.stop_ms))
             self.cell_s = request.cooldown_s + (once + asked * request.stage2_replicates) / 1000

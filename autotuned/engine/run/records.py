@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from autotuned.core import noise
+from autotuned.core import load, noise
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -255,7 +255,7 @@ class Records:
             digest = public.recipe_hash(
                 facts, row.binary_version, models, row.target_context, answer["model"], best
             )
-        return {
+        document: ResultDocument = {
             "spec_version": wire.SPEC_VERSION,
             "run_id": row.run_id,
             "started_at": row.started_at_utc,
@@ -292,6 +292,10 @@ class Records:
             "stage2": public.cells(history),
             "noise": noise.of_run(history) if measured is None else {"measured": measured},
         }
+        concurrency = details.get("request", {}).get("concurrency", 1)
+        if concurrency > 1:
+            document["inputs"]["concurrency"] = concurrency
+        return document
 
 
 def run_document(
@@ -346,6 +350,7 @@ def trial_document(trial: Trial) -> TrialDocument:
     """One trial with all its samples, as `trials` gives it."""
     knobs = trial.knobs
     return {
+        **load.point_document(trial),
         "stage": trial.stage,
         "model": trial.model,
         "rank": trial.rank,

@@ -114,7 +114,7 @@ class Runner:
             kept=trial.kept,
             tps_median=trial.tps_median,
             ttft_p95_ms=trial.ttft_p95_ms,
-            replicates=len(trial.replicates),
+            replicates=trial.waves_n,
             load_ms=trial.load_ms,
             reason=reason,
         )
@@ -184,7 +184,12 @@ class Runner:
         request, progress, candidate = self.plan.request, self.progress, step.candidate
         if isinstance(step, Probe):
             asked = Asked(
-                STAGE_SELECTION, candidate.model, candidate.rank, None, request.stage1_replicates
+                STAGE_SELECTION,
+                candidate.model,
+                candidate.rank,
+                None,
+                request.stage1_replicates,
+                concurrency=request.concurrency,
             )
             self.enter("selecting")
         else:
@@ -204,6 +209,7 @@ class Runner:
                 cell,
                 request.cooldown_s if rests else 0.0,
                 settled,
+                concurrency=request.concurrency,
             )
             progress.cell, progress.knobs = cell, step.knobs
             self.enter("climbing")
