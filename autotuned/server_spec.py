@@ -233,6 +233,8 @@ class ServerSpec(Part):
     command: SomeWords
     version: SomeWords | None = None
     """Its last line is the version; without it the program's hash stands for it."""
+    packages: Words = ()
+    """Instead of it, for a Python program: the packages whose versions are asked of its interpreter."""
     process: Words = ()
     """How a running one is recognised: the basename of its program, then the next words."""
     weights: Literal["safetensors", "gguf"] = "safetensors"

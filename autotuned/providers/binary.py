@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,25 @@ def named(binary: Path, key: str = "[provider] binary") -> Path:
 def names(binary: Path | None, *usual: str) -> tuple[str, ...]:
     """Names of the server's program: the usual ones, and that of the settings' binary."""
     return (*usual, *((binary.name,) if binary else ()))
+
+
+def interpreter(script: Path) -> str | None:
+    """The Python that a console script runs with.
+
+    Installers write `#!/path/python`, or where that is too long `#!/bin/sh` and an `exec` line.
+    """
+    try:
+        with script.open("rb") as file:
+            head = file.read(4096).decode("utf-8", "replace").splitlines()[:3]
+    except OSError:
+        return None
+    if not head or not head[0].startswith("#!"):
+        return None
+    for line in head:
+        for word in re.findall(r"[^\s'\"#!]+", line):
+            if re.fullmatch(r"python[\d.]*", word.rsplit("/", 1)[-1]):
+                return str(word)
+    return None
 
 
 def on_path(name: str, environ: Mapping[str, str]) -> Path | None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+NGRAMS = ("ngram-simple", "ngram-mod", "ngram-cache")
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
 
 
@@ -30,6 +31,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-np", "--parallel", type=int, default=1)
     made.add_argument("-c", "--ctx-size", type=int, default=4096)
     made.add_argument("-t", "--threads", type=int)
+    made.add_argument("-tb", "--threads-batch", type=int)
+    made.add_argument("-b", "--batch-size", type=int)
+    made.add_argument("-ub", "--ubatch-size", type=int)
+    made.add_argument("-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto")
+    made.add_argument("-ngl", "--gpu-layers", "--n-gpu-layers", type=int)
+    made.add_argument("--mmap", action=argparse.BooleanOptionalAction)
+    made.add_argument("--mlock", action="store_true")
+    made.add_argument("-md", "--model-draft", "--spec-draft-model", type=Path)
+    made.add_argument("--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=int)
+    made.add_argument("--spec-type", choices=NGRAMS)
     made.add_argument("-ctk", "--cache-type-k", choices=CACHE_TYPES, default="f16")
     made.add_argument("-ctv", "--cache-type-v", choices=CACHE_TYPES, default="f16")
     made.add_argument("-no-kvu", "--no-kv-unified", action="store_true")
@@ -95,7 +106,35 @@ def _parameters(library: Any, flags: argparse.Namespace) -> Any:
     made.cache_type_k, made.cache_type_v = types[flags.cache_type_k], types[flags.cache_type_v]
     if flags.threads is not None:
         made.cpuparams.n_threads = flags.threads
+    if flags.threads_batch is not None:
+        made.cpuparams_batch.n_threads = flags.threads_batch
+    given = {"n_batch": "batch_size", "n_ubatch": "ubatch_size", "n_gpu_layers": "gpu_layers"}
+    for name, flag in given.items():
+        if getattr(flags, flag) is not None:
+            setattr(made, name, getattr(flags, flag))
+    if flags.flash_attn != "auto":
+        state = "ENABLED" if flags.flash_attn == "on" else "DISABLED"
+        made.flash_attn_type = library.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{state}"]
+    if flags.mmap is not None or flags.mlock:
+        mode = {(True, True): "MMAP_MLOCK", (False, False): "NONE", (True, False): "MMAP"}
+        name = mode.get((flags.mmap is not False, flags.mlock), "MLOCK")
+        made.load_mode = library.llama_load_mode[f"LLAMA_LOAD_MODE_{name}"]
+    _draft(library, made, flags)
     return made
+
+
+def _draft(library: Any, made: Any, flags: argparse.Namespace) -> None:
+    """Tokens drafted by a small model, or from what was said before."""
+    kind = "DRAFT_SIMPLE" if flags.model_draft is not None else None
+    if flags.spec_type is not None:
+        kind = flags.spec_type.replace("-", "_").upper()
+    if kind is None:
+        return
+    made.speculative.types = [library.common_speculative_type[f"COMMON_SPECULATIVE_TYPE_{kind}"]]
+    if flags.model_draft is not None:
+        made.speculative.draft.mparams.path = str(flags.model_draft)
+    if flags.draft_max is not None:
+        made.speculative.draft.n_max = flags.draft_max
 
 
 def _fail(reason: str) -> NoReturn:

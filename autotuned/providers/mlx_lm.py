@@ -17,11 +17,6 @@ from autotuned.shared import paths
 _LISTED_WHEN = ("config.json", "model.safetensors.index.json", "tokenizer_config.json")
 """Files that a repository in the cache needs, or the server leaves it out of its list."""
 
-_VERSIONS = (
-    "from importlib.metadata import version; "
-    "print('mlx-lm', version('mlx-lm') + ', mlx', version('mlx'))"
-)
-
 _NEEDED = (
     *("--decode-concurrency", "--prompt-concurrency", "--prompt-cache-size"),
     *("--kv-bits", "--quantized-kv-start", "--log-level"),
@@ -59,25 +54,6 @@ class MlxLm(Server):
             raise ProviderMissing(message)
         return binary
 
-    async def _version(self, command: tuple[str, ...]) -> str:
-        """It has no --version. The interpreter that its first line names knows what is installed."""
-        (path,) = command
-        interpreter = _interpreter(Path(path))
-        if interpreter is None:
-            message = (
-                f"{path} is no Python program, so its version cannot be asked; "
-                "name mlx-lm's own server as [provider] binary in autotuned.toml"
-            )
-            raise ProviderMissing(message)
-        argv = [interpreter, "-I", "-c", _VERSIONS]
-        answer = await programs.ask(argv, self._environ)
-        version = programs.last_line(answer.out)
-        if answer.code != 0 or version is None:
-            reason = log_reason.telling_line(answer.err) or answer.ended
-            message = f"{path}: {interpreter} does not know mlx-lm: {reason}"
-            raise ProviderMissing(message)
-        return version
-
     def _source(self, launch: Launch) -> str:
         """The id where the server would list it, else the folder, which it lists always."""
         by_id = not paths.is_path(launch.model) and all(
@@ -91,22 +67,3 @@ class MlxLm(Server):
         # Its list walks the whole hub cache, and breaks off where there is none: an empty folder
         # of ours does instead, since nothing of the cache is needed for a path.
         return {"HF_HUB_CACHE": str(launch.folder)}
-
-
-def _interpreter(script: Path) -> str | None:
-    """The Python that a console script runs with.
-
-    Installers write `#!/path/python`, or where that is too long `#!/bin/sh` and an `exec` line.
-    """
-    try:
-        with script.open("rb") as file:
-            head = file.read(4096).decode("utf-8", "replace").splitlines()[:3]
-    except OSError:
-        return None
-    if not head or not head[0].startswith("#!"):
-        return None
-    for line in head:
-        for word in re.findall(r"[^\s'\"#!]+", line):
-            if re.fullmatch(r"python[\d.]*", word.rsplit("/", 1)[-1]):
-                return str(word)
-    return None

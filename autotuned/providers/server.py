@@ -24,6 +24,10 @@ from autotuned.server_spec import ServerSpec, Value, fill
 from autotuned.shared import paths
 from autotuned.shared.tools import Answer
 
+_VERSIONS = (
+    "import sys; from importlib.metadata import version; "
+    "print(', '.join(f'{name} {version(name)}' for name in sys.argv[1:]))"
+)
 NAMED = "or name the program as [provider] binary in autotuned.toml"
 
 
@@ -76,6 +80,8 @@ class Server:
         return Binary(command, await self._version(command))
 
     async def _version(self, command: tuple[str, ...]) -> str:
+        if self.spec.packages:
+            return await self._versions(command[0])
         if self.spec.version is None:
             return await programs.digest(Path(command[0]))
         first, *words = self.spec.version
@@ -85,6 +91,21 @@ class Server:
             message = f"{' '.join(argv)} {answer.ended}: {answer.line}"
             raise ProviderMissing(message)
         return self._version_in(answer) or await programs.digest(Path(command[0]))
+
+    async def _versions(self, path: str) -> str:
+        """Of its packages. The interpreter that its first line names knows what is installed."""
+        interpreter = programs.interpreter(Path(path))
+        if interpreter is None:
+            message = f"{path} is no Python program, so its version cannot be asked; {NAMED[3:]}"
+            raise ProviderMissing(message)
+        argv = [interpreter, "-I", "-c", _VERSIONS, *self.spec.packages]
+        answer = await programs.ask(argv, self._environ)
+        version = programs.last_line(answer.out)
+        if answer.code != 0 or version is None:
+            reason = log_reason.telling_line(answer.err) or answer.ended
+            message = f"{path}: {interpreter} does not know {self.spec.packages[0]}: {reason}"
+            raise ProviderMissing(message)
+        return version
 
     def _version_in(self, answer: Answer) -> str | None:
         return programs.last_line(answer.out) or programs.last_line(answer.err)
