@@ -1,4 +1,4 @@
-"""One method of the control socket: its name, what it takes, what it gives, and who answers."""
+"""One method of the control socket, the pieces of the agent that methods speak to, and parameters that several take."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 if TYPE_CHECKING:
     from autotuned.rpc.connection import Connection
+import os
+
+from autotuned import __version__
+from autotuned.documents.run import VersionDocument
+from autotuned.engine.apply.apply import Applier
+from autotuned.engine.doctor import Scene
+from autotuned.engine.events import Events
+from autotuned.engine.live.drain import LiveProvider
+from autotuned.engine.run.records import Records
+from autotuned.engine.run.runs import Agent
+from autotuned.engine.schedule.schedule import Nightly
+from autotuned.engine.schedule.staleness import Staleness
+from autotuned.engine.settings import Configuration
+from autotuned.settings import Settings
+from autotuned.shared import wire
 
 Handler = Callable[["Connection", dict[str, Any]], Awaitable[object]]
 
@@ -44,3 +59,46 @@ def schema_of(document: object) -> dict[str, Any]:
         return {"type": "object"}
     adapter: TypeAdapter[Any] = TypeAdapter(document)  # type: ignore[arg-type]  # a type or a union of them
     return adapter.json_schema(mode="serialization")
+
+
+class RunParams(Params):
+    """A run; where it is left out the active one, else the latest that searched."""
+
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The pieces that the methods speak to."""
+
+    configuration: Configuration
+    agent: Agent
+    records: Records
+    events: Events
+    live: LiveProvider
+    applier: Applier
+    staleness: Staleness
+    nightly: Nightly
+    scene: Callable[[], Awaitable[Scene]]
+    """What `doctor` may look at now."""
+    started_at: str
+    shut_down: Callable[[], None]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self.configuration.now
+
+    def version(self) -> VersionDocument:
+        """Who answers, and where its files are."""
+        return {
+            "name": "autotuned",
+            "version": __version__,
+            "protocol": wire.PROTOCOL,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+            "socket": str(self.settings.socket),
+            "db_path": str(self.settings.database),
+            "provider": self.settings.provider.kind,
+            "log_path": str(self.settings.logs / wire.LOG_NAME),
+        }

@@ -6,7 +6,7 @@ No logic: a method validates its parameters by its model, asks, and hands back w
 from __future__ import annotations
 
 from autotuned.rpc import discover
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, Pieces
 from autotuned.rpc.methods import (
     agent,
     apply,
@@ -18,7 +18,6 @@ from autotuned.rpc.methods import (
     schedule,
     weights,
 )
-from autotuned.rpc.methods.context import Pieces
 
 __all__ = ["Pieces", "table"]
 

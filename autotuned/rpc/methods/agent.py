@@ -11,8 +11,7 @@ from autotuned.documents.doctor import DoctorDocument, ReloadDocument
 from autotuned.documents.run import VersionDocument
 from autotuned.engine import doctor as checks
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces
+from autotuned.rpc.method import Method, Params, Pieces
 from autotuned.shared import wire
 from autotuned.store.database import acknowledge
 

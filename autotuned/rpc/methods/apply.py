@@ -8,8 +8,7 @@ from typing import Any
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.engine.apply.apply import Consent
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.rpc.method import Method, Params, Pieces, RunParams
 from autotuned.shared import wire
 
 

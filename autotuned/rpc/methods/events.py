@@ -12,8 +12,7 @@ from autotuned.documents.events import SubscribedDocument
 from autotuned.engine.events import Subscription
 from autotuned.errors import NotFound
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.rpc.method import Method, Params, Pieces, RunParams
 from autotuned.shared import wire
 
 

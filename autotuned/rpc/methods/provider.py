@@ -7,8 +7,7 @@ from typing import Any
 
 from autotuned.documents.provider import ForgetDocument, RestoreDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces
+from autotuned.rpc.method import Method, Params, Pieces
 from autotuned.shared import wire
 
 

@@ -15,8 +15,7 @@ from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair
 from autotuned.engine.run.records import trial_document
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.rpc.method import Method, Params, Pieces, RunParams
 from autotuned.shared import wire
 from autotuned.store import events
 

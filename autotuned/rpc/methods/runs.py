@@ -18,8 +18,7 @@ from autotuned.documents.result import ResultDocument
 from autotuned.documents.trial import TrialsDocument
 from autotuned.engine.run.records import summary, trial_document
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces, RunParams
+from autotuned.rpc.method import Method, Params, Pieces, RunParams
 from autotuned.shared import wire
 from autotuned.store.database import set_aside
 from autotuned.store.runs import Which

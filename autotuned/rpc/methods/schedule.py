@@ -10,8 +10,7 @@ from pydantic import Field
 from autotuned.core.schedule import Schedule
 from autotuned.documents.schedule import BegunDocument, ScheduleDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces
+from autotuned.rpc.method import Method, Params, Pieces
 from autotuned.shared import wire
 from autotuned.store.schedule import KEPT
 

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from autotuned.documents.weights import ModelsDocument, PullDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params
-from autotuned.rpc.methods.context import Pieces
+from autotuned.rpc.method import Method, Params, Pieces
 from autotuned.shared import wire
 
 
