@@ -1,13 +1,17 @@
-"""`show` and `runs`: what runs have found."""
+"""`show`, `runs`, `compare` and `check-stale`: what runs have found, and whether it still holds."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
 from autotunectl.arguments import files, json_option, run_argument
-from autotunectl.output import as_text, fail, named, present
+from autotunectl.output import as_text, fail, named, present, say
 from autotunectl.reach import Reach
+from autotunectl.text import compare as compare_text
 from autotunectl.text import layout, result
+from autotuned.shared import wire
 
 
 @click.command()
@@ -90,3 +94,44 @@ def _report(
     click.echo(path)
     if opening and not report_file.show(path):
         click.echo("no browser could be started; open the file yourself", err=True)
+
+
+@click.command()
+@run_argument("a")
+@run_argument("b")
+@json_option()
+@click.pass_obj
+def compare(reach: Reach, a: str | None, b: str | None, as_json: bool) -> None:
+    """Two runs, knob by knob and figure by figure; the last two good ones where none is named.
+
+    Every difference is B against A, with an interval: a tie is what the noise of both runs explains.
+    With A alone, B is the newest good run. Exit 11 where a run is missing.
+
+    \b
+    Example:
+      autotunectl compare
+    """
+    sides = {name: run for name, run in (("a", a), ("b", b)) if run is not None}
+    with reach.client() as client:
+        found = client.call("compare", **sides)
+    click.echo(as_text(found)) if as_json else say(compare_text.comparison(found))
+
+
+@click.command("check-stale")
+@json_option()
+@click.pass_obj
+def check_stale(reach: Reach, as_json: bool) -> None:
+    """Whether the last good recipe is still this machine's, and what has changed.
+
+    Exit 0: fresh, 20: stale, 21: never tuned.
+
+    \b
+    Example:
+      autotunectl check-stale || autotunectl start --wait
+    """
+    with reach.client() as client:
+        found = client.call("stale")
+    click.echo(as_text(found)) if as_json else say(result.staleness(found))
+    if found["never_tuned"]:
+        sys.exit(wire.EXIT_NEVER_TUNED)
+    sys.exit(wire.EXIT_STALE if found["stale"] else 0)
