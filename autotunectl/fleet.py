@@ -14,7 +14,7 @@ import click
 from autotunectl.client import CallError, ClientError
 from autotunectl.output import as_text, complain, refusal
 from autotunectl.reach import Reach
-from autotunectl.text import formats, layout, result
+from autotunectl.text import layout, result
 from autotuned.shared import failures
 
 Rows = list[dict[str, str]]
@@ -64,8 +64,8 @@ def status_row(found: Mapping[str, Any]) -> Rows:
         {
             "RUN": "-" if run is None else run["run_id"],
             "STATE": ended,
-            "MODEL": formats.short(best.get("model") or "-"),
-            "TOK/S": formats.number(best.get("tps_median"), "", 2),
+            "MODEL": layout.short(best.get("model") or "-"),
+            "TOK/S": layout.number(best.get("tps_median"), "", 2),
         }
     ]
 

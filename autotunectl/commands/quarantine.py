@@ -10,7 +10,7 @@ from autotunectl.arguments import json_option
 from autotunectl.output import as_text
 from autotunectl.reach import Reach
 from autotunectl.text import layout
-from autotunectl.text.formats import count, local, short
+from autotunectl.text.layout import count, local, short
 from autotuned.shared import knobs
 
 

@@ -82,6 +82,6 @@ def demo(as_json: bool, report: str | None) -> None:
     Example:
       autotunectl demo --report demo.html
     """
-    from autotunectl.demo.session import run_demo
+    from autotunectl.demo import run_demo
 
     sys.exit(run_demo(json_output=as_json, report=report))

@@ -13,7 +13,7 @@ from autotunectl.arguments import model as model_or_path
 from autotunectl.client import Client
 from autotunectl.output import as_text, complain, fail
 from autotunectl.reach import Reach
-from autotunectl.text import formats, layout
+from autotunectl.text import layout
 from autotunectl.text import weights as text
 from autotuned.shared import wire
 
@@ -107,7 +107,7 @@ def _follow(client: Client, pull: dict[str, Any]) -> dict[str, Any]:
     live, shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb", -1
     while pull["state"] == "running":
         pull = client.call("pull.wait", pull_id=pull["pull_id"], timeout_s=STEP_S)
-        line, progress = formats.transfer(pull["progress"]), pull["progress"]
+        line, progress = layout.transfer(pull["progress"]), pull["progress"]
         if line is None or progress is None:
             continue
         tenth = 10 * progress["bytes"] // max(1, progress["total"])
@@ -127,7 +127,7 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         click.echo(as_text(pull))
     elif pull["outcome"] == "ok":
         click.echo(
-            f"{pull['model']}: {formats.size(pull['weights_bytes'])}, checked, at {pull['path']}"
+            f"{pull['model']}: {layout.size(pull['weights_bytes'])}, checked, at {pull['path']}"
         )
     code = EXITS.get(pull["outcome"] or "", 1)
     if code != 0:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import number, short
-from autotunectl.text.layout import Table, columns
+from autotunectl.text.layout import Table, columns, number, short
 from autotunectl.text.noise import WORDS
 from autotuned.shared.knobs import TABLE, shown
 from autotuned.shared.knobs import cells as cells_of

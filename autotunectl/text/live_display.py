@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autotunectl.client import Client, ClientError
-from autotunectl.text import formats, result
+from autotunectl.text import layout, result
 from autotuned.shared import knobs
 
 if TYPE_CHECKING:
@@ -214,20 +214,20 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> lis
     fraction = progress.get("fraction", 0.0)
     phase = "cancelling" if run.get("cancelling") else run["phase"]
     left = "budget left" if width >= 64 else "left"
-    times = f"elapsed {formats.duration(progress.get('elapsed_s'))}"
+    times = f"elapsed {layout.duration(progress.get('elapsed_s'))}"
     if progress:
-        times += f"  ETA {formats.eta(progress)}"
+        times += f"  ETA {layout.eta(progress)}"
         if progress["eta_s"] is not None:
-            times += f"  {left} {formats.duration(progress['budget_left_s'])}"
+            times += f"  {left} {layout.duration(progress['budget_left_s'])}"
     lines: list[Line] = [
-        (f"{formats.bar(fraction, max(10, min(40, width - 12)))} {fraction:4.0%}", "cyan"),
+        (f"{layout.bar(fraction, max(10, min(40, width - 12)))} {fraction:4.0%}", "cyan"),
         *((line, "bold") for line in _fitting(f"{phase}: ", result.place(run), ", ", width)),
         (_activity(run, lately, width), None),
         (times, "dim"),
     ]
     best = run.get("best")
     if best:
-        figure = formats.number(best["tps_median"], " tok/s", 2)
+        figure = layout.number(best["tps_median"], " tok/s", 2)
         parts = (figure, knobs.flags(best["knobs"]))
         lines += [(line, "green") for line in _fitting("best ", parts, " with ", width)]
     return lines
@@ -246,9 +246,9 @@ def _activity(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> 
         total = download.get("total") or 0
         share = download["bytes"] / total if total else 0.0
         rate = download.get("rate")
-        speed = f", {formats.size(rate)}/s" if rate else ""
-        loaded = f"{formats.size(download['bytes'])} of {formats.size(total)}{speed}"
-        return f"{formats.bar(share, max(4, min(40, width - len(loaded) - 2)))} {loaded}"
+        speed = f", {layout.size(rate)}/s" if rate else ""
+        loaded = f"{layout.size(download['bytes'])} of {layout.size(total)}{speed}"
+        return f"{layout.bar(share, max(4, min(40, width - len(loaded) - 2)))} {loaded}"
     replicate = (run.get("progress") or {}).get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
     step = result.step(run) or "preparing"
@@ -258,4 +258,4 @@ def _activity(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> 
     newest = lately.get("replicate")
     if newest is None or newest.get("error"):
         return dots
-    return f"{dots}  {formats.number(newest['tps'], ' tok/s', 2)}, TTFT {formats.number(newest['ttft_ms'], ' ms', 0)}"
+    return f"{dots}  {layout.number(newest['tps'], ' tok/s', 2)}, TTFT {layout.number(newest['ttft_ms'], ' ms', 0)}"

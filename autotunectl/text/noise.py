@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import count, number
-from autotunectl.text.layout import Table, columns
+from autotunectl.text.layout import Table, columns, count, number
 from autotuned.shared.knobs import TABLE, cells
 
 WORDS = {

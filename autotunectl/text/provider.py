@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import duration, local
+from autotunectl.text.layout import duration, local
 
 SEEN_NOW_S = 2.0
 

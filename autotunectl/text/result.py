@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autotunectl.text import noise, provider
-from autotunectl.text.formats import (
+from autotunectl.text.layout import (
+    Table,
+    columns,
     count,
     duration,
     local,
@@ -16,7 +18,6 @@ from autotunectl.text.formats import (
     size,
     transfer,
 )
-from autotunectl.text.layout import Table, columns
 from autotuned.shared import knobs
 from autotuned.shared.text import span
 

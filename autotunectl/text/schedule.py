@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text.formats import duration, local
-from autotunectl.text.layout import Table, columns
+from autotunectl.text.layout import Table, columns, duration, local
 from autotunectl.text.result import schedule_line
 
 LATEST = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotunectl.text import formats, provider, result
+from autotunectl.text import layout, provider, result
 from autotuned.shared import knobs
 
 ROOM = 24
@@ -17,7 +17,7 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
     agent, run = document["daemon"], document.get("run")
     lines = [
         *provider.warning(document),
-        f"agent     version {agent['version']}, pid {agent['pid']}, since {formats.local(agent['started_at'])}",
+        f"agent     version {agent['version']}, pid {agent['pid']}, since {layout.local(agent['started_at'])}",
         *(provider.live(document) or ["live      no live provider runs"]),
         *_lease(document),
     ]
@@ -27,18 +27,18 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
         lines.append(f"schedule  {result.schedule_line(document['schedule'])}")
     pull = document.get("pull")
     if pull:
-        doing = formats.transfer(pull["progress"]) or "asking the hub"
+        doing = layout.transfer(pull["progress"]) or "asking the hub"
         lines.append(f"pull      {pull['model']}: {doing}")
     lines += [
         f"database  begun anew: the former one was damaged, see {path}; autotunectl doctor --acknowledge"
         for path in document.get("set_aside", ())
     ]
     if document.get("quarantine"):
-        counted = formats.count(len(document["quarantine"]), "configuration")
+        counted = layout.count(len(document["quarantine"]), "configuration")
         lines.append(f"crashed   {counted} took the machine down: autotunectl quarantine")
     if document.get("refused"):
         refused = document["refused"]
-        lines.append(f"refused   {formats.local(refused['at'])}: {refused['message']}")
+        lines.append(f"refused   {layout.local(refused['at'])}: {refused['message']}")
     if run is None:
         return "\n".join([*lines, "run       none yet", "next      autotunectl start --wait"])
     return "\n".join([*lines, *_run(run, error)])
@@ -52,12 +52,12 @@ def _lease(document: Mapping[str, Any]) -> list[str]:
 
 
 def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
-    asked = f"{formats.count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
+    asked = f"{layout.count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
     if run["state"] == "running":
         state = "cancelling" if run.get("cancelling") else "running"
     else:
         ended = run.get("ended_at")
-        state = f"{run['exit_reason']}{', ' + formats.local(ended) if ended else ''}"
+        state = f"{run['exit_reason']}{', ' + layout.local(ended) if ended else ''}"
     lines = [f"run       {run['run_id']}: {state} ({asked})"]
     if run["state"] == "running":
         lines += _progress(run)
@@ -65,14 +65,14 @@ def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
         lines.append(f"why       {error}")
     best = run.get("best")
     if best:
-        found = f"{formats.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {formats.number(best['ttft_p95_ms'], ' ms', 0)}"
+        found = f"{layout.number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {layout.number(best['ttft_p95_ms'], ' ms', 0)}"
         lines += [
             f"best      {best['model']}: {found}",
             f"          {knobs.flags(best['knobs'])}",
         ]
     failed = run.get("infeasible") or []
     lines += [
-        f"failed    {formats.short(each['model'])}: {each['reason']}"
+        f"failed    {layout.short(each['model'])}: {each['reason']}"
         for each in failed[:FAILED_SHOWN]
     ]
     if len(failed) > FAILED_SHOWN:
@@ -86,8 +86,8 @@ def _progress(run: Mapping[str, Any]) -> list[str]:
     progress = run.get("progress")
     if progress:
         lines.append(
-            f"progress  {formats.bar(progress['fraction'], ROOM)} {progress['fraction']:.0%}, elapsed {formats.duration(progress['elapsed_s'])}, "
-            f"ETA {formats.eta(progress)}, budget left {formats.duration(progress['budget_left_s'])}"
+            f"progress  {layout.bar(progress['fraction'], ROOM)} {progress['fraction']:.0%}, elapsed {layout.duration(progress['elapsed_s'])}, "
+            f"ETA {layout.eta(progress)}, budget left {layout.duration(progress['budget_left_s'])}"
         )
     return lines
 

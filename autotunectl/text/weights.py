@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autotunectl.text.formats import duration, size
-from autotunectl.text.layout import columns
+from autotunectl.text.layout import columns, duration, size
 from autotuned.shared.knobs import flags
 
 

@@ -268,7 +268,7 @@ def test_guardian_and_break_glass_need_the_standard_library_alone() -> None:
     root = Path(__file__).parents[2]
     code = (
         f"import sys; sys.path.append({str(root)!r})\n"
-        "import autotuned.host.restore.break_glass, autotuned.host.restore.duty"
+        "import autotuned.host.restore.break_glass, autotuned.host.restore.orphans"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False, timeout=DEADLINE_S)
     assert done.returncode == 0

@@ -359,9 +359,9 @@ def marked(mark: str) -> list[int]:
 def _duty(order: dict[str, Any]) -> Duty:
     """The restore that an agent's death would leave to us, loaded and ready."""
     sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
-    from autotuned.host.restore import duty as duty_module  # noqa: PLC0415 - only who is armed needs it
+    from autotuned.host.restore import orphans  # noqa: PLC0415 - only who is armed needs it
 
-    return duty_module.RestoreDuty(order["folder"], order["lock"], order["environ"])
+    return orphans.RestoreDuty(order["folder"], order["lock"], order["environ"])
 
 
 def _default_signals() -> None:
