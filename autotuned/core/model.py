@@ -152,6 +152,8 @@ class Trial:
     calibrates: Axis | None = None
     context: int | None = None
     confirms: bool = False
+    serve_argv: tuple[str, ...] = ()
+    """The command line that serves this cell without us."""
 
     @property
     def fits(self) -> bool:

@@ -30,9 +30,6 @@ from autotuned.documents.run import CellKnobs
 from autotuned.documents.trial import KnobsDocument, SampleDocument
 from autotuned.shared.knobs import Knobs
 
-KEPT_AS_IS = ("provider", "applied", "left_stopped", "live_model")
-"""Fields of the document that stand among a run's details as they are published."""
-
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the result document (draft 2020-12).
@@ -84,7 +81,7 @@ NO_JOIN_NOTE = (
 )
 
 
-def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationDocument | None:
+def recommend(plan: Plan, finish: Finish) -> RecommendationDocument | None:
     """The recommendation that a finished search comes to; None where no cell was kept."""
     best = finish.best
     if best is None or best.knobs is None or best.tps_median is None or best.ttft_p95_ms is None:
@@ -96,18 +93,13 @@ def recommend(plan: Plan, finish: Finish, serve_command: str) -> RecommendationD
         "tps_median": best.tps_median,
         "ttft_p95_ms": best.ttft_p95_ms,
         "replicates": best.waves_n,
-        "serve_command": serve_command,
+        "serve_command": shlex.join(best.serve_argv),
     }
-    if "--no-join" in serve_command.split():
+    if "--no-join" in best.serve_argv:
         answer["serve_note"] = NO_JOIN_NOTE
     if finish.partial:
         answer["partial"] = True
     return answer
-
-
-def shell_command(argv: Sequence[str]) -> str:
-    """`argv` as one would type it."""
-    return shlex.join(argv)
 
 
 def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[str]:

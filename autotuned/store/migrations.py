@@ -154,6 +154,11 @@ def m010_several_requests_at_once(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE trial_details ADD COLUMN {column}")
 
 
+def m011_how_a_cell_is_served(db: sqlite3.Connection) -> None:
+    """The command line that serves a cell without us, as a list of words."""
+    db.execute("ALTER TABLE trial_details ADD COLUMN serve_argv_json TEXT")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -165,6 +170,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m008_a_servers_own_knobs,
     m009_quarantine,
     m010_several_requests_at_once,
+    m011_how_a_cell_is_served,
 )
 
 

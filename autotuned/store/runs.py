@@ -12,11 +12,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from autotuned.core.gate import bounded
 from autotuned.core.model import Failure, FailureKind, Replicate, Spent, Strain, Trial
 from autotuned.core.stats import median
+from autotuned.documents.noise import MeasuredDocument, NoiseDocument
+from autotuned.documents.result import AppliedDocument, ErrorDocument, ResultDocument
 from autotuned.shared.knobs import TABLE, Knobs, Value
 from autotuned.store.database import transaction
 
@@ -61,20 +63,47 @@ class RunRow:
     """Or `noise`, a measurement of it; or `refused`, a request that was turned away before it began."""
 
 
+class Details(TypedDict, total=False):
+    """What is known of a run beside its row, which a prototype's run has nothing of.
+
+    The request's side is written at the begin, the outcome at the end; `warnings`, `applied` and `noise` at any time.
+    """
+
+    trigger: str
+    provider: str | None
+    warnings: list[str]
+    seed: int | None
+    live_model: str | None
+    request: dict[str, Any]
+    os_build: str
+    max_tokens: int
+    noise_of: str | None
+    earlier_s: float
+    """What a run that goes on has taken before it was cut off."""
+    total_s: float
+    left_stopped: str | None
+    alternates: list[str]
+    error: ErrorDocument | None
+    applied: AppliedDocument | None
+    noise: NoiseDocument
+    document: ResultDocument
+    """Of the first version's runs: the outcome as it was at their end."""
+
+
 _RUN_COLUMNS = ", ".join(field.name for field in dataclasses.fields(RunRow))
 _RUN_MARKS = ", ".join("?" for _ in dataclasses.fields(RunRow))
 
 
-def begin(db: sqlite3.Connection, row: RunRow, details: Mapping[str, Any]) -> None:
+def begin(db: sqlite3.Connection, row: RunRow, details: Details) -> None:
     """Write a new run; until it is finished it reads `interrupted`, so that a crash needs no clean-up."""
     with transaction(db, durable=True):
         db.execute(
             f"INSERT INTO tune_runs({_RUN_COLUMNS}) VALUES ({_RUN_MARKS})", dataclasses.astuple(row)
         )
-        db.execute("INSERT INTO run_details VALUES (?, ?)", (row.run_id, _json(details)))
+        _keep(db, row.run_id, details)
 
 
-def reopen(db: sqlite3.Connection, run_id: str, details: Mapping[str, Any]) -> None:
+def reopen(db: sqlite3.Connection, run_id: str, details: Details) -> None:
     """Make an ended run one that goes on: no end, no outcome, and no trial that was cut short."""
     with transaction(db, durable=True):
         marks = ", ".join("?" for _ in CUT_SHORT)
@@ -88,7 +117,7 @@ def reopen(db: sqlite3.Connection, run_id: str, details: Mapping[str, Any]) -> N
             "recommendation_json = NULL, recipe_hash = NULL WHERE run_id = ?",
             (run_id,),
         )
-        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+        _keep(db, run_id, details)
         said = {"level": "note", "message": "the run was cut off here, and goes on"}
         db.execute(  # whoever follows it must not take its first end for its last
             "UPDATE events SET type = 'log', fields_json = ? WHERE run_id = ? AND type = 'run.finished'",
@@ -104,7 +133,7 @@ def finish(
     ended_at: str,
     recommendation: Mapping[str, Any] | None,
     recipe_hash: str | None,
-    details: Mapping[str, Any],
+    details: Details,
 ) -> None:
     """Write the end of a run; `details` are added to what is there."""
     with transaction(db, durable=True):
@@ -119,33 +148,30 @@ def finish(
                 run_id,
             ),
         )
-        merged = {**details_of(db, run_id), **details}
-        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(merged)))
+        _keep(db, run_id, {**details_of(db, run_id), **details})
 
 
 def annotate(
     db: sqlite3.Connection,
     run_id: str,
     *,
-    applied: Mapping[str, Any] | None = None,
+    applied: AppliedDocument | None = None,
     warnings: Sequence[str] = (),
-    noise: Mapping[str, Any] | None = None,
+    measured: MeasuredDocument | None = None,
 ) -> None:
-    """Add to a run, ended or not: what was applied of it, warnings, what is known of its noise; its document
-    says the same. A run that is gone meanwhile stays gone."""
+    """Add to a run, ended or not: what was applied of it, warnings, what is measured of its noise. A run that is
+    gone meanwhile stays gone."""
     with transaction(db, durable=True):
         if run(db, run_id) is None:
             return
         details = details_of(db, run_id)
-        for kept in [details, details["document"]] if "document" in details else [details]:
-            kept["warnings"] = [*kept.get("warnings", ()), *warnings]
-            if noise is not None:
-                kept["noise"] = {**kept.get("noise", {}), **noise}
-            if applied is not None:
-                kept["applied"] = dict(applied)
+        details["warnings"] = [*details.get("warnings", ()), *warnings]
+        if measured is not None:
+            details["noise"] = {**details.get("noise", {}), "measured": measured}
         if applied is not None:
+            details["applied"] = applied
             db.execute("UPDATE tune_runs SET applied = 1 WHERE run_id = ?", (run_id,))
-        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+        _keep(db, run_id, details)
 
 
 def take_back(db: sqlite3.Connection, run_id: str, warning: str) -> None:
@@ -154,11 +180,14 @@ def take_back(db: sqlite3.Connection, run_id: str, warning: str) -> None:
         if run(db, run_id) is None:
             return
         details = details_of(db, run_id)
-        for kept in [details, details["document"]] if "document" in details else [details]:
-            kept["applied"] = None
-            kept["warnings"] = list(dict.fromkeys([*kept.get("warnings", ()), warning]))
+        details["applied"] = None
+        details["warnings"] = list(dict.fromkeys([*details.get("warnings", ()), warning]))
         db.execute("UPDATE tune_runs SET applied = 0 WHERE run_id = ?", (run_id,))
-        db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
+        _keep(db, run_id, details)
+
+
+def _keep(db: sqlite3.Connection, run_id: str, details: Details) -> None:
+    db.execute("INSERT OR REPLACE INTO run_details VALUES (?, ?)", (run_id, _json(details)))
 
 
 def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
@@ -192,10 +221,10 @@ def newest(
     return [RunRow(*row) for row in rows]
 
 
-def details_of(db: sqlite3.Connection, run_id: str) -> dict[str, Any]:
+def details_of(db: sqlite3.Connection, run_id: str) -> Details:
     """What is kept beside a run's row; empty for a prototype's run."""
     row = db.execute("SELECT details_json FROM run_details WHERE run_id = ?", (run_id,)).fetchone()
-    return dict(json.loads(row[0])) if row else {}
+    return cast("Details", json.loads(row[0])) if row else {}
 
 
 def append_trial(
@@ -247,6 +276,7 @@ def append_trial(
             "started_at_utc": trial.started_at,
             "ended_at_utc": trial.ended_at,
             **{name: getattr(trial, name) for name in _LOAD_COLUMNS},
+            "serve_argv_json": _json(trial.serve_argv) if trial.serve_argv else None,
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
         columns, marks = ", ".join(details), ", ".join("?" for _ in details)
@@ -277,12 +307,14 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     rows = db.execute(
         f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
-        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, {spent} "
+        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, "
+        f"d.serve_argv_json, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
     ).fetchall()
-    return tuple(_trial(row, _samples(db, row[len(TABLE) + 1])) for row in rows)
+    samples = _samples(db, run_id)
+    return tuple(_trial(row, tuple(samples.get(row[len(TABLE) + 1], ()))) for row in rows)
 
 
 def retain(db: sqlite3.Connection, keep: int, active: str, which: Which = Which.BEGUN) -> list[str]:
@@ -313,7 +345,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
     (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
     (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
-    (itl_p50, itl_p95, calibrates, confirms) = row[20:24]
+    (itl_p50, itl_p95, calibrates, confirms, argv) = row[20:25]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
@@ -332,7 +364,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         load_ms=load_ms,
         kept=bool(kept),
         strain=Strain(rss, pressure or "normal", nice, priority),
-        spent=Spent(*row[24:]),
+        spent=Spent(*row[25:]),
         started_at=started or ts,
         ended_at=ts,
         concurrency=concurrency or 1,
@@ -341,23 +373,27 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         calibrates=calibrates,
         context=context if calibrates else None,
         confirms=bool(confirms),
+        serve_argv=tuple(json.loads(argv or "[]")),
     )
 
 
-def _samples(db: sqlite3.Connection, trial_id: int) -> tuple[Replicate, ...]:
+def _samples(db: sqlite3.Connection, run_id: str) -> Mapping[int, Sequence[Replicate]]:
+    """The samples of a run's trials, by trial."""
     names = ", ".join(_SAMPLE_FIELDS)
     rows = db.execute(
-        f"SELECT remarks_json, {names} FROM samples WHERE trial_id = ? ORDER BY idx", (trial_id,)
+        f"SELECT trial_id, remarks_json, {names} FROM samples "
+        "WHERE trial_id IN (SELECT id FROM tune_trials WHERE run_id = ?) ORDER BY trial_id, idx",
+        (run_id,),
     )
-    found = []
-    for remarks, *values in rows:
+    found: dict[int, list[Replicate]] = {}
+    for trial_id, remarks, *values in rows:
         fields = dict(zip(_SAMPLE_FIELDS, values, strict=True))
-        fields["alive_after"], fields["gate_missed"] = (
-            bool(fields["alive_after"]),
-            bool(fields["gate_missed"]),
+        for name in ("alive_after", "gate_missed"):
+            fields[name] = bool(fields[name])
+        found.setdefault(trial_id, []).append(
+            Replicate(**fields, remarks=tuple(json.loads(remarks)))
         )
-        found.append(Replicate(**fields, remarks=tuple(json.loads(remarks))))
-    return tuple(found)
+    return found
 
 
 def _pairs(text: str | None) -> tuple[tuple[str, Value], ...]:

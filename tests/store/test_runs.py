@@ -86,7 +86,7 @@ def test_runs_are_paged_newest_first(db: sqlite3.Connection) -> None:
 
 def filled(db: sqlite3.Connection, *names: str) -> None:
     for day, name in enumerate(names, start=1):
-        runs.begin(db, row(name, f"2026-01-{day:02d}T00:00:00.000Z"), {"x": 1})
+        runs.begin(db, row(name, f"2026-01-{day:02d}T00:00:00.000Z"), {"seed": 1})
         runs.append_trial(db, name, TRIAL, 2000, 48)
         events.append(
             db, [Event(2 * day, "t", name, "phase", {}), Event(2 * day + 1, "t", name, "x", {})]

@@ -19,9 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, bound_warning, decided
 from autotuned.core.config.reader import Scalar
-from autotuned.core.pipeline import Finish
 from autotuned.core.request import TuneRequest
-from autotuned.core.result import recommend
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply import writer as writer_module
@@ -130,17 +128,24 @@ class Applier:
             raise
         return await self._made_live(written, hint, unfit, asked=consent.restart)
 
-    async def conclude(self, runner: Runner, kind: str, finish: Finish, *, drained: bool) -> None:
+    async def conclude(
+        self,
+        runner: Runner,
+        kind: str,
+        exit_reason: ExitReason,
+        answer: RecommendationDocument | None,
+        *,
+        drained: bool,
+    ) -> None:
         """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
 
         Never a partial recommendation, and never raises: the run keeps what it found, and a warning says why not.
         """
-        answer = recommend(runner.plan, finish, "")
         if not runner.plan.request.apply or answer is None:
             return
         runner.enter("applying")
         try:
-            written = await self._conclude(runner, kind, finish, answer, drained=drained)
+            written = await self._conclude(runner, kind, exit_reason, answer, drained=drained)
         except AutotunedError as error:
             warnings: tuple[str, ...] = (f"not applied: {error.message}",)
         except Exception:
@@ -156,13 +161,13 @@ class Applier:
         self,
         runner: Runner,
         kind: str,
-        finish: Finish,
+        exit_reason: ExitReason,
         answer: RecommendationDocument,
         *,
         drained: bool,
     ) -> Written:
         run_id, request = runner.run_id, runner.plan.request
-        if answer.get("partial") or finish.exit_reason is not ExitReason.OK:
+        if answer.get("partial") or exit_reason is not ExitReason.OK:
             message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
             raise ApplyRefused(message, "partial", run_id=run_id)
         _must_have_a_file(kind, run_id)

@@ -59,6 +59,7 @@ class TrialRun:
         self._gauge = Gauge(bench.machine, guard=bench.settings.memory_guard)
         self._spent = Spent()
         self._child: Child | None = None
+        self._serve_argv: tuple[str, ...] = ()
         self._fetched = 0
 
     async def run(self) -> Trial | Void:
@@ -97,6 +98,7 @@ class TrialRun:
             calibrates=self._asked.calibrates,
             context=self._asked.context,
             confirms=self._asked.confirms,
+            serve_argv=self._serve_argv,
         )
 
     # --- the way of a trial ----------------------------------------------------------------------
@@ -157,6 +159,8 @@ class TrialRun:
         """Serve and measure, unless the machine runs out of memory first."""
         await self._bench.processes.open()
         launch = self._launch(weights)
+        if launch.knobs is not None:
+            self._serve_argv = self._bench.provider.serve_argv(self._bench.binary, launch)
         work = asyncio.create_task(self._serve(launch, weights))
         watch = asyncio.create_task(self._gauge.watch())
         try:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import structlog
 
 from autotuned.core.pipeline import Finish
-from autotuned.documents.result import ErrorDocument, ExitReason
+from autotuned.core.result import recommend
+from autotuned.documents.result import ErrorDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -54,6 +55,7 @@ class Lifecycle:
         """Search to the end and write that end down, whatever happens on the way."""
         self._live.sighting.still = True
         finish = Finish(ExitReason.INTERNAL_ERROR)
+        answer: RecommendationDocument | None = None
         error: ErrorDocument | None = None
         try:
             await self._announce(runner)
@@ -63,8 +65,14 @@ class Lifecycle:
                 error = {"code": finish.exit_reason, "message": refusal}
             else:
                 finish, _ = await runner.search()
-                drained = self._live.lease is not None
-                await self._applier.conclude(runner, bench.provider.kind, finish, drained=drained)
+                answer = recommend(runner.plan, finish)
+                await self._applier.conclude(
+                    runner,
+                    bench.provider.kind,
+                    finish.exit_reason,
+                    answer,
+                    drained=self._live.lease is not None,
+                )
         except Exception as caught:
             log.exception("run failed")
             message = f"{type(caught).__name__}: {caught}"
@@ -80,7 +88,7 @@ class Lifecycle:
             await asyncio.to_thread(shutil.rmtree, bench.folder, ignore_errors=True)
         reason = finish.exit_reason.value
         try:
-            await self._records.finish(runner, finish, bench, error)
+            await self._records.finish(runner, finish, answer, error)
         except (
             StoreError
         ) as failed:  # it reads as interrupted then; whoever follows must not wait for ever

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from autotuned.core import load, noise
 from autotuned.core import result as public
@@ -21,21 +21,22 @@ from autotuned.documents.result import (
     AppliedDocument,
     ErrorDocument,
     ExitReason,
+    RecommendationDocument,
     ResultDocument,
 )
 from autotuned.documents.run import RunDocument, SummaryDocument
 from autotuned.documents.trial import TrialDocument
-from autotuned.engine.measure.context import Bench
 from autotuned.engine.run.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Machine
-from autotuned.providers.interface import Launch
 from autotuned.shared import wire
 from autotuned.store import runs
 from autotuned.store.database import Database
-from autotuned.store.runs import RunRow, Which
-from autotuned.weights.cache import Weights
+from autotuned.store.runs import Details, RunRow, Which
+
+OUTCOME = frozenset(("total_s", "left_stopped", "alternates", "error", "document"))
+"""The details that the end of a run adds: none of them is true of a run that goes on."""
 
 
 class Records:
@@ -46,22 +47,26 @@ class Records:
 
     async def refuse(self, run_id: str, asked: TuneRequest, error: AutotunedError) -> None:
         """Write a run that was refused before it began; `asked` holds what was usable of its request."""
-        row = _row(
-            run_id,
-            asked,
-            list(asked.candidate_models or ()),
-            self._machine.facts(),
-            "unknown",
-            purpose="refused",
+        known = error.kind in set(ExitReason)
+        row = dataclasses.replace(
+            _row(
+                run_id,
+                asked,
+                list(asked.candidate_models or ()),
+                self._machine.facts(),
+                "unknown",
+                purpose="refused",
+            ),
+            ended_at_utc=utc_now(),
+            exit_reason=(ExitReason(error.kind) if known else ExitReason.CONFIG_ERROR).value,
         )
-        said: ErrorDocument = {"code": error.kind, "message": error.message}
-        await self.database.ask(
-            runs.begin, row, {"trigger": asked.trigger, "provider": asked.provider, "warnings": []}
-        )
-        finish = Finish(
-            ExitReason(error.kind) if error.kind in set(ExitReason) else ExitReason.CONFIG_ERROR
-        )
-        await self._end(row, {}, None, (), finish, said, None)
+        details: Details = {
+            "trigger": asked.trigger,
+            "provider": asked.provider,
+            "warnings": [],
+            "error": {"code": error.kind, "message": error.message},
+        }
+        await self.database.ask(runs.begin, row, details)
         await self.database.ask(runs.retain, asked.retain_runs, run_id, Which.REFUSED)
 
     async def begin(
@@ -72,7 +77,7 @@ class Records:
         facts = self._machine.facts()
         purpose = "search" if plan.repeats is None else "noise"
         row = _row(run_id, plan.request, models, facts, binary_version, purpose=purpose)
-        details = {
+        details: Details = {
             "trigger": plan.request.trigger,
             "provider": provider,
             "warnings": list(plan.warnings),
@@ -88,34 +93,56 @@ class Records:
     async def reopen(self, run_id: str) -> None:
         """Let a run that was cut off go on: its trials stay, but for those that were cut short."""
         details = await self.details(run_id)
-        document = details.pop("document", {})
-        took_s = document.get("timings", {}).get("total_s", 0.0)
-        details["earlier_s"] = details.get("earlier_s", 0.0) + took_s
-        await self.database.ask(runs.reopen, run_id, details)
+        earlier = details.get("total_s", details.get("earlier_s", 0.0))
+        begun = {name: value for name, value in details.items() if name not in OUTCOME}
+        kept = cast("Details", {**begun, "earlier_s": earlier})
+        await self.database.ask(runs.reopen, run_id, kept)
 
     async def finish(
-        self, runner: Runner, finish: Finish, bench: Bench, said: ErrorDocument | None
+        self,
+        runner: Runner,
+        finish: Finish,
+        answer: RecommendationDocument | None,
+        error: ErrorDocument | None,
     ) -> None:
-        """Write how a run ended, with its recommendation and document; `said` replaces the usual explanation."""
-        row = await self.row(runner.run_id)
+        """Write how a run ended, with its recommendation; `error` replaces the usual explanation."""
+        row, plan = await self.row(runner.run_id), runner.plan
         details = await self.details(runner.run_id)
         history = await self.history(runner.run_id)
-        error = said or public.explain(runner.plan, history, finish)
-        if said is None and runner.conflict is not None:
+        if error is None and runner.conflict is not None:
             error = {"code": ExitReason.PROVIDER_CONFLICT, "message": runner.conflict}
-        command = await _serve_command(finish, bench)
-        details["warnings"] = [
-            *details.get("warnings", ()),
-            *runner.warnings,
-            *public.doubts(self._machine.facts(), finish),
-            *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
-        ]
-        details["left_stopped"] = runner.left_stopped
-        details["total_s"] = details.get("earlier_s", 0.0) + runner.progress.elapsed_s
+        digest, facts = None, self._machine.facts()
+        if answer is not None and finish.best is not None and finish.best.knobs is not None:
+            models, recipe = [each.model for each in plan.candidates], finish.best.knobs
+            digest = public.recipe_hash(
+                facts, row.binary_version, models, row.target_context, answer["model"], recipe
+            )
+        outcome: Details = {
+            "warnings": [
+                *details.get("warnings", ()),
+                *runner.warnings,
+                *public.doubts(facts, finish),
+                *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
+            ],
+            "left_stopped": runner.left_stopped,
+            "total_s": details.get("earlier_s", 0.0) + runner.progress.elapsed_s,
+            "alternates": public.alternates_of(plan, history, finish),
+            "error": error or public.explain(plan, history, finish),
+        }
         measured = _measured(runner, history)
-        await self._end(row, details, runner.plan, history, finish, error, command, measured)
+        if measured is not None:
+            outcome["noise"] = {"measured": measured}
+        await self.database.ask(
+            runs.finish,
+            runner.run_id,
+            exit_reason=finish.exit_reason.value,
+            ended_at=utc_now(),
+            recommendation=answer,
+            recipe_hash=digest,
+            details=outcome,
+        )
         if measured is not None and measured["pairs"]:
-            await self.database.ask(runs.annotate, measured["of_run"], noise={"measured": measured})
+            await self.database.ask(runs.annotate, measured["of_run"], measured=measured)
 
     async def annotate(
         self,
@@ -164,21 +191,66 @@ class Records:
         """The trials of a run, oldest first."""
         return await self.database.ask(runs.history, run_id)
 
-    async def details(self, run_id: str) -> dict[str, Any]:
+    async def details(self, run_id: str) -> Details:
         """What is kept beside a run's row."""
         return await self.database.ask(runs.details_of, run_id)
 
     async def result(self, row: RunRow, *, running: bool) -> ResultDocument:
-        """The public document: as it was written at the end, or made from what there is so far."""
+        """The public document, made of what is known so far."""
         details = await self.details(row.run_id)
-        if "document" in details:
-            return cast("ResultDocument", details["document"])
+        if "document" in details:  # of the first version: what came later is not in it
+            return {
+                **details["document"],
+                "warnings": details.get("warnings", []),
+                "applied": details.get("applied"),
+                "noise": {**details["document"]["noise"], **details.get("noise", {})},
+            }
         history = await self.history(row.run_id)
-        finish = Finish(ExitReason(row.exit_reason))
-        error: ErrorDocument | None = None
-        if not running:
+        error = details.get("error")
+        if not running and row.ended_at_utc is None:
             error = {"code": row.exit_reason, "message": "the agent ended before this run did"}
-        return self._document(row, details, None, history, finish, error, None, running=running)
+        answer = row.recommendation_json if details else None  # a prototype's may be anything
+        own = noise.of_run(history) if row.purpose == "search" else {}
+        document: ResultDocument = {
+            "spec_version": wire.SPEC_VERSION,
+            "run_id": row.run_id,
+            "started_at": row.started_at_utc,
+            "ended_at": row.ended_at_utc,
+            "machine": {
+                "ram_gb": row.machine_ram_gb,
+                "chip": row.machine_chip,
+                "os_version": row.machine_os_version,
+                "binary_version": row.binary_version,
+            },
+            "inputs": {
+                "target_context": row.target_context,
+                "candidate_models": json.loads(row.candidate_models_json),
+                "stage1_replicates": row.stage1_replicates,
+                "stage2_replicates": row.stage2_replicates,
+                "gate_ttft_ms": row.gate_ttft_ms,
+                "tps_tie_epsilon": row.tps_tie_epsilon,
+            },
+            "recommendation": json.loads(answer) if answer else None,
+            "alternates": details.get("alternates", []),
+            "infeasible": public.infeasible(history),
+            "recipe_hash": row.recipe_hash,
+            "db_path": str(self.database.path),
+            "exit_reason": ExitReason(row.exit_reason),
+            "state": "running" if running else "finished",
+            "trigger": details.get("trigger", "manual"),
+            "provider": details.get("provider"),
+            "warnings": details.get("warnings", []),
+            "error": error,
+            "applied": details.get("applied"),
+            "live_model": details.get("live_model"),
+            "left_stopped": details.get("left_stopped"),
+            "timings": public.timings(history, details.get("total_s")),
+            "stage2": public.cells(history),
+            "noise": {**own, **details.get("noise", {})},
+        }
+        if (concurrency := details.get("request", {}).get("concurrency", 1)) > 1:
+            document["inputs"]["concurrency"] = concurrency
+        return document
 
     async def estimate_s(self, plan: Plan) -> float | None:
         """How long the plan may take, from the last good run's mean time a trial; None without one."""
@@ -205,101 +277,9 @@ class Records:
                 return total / len(history)
         return None
 
-    async def _end(
-        self,
-        row: RunRow,
-        details: Mapping[str, Any],
-        plan: Plan | None,
-        history: Sequence[Trial],
-        finish: Finish,
-        error: ErrorDocument | None,
-        serve_command: str | None,
-        measured: MeasuredDocument | None = None,
-    ) -> None:
-        ended = RunRow(
-            **{**_columns(row), "ended_at_utc": utc_now(), "exit_reason": finish.exit_reason.value}
-        )
-        kept = details or await self.details(row.run_id)
-        document = self._document(
-            ended, kept, plan, history, finish, error, serve_command, measured, running=False
-        )
-        await self.database.ask(
-            runs.finish,
-            row.run_id,
-            exit_reason=ended.exit_reason,
-            ended_at=ended.ended_at_utc or "",
-            recommendation=document["recommendation"],
-            recipe_hash=document["recipe_hash"],
-            details={**kept, "document": document},
-        )
-
-    def _document(
-        self,
-        row: RunRow,
-        details: Mapping[str, Any],
-        plan: Plan | None,
-        history: Sequence[Trial],
-        finish: Finish,
-        error: ErrorDocument | None,
-        serve_command: str | None,
-        measured: MeasuredDocument | None = None,
-        *,
-        running: bool,
-    ) -> ResultDocument:
-        facts = MachineFacts(row.machine_ram_gb, row.machine_chip, row.machine_os_version, 0)
-        models = json.loads(row.candidate_models_json)
-        answer = None if plan is None else public.recommend(plan, finish, serve_command or "")
-        best = finish.best.knobs if answer is not None and finish.best is not None else None
-        digest = None
-        if answer is not None and best is not None:
-            digest = public.recipe_hash(
-                facts, row.binary_version, models, row.target_context, answer["model"], best
-            )
-        document: ResultDocument = {
-            "spec_version": wire.SPEC_VERSION,
-            "run_id": row.run_id,
-            "started_at": row.started_at_utc,
-            "ended_at": row.ended_at_utc,
-            "machine": {
-                "ram_gb": row.machine_ram_gb,
-                "chip": row.machine_chip,
-                "os_version": row.machine_os_version,
-                "binary_version": row.binary_version,
-            },
-            "inputs": {
-                "target_context": row.target_context,
-                "candidate_models": models,
-                "stage1_replicates": row.stage1_replicates,
-                "stage2_replicates": row.stage2_replicates,
-                "gate_ttft_ms": row.gate_ttft_ms,
-                "tps_tie_epsilon": row.tps_tie_epsilon,
-            },
-            "recommendation": answer,
-            "alternates": [] if plan is None else public.alternates_of(plan, history, finish),
-            "infeasible": public.infeasible(history),
-            "recipe_hash": digest,
-            "db_path": str(self.database.path),
-            "exit_reason": ExitReason(row.exit_reason),
-            "state": "running" if running else "finished",
-            "trigger": details.get("trigger", "manual"),
-            "provider": details.get("provider"),
-            "warnings": list(details.get("warnings", ())),
-            "error": error,
-            "applied": details.get("applied"),
-            "live_model": details.get("live_model"),
-            "left_stopped": details.get("left_stopped"),
-            "timings": public.timings(history, details.get("total_s")),
-            "stage2": public.cells(history),
-            "noise": noise.of_run(history) if measured is None else {"measured": measured},
-        }
-        concurrency = details.get("request", {}).get("concurrency", 1)
-        if concurrency > 1:
-            document["inputs"]["concurrency"] = concurrency
-        return document
-
 
 def run_document(
-    row: RunRow, details: Mapping[str, Any], history: Sequence[Trial], runner: Runner | None
+    row: RunRow, details: Details, history: Sequence[Trial], runner: Runner | None
 ) -> RunDocument:
     """The run document; `runner` is the one in progress, None for a run that has ended."""
     best = best_so_far(history)
@@ -374,25 +354,6 @@ def trial_document(trial: Trial) -> TrialDocument:
     }
 
 
-async def _serve_command(finish: Finish, bench: Bench) -> str | None:
-    """The command that serves the best cell, quoted for a shell."""
-    if finish.best is None or finish.best.knobs is None:
-        return None
-    weights = await bench.prewarm(finish.best.model, lambda **_: None)
-    if not isinstance(weights, Weights):
-        return None
-    launch = Launch(
-        model=finish.best.model,
-        weights=weights.path,
-        knobs=finish.best.knobs,
-        port=bench.port,
-        target_context=bench.target_context,
-        folder=bench.folder,
-        parent_pid=0,
-    )
-    return public.shell_command(bench.provider.serve_argv(bench.binary, launch))
-
-
 def _measured(runner: Runner, history: Sequence[Trial]) -> MeasuredDocument | None:
     """What a measurement of noise has found; None for a run that is none."""
     plan = runner.plan
@@ -429,7 +390,3 @@ def _row(
         tps_tie_epsilon=request.tps_tie_epsilon,
         purpose=purpose,
     )
-
-
-def _columns(row: RunRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in RunRow.__slots__}

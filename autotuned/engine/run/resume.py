@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuned.core.model import MachineFacts
-from autotuned.core.request import Plan, TuneRequest, parse
-from autotuned.descriptions import Descriptions
+from autotuned.core.request import Plan, TuneRequest
 from autotuned.documents.result import ExitReason
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
@@ -73,13 +72,12 @@ class Resumed:
 
 
 async def take_up(
-    records: Records, params: Mapping[str, Any], named: Descriptions
+    records: Records, asked: TuneRequest, params: Mapping[str, Any]
 ) -> Resumed | None:
-    """The run that `params` ask to go on with; None where they ask for a new one.
+    """The run that `asked` wants to go on with, made of these `params`; None where it wants a new one.
 
     Raises ConfigError for a run that has ended by itself, or a parameter that differs from its own.
     """
-    asked = parse(params, named)
     if asked.resume is None:
         return None
     row = await _find(records, asked.resume)

@@ -189,8 +189,9 @@ class Agent:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
         try:
-            resumed = await take_up(self._records, params, self.descriptions)
-            request = self._parsed(params) if resumed is None else resumed.request
+            asked = self._parsed(params)
+            resumed = await take_up(self._records, asked, params)
+            request = asked if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
             request = planned.request
             planned = planned_again(planned, again)
