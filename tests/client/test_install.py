@@ -143,7 +143,8 @@ def test_nothing_is_taken_away_while_a_live_provider_is_owed_and_uninstall_resto
     assert home.ctl("install").returncode == 0
     live.fault("bootstrap", 5)
     begun = home.rpc("start", candidate_models=[Y], kv_bits_axis=[None], port=home.port, drain=True)
-    home.rpc("wait", run_id=begun["run_id"], timeout_s=60)
+    ended = home.rpc("wait", run_id=begun["run_id"], timeout_s=150)  # it waits for its restore
+    assert "timed_out" not in ended
     assert home.rpc("status")["lease"]["outstanding"] is True
 
     before = home.rpc("version")["pid"]

@@ -168,6 +168,7 @@ class Home:
         """One raw call. Raises RpcError."""
         with self.connect() as connection, connection.makefile("rb") as lines:
             message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            connection.settimeout(DEADLINE_S + float(params.get("timeout_s") or 0.0))
             connection.sendall(json.dumps(message).encode() + b"\n")
             answer = json.loads(lines.readline())
         if "error" in answer:
