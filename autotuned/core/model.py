@@ -96,6 +96,18 @@ class Strain:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a trial ran under: power and load at its start, and what other programs took of the processors
+    while it was measured, with the names of the busiest. None: not known."""
+
+    power_source: str | None = None
+    low_power: bool | None = None
+    load_average: float | None = None
+    others_share: float | None = None
+    busiest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """Where a trial's time went, in ms, in this order; None for a part that it never came to.
 
@@ -143,6 +155,7 @@ class Trial:
     load_ms: float | None = None
     kept: bool = False
     strain: Strain = Strain()
+    conditions: Conditions = Conditions()
     spent: Spent = Spent()
     started_at: str = ""
     ended_at: str = ""

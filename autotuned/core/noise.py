@@ -40,6 +40,8 @@ TOLERATED_MISMATCHES = 1
 """So many pairs may come to another winner in reverse order; with more the order decides, not the cells."""
 COUNTS = (1, 3, 5, 10)
 """Replicates a cell for which the smallest difference is told."""
+TIES = ("tie", "runner-up is faster")
+"""Verdicts by which the winner was not chosen for its speed."""
 
 
 @dataclass(frozen=True, slots=True)

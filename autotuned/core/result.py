@@ -15,7 +15,14 @@ from pydantic import TypeAdapter
 
 from autotuned.core import load
 from autotuned.core.candidates import alternates, smallest_first
-from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, MachineFacts, Replicate, Trial
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    STAGE_SELECTION,
+    Conditions,
+    MachineFacts,
+    Replicate,
+    Trial,
+)
 from autotuned.core.pipeline import Finish
 from autotuned.core.request import Plan
 from autotuned.documents.result import (
@@ -27,7 +34,7 @@ from autotuned.documents.result import (
     ResultDocument,
 )
 from autotuned.documents.run import CellKnobs
-from autotuned.documents.trial import KnobsDocument, SampleDocument
+from autotuned.documents.trial import ConditionsDocument, KnobsDocument, SampleDocument
 from autotuned.shared.knobs import Knobs
 
 
@@ -184,30 +191,12 @@ def cells(history: Sequence[Trial]) -> list[CellDocument]:
             "fits": trial.fits,
             "kept": trial.kept,
             "reason": trial.failure.reason if trial.failure else None,
+            "conditions": conditions_document(trial.conditions),
             "samples": [sample_document(replicate) for replicate in trial.replicates],
         }
         for trial in _cells(history)
         if trial.knobs is not None
     ]
-
-
-def doubts(facts: MachineFacts, finish: Finish) -> list[str]:
-    """Warnings about a recommendation that may not hold on a busier day."""
-    if finish.best is None:
-        return []
-    said = load.skew_warning([finish.best])
-    strain = finish.best.strain
-    if strain.worst_pressure != "normal":
-        said.append(
-            f"memory pressure reached {strain.worst_pressure}: the model may fail on a busier day"
-        )
-    if strain.peak_rss_bytes is not None and strain.peak_rss_bytes > 0.9 * facts.ram_bytes:
-        share = strain.peak_rss_bytes / facts.ram_bytes
-        said.append(f"the model took {share:.0%} of memory: it may fail on a busier day")
-    said += sorted({remark for replicate in finish.best.replicates for remark in replicate.remarks})
-    if finish.partial:
-        said.append("the recommendation is partial: not every cell was measured")
-    return said
 
 
 def timings(history: Sequence[Trial], total_s: float | None) -> dict[str, float]:
@@ -239,6 +228,17 @@ def _cell(trial: Trial) -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def conditions_document(conditions: Conditions) -> ConditionsDocument:
+    """What a trial ran under, under its public names."""
+    return {
+        "power_source": conditions.power_source,
+        "low_power": conditions.low_power,
+        "load_average": conditions.load_average,
+        "others_share": conditions.others_share,
+        "busiest": list(conditions.busiest),
+    }
 
 
 def sample_document(replicate: Replicate) -> SampleDocument:

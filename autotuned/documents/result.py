@@ -9,7 +9,12 @@ from pydantic import Field, WithJsonSchema
 
 from autotuned.documents import Document
 from autotuned.documents.noise import NoiseDocument
-from autotuned.documents.trial import KnobsDocument, LoadDocument, SampleDocument
+from autotuned.documents.trial import (
+    ConditionsDocument,
+    KnobsDocument,
+    LoadDocument,
+    SampleDocument,
+)
 
 _MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "pattern": _MOMENT})]
@@ -92,6 +97,7 @@ class CellDocument(LoadDocument):
     fits: bool
     kept: bool
     reason: str | None
+    conditions: NotRequired[ConditionsDocument]
     samples: list[SampleDocument]
 
 

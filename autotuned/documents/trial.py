@@ -34,6 +34,17 @@ class SampleDocument(Document):
     sent_ms: NotRequired[float]
 
 
+class ConditionsDocument(Document):
+    """What a trial ran under. `power_source` is `ac` or `battery`; `others_share` what other programs took of the
+    processors while it was measured, `busiest` the names of those that took most. Null: not known."""
+
+    power_source: str | None
+    low_power: bool | None
+    load_average: float | None
+    others_share: float | None
+    busiest: list[str]
+
+
 class LoadDocument(Document):
     """Of several requests at once: inter-token latency of all streams, the slowest stream's share of the
     fastest one's rate, and the longest time between the first and the last request of a wave being sent."""
@@ -72,6 +83,7 @@ class TrialDocument(PointDocument):
     worst_pressure: str
     nice: int | None
     priority: int | None
+    conditions: ConditionsDocument
     spent: dict[str, float | None]
     started_at: str
     ended_at: str

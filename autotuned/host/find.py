@@ -102,6 +102,13 @@ class Found:
         ]
 
     @property
+    def pids(self) -> set[int]:
+        """Of the processes that serve."""
+        pids = {process.pid for process in self.processes}
+        managed = None if self.managed is None else self.managed.job.pid
+        return pids if managed is None else {*pids, managed}
+
+    @property
     def live(self) -> Managed | Process | None:
         """The live provider that a drain would stop."""
         return self.managed or next(iter(self.processes), None)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotuned.core.model import MachineFacts
+from autotuned.core.model import Conditions, MachineFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,16 @@ class Ports(Protocol):
         """Who listens there now; None when nobody does."""
 
 
+class Others(Protocol):
+    """What other programs take of the processors since some moment."""
+
+    def share(self) -> float:
+        """From 0 to 1, of all processors."""
+
+    def busiest(self) -> tuple[str, ...]:
+        """The names of the programs that take most, now. Blocks for a moment."""
+
+
 class Machine(Protocol):
     """Facts and strain of this machine."""
 
@@ -123,6 +133,12 @@ class Machine(Protocol):
 
     def group_rss(self, group: int) -> int:
         """Resident bytes of all processes of a group, 0 when it is gone."""
+
+    def conditions(self) -> Conditions:
+        """Power and load now; what other programs take is not told. Blocks."""
+
+    def others(self, group: int) -> Others:
+        """Begin to count what programs take that are neither of a group nor this agent."""
 
     def priority(self, pid: int | None = None) -> tuple[int | None, int | None]:
         """Nice value and, on macOS, the scheduler's priority of a process, or of this one; None where not told."""

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import psutil
 
-from autotuned.core.model import MachineFacts
+from autotuned.core.model import Conditions, MachineFacts
 from autotuned.host.interface import Pressure
+from autotuned.host.others import OtherPrograms
 from autotuned.host.ports import members
+from autotuned.host.power import low_power, on_ac
 from autotuned.shared import tools
 
 GIB = 2**30
@@ -80,6 +82,19 @@ class ThisMachine:
             with contextlib.suppress(psutil.Error, OSError):
                 total += process.memory_info().rss
         return total
+
+    def conditions(self) -> Conditions:
+        """Power and load now; what other programs take is not told. Blocks."""
+        mains = on_ac()
+        return Conditions(
+            power_source=None if mains is None else "ac" if mains else "battery",
+            low_power=low_power(),
+            load_average=round(os.getloadavg()[0], 2),
+        )
+
+    def others(self, group: int) -> OtherPrograms:
+        """Begin to count what programs take that are neither of a group nor this agent."""
+        return OtherPrograms(group)
 
     def priority(self, pid: int | None = None) -> tuple[int | None, int | None]:
         """Nice value and, on macOS, the scheduler's priority of a process; None where they are not told."""

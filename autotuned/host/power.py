@@ -73,11 +73,11 @@ def on_ac() -> bool | None:
     return False if "drawing from" in told else None
 
 
-def low_power() -> bool:
-    """A mode that saves energy slows this machine down. Blocks."""
-    return bool(
-        re.search(r"^\s*(?:lowpowermode|powermode)\s+1\b", tools.ask("pmset", "-g"), re.MULTILINE)
-    )
+def low_power() -> bool | None:
+    """Whether the machine saves power at the cost of speed; None where it cannot be told. Blocks."""
+    told = tools.ask("pmset", "-g") if tools.find("pmset") is not None else ""
+    mode = re.search(r"^\s*(?:lowpowermode|powermode)\s+(\d)\b", told, re.MULTILINE)
+    return None if mode is None else mode[1] == "1"
 
 
 def linux_on_ac(supplies: Path) -> bool | None:

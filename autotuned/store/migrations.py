@@ -159,6 +159,11 @@ def m011_how_a_cell_is_served(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE trial_details ADD COLUMN serve_argv_json TEXT")
 
 
+def m012_conditions(db: sqlite3.Connection) -> None:
+    """What a trial ran under: power, load, other programs."""
+    db.execute("ALTER TABLE trial_details ADD COLUMN conditions_json TEXT")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -171,6 +176,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m009_quarantine,
     m010_several_requests_at_once,
     m011_how_a_cell_is_served,
+    m012_conditions,
 )
 
 

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, TypedDict, cast
 
 from autotuned.core.gate import bounded
-from autotuned.core.model import Failure, FailureKind, Replicate, Spent, Strain, Trial
+from autotuned.core.model import Conditions, Failure, FailureKind, Replicate, Spent, Strain, Trial
 from autotuned.core.stats import median
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import AppliedDocument, ErrorDocument, ResultDocument
@@ -277,6 +277,7 @@ def append_trial(
             "ended_at_utc": trial.ended_at,
             **{name: getattr(trial, name) for name in _LOAD_COLUMNS},
             "serve_argv_json": _json(trial.serve_argv) if trial.serve_argv else None,
+            "conditions_json": _json(dataclasses.asdict(trial.conditions)),
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
         columns, marks = ", ".join(details), ", ".join("?" for _ in details)
@@ -308,7 +309,7 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
         f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
         f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, "
-        f"d.serve_argv_json, {spent} "
+        f"d.serve_argv_json, d.conditions_json, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
@@ -345,7 +346,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
     (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
     (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
-    (itl_p50, itl_p95, calibrates, confirms, argv) = row[20:25]
+    (itl_p50, itl_p95, calibrates, confirms, argv, conditions) = row[20:26]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
@@ -364,7 +365,8 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         load_ms=load_ms,
         kept=bool(kept),
         strain=Strain(rss, pressure or "normal", nice, priority),
-        spent=Spent(*row[25:]),
+        conditions=_conditions(conditions),
+        spent=Spent(*row[26:]),
         started_at=started or ts,
         ended_at=ts,
         concurrency=concurrency or 1,
@@ -394,6 +396,11 @@ def _samples(db: sqlite3.Connection, run_id: str) -> Mapping[int, Sequence[Repli
             Replicate(**fields, remarks=tuple(json.loads(remarks)))
         )
     return found
+
+
+def _conditions(text: str | None) -> Conditions:
+    fields = json.loads(text or "{}")
+    return Conditions(**{**fields, "busiest": tuple(fields.get("busiest", ()))})
 
 
 def _pairs(text: str | None) -> tuple[tuple[str, Value], ...]:

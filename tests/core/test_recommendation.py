@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autotuned.core import result as public
-from autotuned.core.model import Event, Failure, FailureKind, MachineFacts, Replicate, Strain
+from autotuned.core.model import Event, Failure, FailureKind, MachineFacts, Replicate
 from autotuned.core.pipeline import Finish
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
@@ -85,7 +85,6 @@ def test_without_a_kept_cell_there_is_no_recommendation_and_no_alternate() -> No
     finish = Finish(ExitReason.NO_FEASIBLE, plan.candidates[0])
     assert public.recommend(plan, finish) is None
     assert public.alternates_of(plan, [probe(plan, 1)], finish) == []
-    assert public.doubts(FACTS, finish) == []
 
 
 def test_alternates_are_smaller_candidates_that_were_not_probed() -> None:
@@ -169,21 +168,6 @@ def test_reasons_that_are_lacking_are_said_to_be_lacking() -> None:
     assert "no candidate was tried" in said(plan, [], Finish(ExitReason.NO_FEASIBLE))
     finish = Finish(ExitReason.NO_FEASIBLE, plan.candidates[0])
     assert "no cell was measured" in said(plan, [probe(plan, 1)], finish)
-
-
-def test_doubts_are_warned_of() -> None:
-    plan = planned("a-7B")
-    strain = Strain(peak_rss_bytes=15 * 2**30, worst_pressure="warning")
-    remark = replace(GOOD, remarks=("no visible text",))
-    best = replace(cell(plan, 1, 0), strain=strain, replicates=(remark, remark))
-    finish = Finish(ExitReason.BUDGET_PARTIAL, plan.candidates[0], best, partial=True)
-    warnings = public.doubts(FACTS, finish)
-    assert [word for word in warnings if "pressure reached warning" in word]
-    assert [word for word in warnings if "94% of memory" in word]
-    assert warnings.count("no visible text") == 1
-    assert "partial" in warnings[-1]
-    calm = Finish(ExitReason.OK, plan.candidates[0], cell(plan, 1, 0))
-    assert public.doubts(FACTS, calm) == []
 
 
 def test_cells_have_all_their_samples_and_means() -> None:

@@ -51,10 +51,17 @@ class Home:
             "HF_HUB_OFFLINE": "1",  # no test asks the real hub
             "AUTOTUNED_LIVE_HOME": str(self.path),  # nor sees who really serves on this machine
         }
+        self.others()
         self.program = "macprovider-cli"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.at_end: list[Callable[[], object]] = []
         """What a live provider or another installed thing has to take down, once the agent is gone."""
+
+    def others(self, share: float = 0.0, *busiest: str) -> None:
+        """What other programs take of the processors, whatever really runs beside this test."""
+        file = self.path / "busy.json"
+        file.write_text(json.dumps({"share": share, "busiest": busiest}), encoding="utf-8")
+        self.environ["AUTOTUNED_BUSY_FILE"] = str(file)
 
     # --- what the test sets up ---------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ class TrialRun:
             ttft_p95_ms=load.ttft_p95_ms(replicates),
             load_ms=self._load_ms,
             strain=self._gauge.strain,
+            conditions=self._gauge.conditions,
             spent=self._spent,
             started_at=self._started_at,
             ended_at=utc_now(),
@@ -157,6 +158,7 @@ class TrialRun:
 
     async def _guarded(self, weights: Weights) -> Failure | Void | None:
         """Serve and measure, unless the machine runs out of memory first."""
+        await self._gauge.begin()
         await self._bench.processes.open()
         launch = self._launch(weights)
         if launch.knobs is not None:
@@ -197,7 +199,7 @@ class TrialRun:
             return failure
         self._load_ms = (time.perf_counter() - began) * 1000
         with self._spending("measure_ms"):
-            void = await self._measure(child, launch, weights)
+            void = await self._gauge.counted(self._measure(child, launch, weights))
         return void or gate.judge(self._requests.replicates, self._gate_ms)
 
     def _launch(self, weights: Weights) -> Launch:

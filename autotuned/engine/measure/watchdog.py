@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
-from autotuned.core.model import Strain
+from autotuned.core.doubts import BUSY
+from autotuned.core.model import Conditions, Strain
 from autotuned.host.interface import Child, Machine, Pressure, Sleep
+
+T = TypeVar("T")
 
 SLEPT_S = 1.0
 """The two clocks drift by less than this; a real sleep is longer."""
@@ -91,8 +95,24 @@ class Gauge:
         self._machine, self._guard = machine, guard
         self._child: Child | None = None
         self.strain = Strain()
+        self.conditions = Conditions()
         self.measuring = False
         """A request is being measured: keep quiet."""
+
+    async def begin(self) -> None:
+        """Note what the machine is under before the candidate is there."""
+        self.conditions = await asyncio.to_thread(self._machine.conditions)
+
+    async def counted(self, work: Coroutine[object, object, T]) -> T:
+        """Await the measuring, and note what other programs took of the processors meanwhile."""
+        group = 0 if self._child is None else self._child.pid
+        others = await asyncio.to_thread(self._machine.others, group)
+        try:
+            return await work
+        finally:
+            share = await asyncio.to_thread(others.share)
+            names = await asyncio.to_thread(others.busiest) if share > BUSY else ()
+            self.conditions = replace(self.conditions, others_share=round(share, 4), busiest=names)
 
     async def attach(self, child: Child) -> None:
         """This is the candidate; read its priority, which it keeps."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from autotuned.core import load, noise
+from autotuned.core import doubts, load, noise
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -121,7 +121,7 @@ class Records:
             "warnings": [
                 *details.get("warnings", ()),
                 *runner.warnings,
-                *public.doubts(facts, finish),
+                *doubts.of_run(plan, facts, history, finish, runner.lossy, compared=False),
                 *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
             ],
             "left_stopped": runner.left_stopped,
@@ -347,6 +347,7 @@ def trial_document(trial: Trial) -> TrialDocument:
         "worst_pressure": trial.strain.worst_pressure,
         "nice": trial.strain.nice,
         "priority": trial.strain.priority,
+        "conditions": public.conditions_document(trial.conditions),
         "spent": dataclasses.asdict(trial.spent),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,

@@ -48,6 +48,8 @@ class Runner:
         self.progress = Progress(plan, began, lambda: unstopped_s(bench.vigil.sleep))
         self.warnings: list[str] = []
         """What the operator should know of this run, in the order in which it happened."""
+        self.lossy = {name for name, knob in bench.provider.spec.knobs.items() if knob.lossy}
+        """Names of the knobs of this server that may change its answers."""
         self.left_stopped: str | None = None
         self.conflict: str | None = None
         """Why the live provider could not be kept away, where that ended the run."""

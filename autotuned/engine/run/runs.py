@@ -54,6 +54,8 @@ from autotuned.errors import (
     RestoreOutstanding,
     ShuttingDown,
 )
+from autotuned.host import model_servers
+from autotuned.host.find import Found
 from autotuned.host.inflight import Inflight
 from autotuned.providers.interface import Binary, Provider
 from autotuned.settings import Settings
@@ -168,7 +170,7 @@ class Agent:
         request = self._parsed(params)
         provider, binary, planned = await self.prepare(request)
         found = await self._live.find(provider, request.port)
-        planned = planned.warned(self._live.doubts(found, request, binary))
+        planned = planned.warned(await self._doubts(found, request, binary))
         memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
         weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
         return {
@@ -203,8 +205,8 @@ class Agent:
             refused = conflict(found, request)
             if refused is not None:
                 raise refused
+            planned = planned.warned(await self._doubts(found, request, binary))
             if found:
-                planned = planned.warned(self._live.doubts(found, request, binary))
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
             if resumed is not None and active.run_id == resumed.row.run_id:
@@ -240,6 +242,12 @@ class Agent:
         work = self._carry_through(active, active.runner, made)
         active.task = asyncio.create_task(work, name=f"run {active.run_id}")
         return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
+
+    async def _doubts(self, found: Found, request: TuneRequest, binary: Binary) -> list[str]:
+        """What is known before a run that may spoil it, or that it would leave behind."""
+        host = self._host
+        others = asyncio.to_thread(model_servers.beside, host.environ, host.marker, found.pids)
+        return [*self._live.doubts(found, request, binary), *await others]
 
     async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
         """What would serve a request's candidates, and in which order they are tried; changes nothing.
