@@ -15,17 +15,9 @@ from autotunectl.output import as_text, complain, fail
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text import weights as text
-from autotuned.shared import wire
+from autotuned.shared import failures, wire
 
 STEP_S = 1.0
-EXITS = {"ok": 0, "transient": 3, "static": 3, "interrupted": 6, "integrity": 8}
-"""By outcome of a pull; the same meanings as of a run's exit codes."""
-HINTS = {
-    "transient": "the next autotunectl pull goes on where this one stopped",
-    "interrupted": "the next autotunectl pull goes on where this one stopped",
-    "static": "autotunectl pull --no-fit-check fetches it all the same",
-    "integrity": "do not serve it; docs/weights.md says what each reason means",
-}
 
 
 @click.command()
@@ -129,11 +121,12 @@ def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
         click.echo(
             f"{pull['model']}: {layout.size(pull['weights_bytes'])}, checked, at {pull['path']}"
         )
-    code = EXITS.get(pull["outcome"] or "", 1)
-    if code != 0:
-        reason, hint = str(pull["reason"]), HINTS.get(pull["outcome"] or "")
-        if pull["outcome"] == "transient":
-            reason = reason.partition(f"{pull['model']}: ")[2] or reason
-            hint = hint if pull["progress"] else None  # else there is nothing to go on with
-        complain(f"{pull['model']}: {reason}", hint)
-    sys.exit(code)
+    if pull["outcome"] == "ok":
+        sys.exit(0)
+    failure = failures.find("pull", {"reason": pull["outcome"]})
+    reason, hint = str(pull["reason"]), failure.hint.replace("MODEL", pull["model"])
+    if pull["outcome"] == "transient":
+        reason = reason.partition(f"{pull['model']}: ")[2] or reason
+        hint = hint if pull["progress"] else ""  # else there is nothing to go on with
+    complain(f"{pull['model']}: {reason}", hint or None)
+    sys.exit(failure.exit_code)

@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from autotunectl.output import fail
+
 STOP_DEADLINE_S = 30
 STORY = """\
 Four candidates, largest first. The first that passes the gate is the answer, however fast a smaller one is:
@@ -31,9 +33,7 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
     """Tune the demo's ladder, and write its report where asked; the exit code of `autotunectl start --wait`, 2 where a package is missing."""
     missing = _missing()
     if missing:
-        print(f"autotunectl: the demo needs {missing}", file=sys.stderr)
-        print('hint: in a clone of the repository: pip install ".[demo]"', file=sys.stderr)
-        return 2
+        fail(f"the demo needs {missing}", 2, 'in a clone of the repository: pip install ".[demo]"')
     from autotunectl.demo.models import ladder
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotuned" / "demo"
@@ -41,8 +41,7 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
     try:
         models = ladder(cache, memory)
     except RuntimeError as error:
-        print(f"autotunectl: {error}", file=sys.stderr)
-        return 2
+        fail(str(error), 2)
     print(STORY, file=sys.stderr)
     home = Path(
         tempfile.mkdtemp(prefix="autotuned-demo-", dir="/tmp")

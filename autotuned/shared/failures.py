@@ -186,6 +186,35 @@ FAILURES: Final[Mapping[str, Failure]] = {
         wire.EXIT_BUSY, "a pull is in progress", "autotunectl pull --cancel", wire.BUSY
     ),
     **{
+        f"pull.{outcome}": Failure(exit_code, sentence, hint)
+        for outcome, exit_code, sentence, hint in (
+            (
+                "transient",
+                REASON["no_feasible"],
+                "the hub cannot be reached, or refuses",
+                "the next autotunectl pull goes on where this one stopped",
+            ),
+            (
+                "static",
+                REASON["no_feasible"],
+                "the weights do not fit into this machine's memory",
+                "autotunectl pull --no-fit-check fetches it all the same",
+            ),
+            (
+                "interrupted",
+                REASON["interrupted"],
+                "the pull was cancelled",
+                "the next autotunectl pull goes on where this one stopped",
+            ),
+            (
+                "integrity",
+                REASON["pre_warm_integrity_failure"],
+                "the weights are damaged, or not what the hub has",
+                "do not serve it: autotunectl pull MODEL --verify reads it again; docs/weights.md says what each reason means",
+            ),
+        )
+    },
+    **{
         f"apply_refused.{reason}": Failure(
             wire.EXIT_APPLY_REFUSED, sentence, hint, wire.APPLY_REFUSED
         )
