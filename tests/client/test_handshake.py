@@ -68,7 +68,7 @@ def test_a_method_that_an_older_agent_has_not_yet_is_told_with_the_way_out(path:
     with conversations.recorded_agent(conversations.read("protocol-1-older"), path):
         done = ctl(path, "check-stale")
     assert done.exit_code == 1
-    assert "hint: the agent is older than this client: autotunectl daemon restart" in done.output
+    assert "hint: autotunectl daemon restart, if the agent is older than this client" in done.output
 
 
 def test_the_recorded_client_is_understood_by_the_agent_of_today(home: Home) -> None:

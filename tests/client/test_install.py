@@ -254,7 +254,7 @@ def test_where_there_is_no_launchd_the_same_verbs_drive_systemd(home: Home) -> N
 def test_settings_that_cannot_be_used_end_the_agent_with_2_and_are_told_by_whoever_starts_it(
     home: Home,
 ) -> None:
-    home.settings("[provider]\nkind = 'vllm'\n")
+    home.settings("[provider]\nkind = 'nonsuch'\n")
     agent = subprocess.run(
         [sys.executable, "-m", "autotuned"],
         env=home.environ,
@@ -268,5 +268,5 @@ def test_settings_that_cannot_be_used_end_the_agent_with_2_and_are_told_by_whoev
     assert asked.returncode == 2
     for said in (agent.stderr, asked.stderr):
         assert "autotuned.toml: provider.kind" in said
-        assert "'vllm'" in said
+        assert "'nonsuch'" in said
     assert "hint: autotunectl doctor" in asked.stderr
