@@ -305,6 +305,49 @@ SEARCH_OPTIONS = [
         default=None,
         help="Fetch no weights that are larger than the memory.  [default: on]",
     ),
+    click.option(
+        "--concurrency",
+        type=INTEGER,
+        metavar="N",
+        help="Requests in flight at once while measuring.  [default: 1]",
+    ),
+    click.option(
+        "--calibrate-context",
+        is_flag=True,
+        default=None,
+        help="Find the longest context that the chosen model serves under the ceiling.",
+    ),
+    click.option(
+        "--calibrate-concurrency",
+        is_flag=True,
+        default=None,
+        help="Find how many requests at once it serves under the ceiling, and how many are worth it.",
+    ),
+    click.option(
+        "--context-ceiling",
+        type=INTEGER,
+        help="Tokens of the longest context to try.  [default: 131072, or the model's own]",
+    ),
+    click.option(
+        "--context-quantum",
+        type=INTEGER,
+        help="Tokens of one step of the context.  [default: 1000; below 4,000 tokens 256]",
+    ),
+    click.option(
+        "--concurrency-ceiling",
+        type=INTEGER,
+        help="Most requests at once to try.  [default: 32]",
+    ),
+    click.option(
+        "--ttft-ceiling-ms",
+        type=INTEGER,
+        help="Milliseconds to the first token that are still useful.  [default: the gate]",
+    ),
+    click.option(
+        "--min-gain",
+        type=FLOAT,
+        help="More requests at once must bring at least this share of tok/s.  [default: 0.15]",
+    ),
     PROVIDER_OPTION,
 ]
 """What is searched, and how."""

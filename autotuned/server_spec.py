@@ -255,6 +255,8 @@ class ServerSpec(Part):
     """What stands before the words of each line of its log, as a regular expression."""
     tried: str = ""
     """Run here with its version and date, or written from its manual."""
+    single_stream: bool = False
+    """It answers one request at a time, whatever it is asked."""
     quirks: Words = ()
     """What is odd about it, a sentence each."""
     knobs: dict[str, KnobSpec] = Field(default_factory=dict)

@@ -39,6 +39,10 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
 
 
+CUT_SHORT = (FailureKind.INTERRUPTED, FailureKind.BUDGET, FailureKind.INTERNAL)
+"""Kinds of trials that say nothing about their candidate: somebody or something ended them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model id (or local path) in the ordered list; `rank` 1 is tried first."""

@@ -1,7 +1,7 @@
 """The whole objective on one page: which step comes next, given what has been tried.
 
 The order of the candidates is the contract. The first feasible one is chosen, then its cells are
-evaluated one after the other and the best is kept. A pure fold over the history: whoever holds the
+evaluated one after the other and the best is kept; where it is asked for, the best is calibrated. A pure fold over the history: whoever holds the
 stored trials can go on from them.
 """
 
@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from autotuned.core import stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
+from autotuned.core.points import Calibrate, next_point, recipe
 from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
@@ -47,15 +48,29 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run is over. `best` is None where there is nothing to recommend; `partial`: cells were left out."""
+    """The run is over. `best` is None where there is nothing to recommend; `partial`: steps were left out.
+
+    `served`: the trial that was measured with the final knobs, where they were calibrated.
+    """
 
     exit_reason: ExitReason
     chosen: Candidate | None = None
     best: Trial | None = None
     partial: bool = False
+    served: Trial | None = None
+
+    @property
+    def final(self) -> Trial | None:
+        """The trial whose knobs are to be served with; None where there is nothing to recommend."""
+        return self.served or self.best
+
+    @property
+    def recipe(self) -> Knobs | None:
+        """The knobs to serve with."""
+        return None if self.final is None else self.final.knobs
 
 
-Step = Probe | Evaluate | Finish
+Step = Probe | Evaluate | Calibrate | Finish
 
 
 def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> Step:
@@ -78,7 +93,14 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     best = best_so_far(history)
     if best is None:
         return Finish(ExitReason.NO_FEASIBLE, chosen)
-    return Finish(ExitReason.OK, chosen, best)
+    if best.knobs is None:  # of a prototype's run: nothing can be served anew
+        return Finish(ExitReason.OK, chosen, best)
+    point = next_point(plan, history, chosen, best.knobs)
+    if point is not None:
+        return point
+    knobs = recipe(plan, history, best.knobs)
+    served = (trial for trial in reversed(history) if trial.fits and trial.knobs == knobs)
+    return Finish(ExitReason.OK, chosen, best, served=next(served, None))
 
 
 def best_so_far(history: Sequence[Trial]) -> Trial | None:

@@ -137,6 +137,10 @@ class Plan:
     repeats: Repeats | None = None
     live_model: str | None = None
     """The candidate that was asked for as `live`."""
+    window: int | None = None
+    """The chosen model's own context in tokens, where its weights say it and it is calibrated."""
+    single_stream: bool = False
+    """Whether the server answers one request at a time, whatever it is asked."""
 
     def warned(self, doubts: Iterable[str]) -> Plan:
         """The same with more warnings."""

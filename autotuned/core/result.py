@@ -90,19 +90,25 @@ NO_JOIN_NOTE = (
 
 def recommend(plan: Plan, finish: Finish) -> RecommendationDocument | None:
     """The recommendation that a finished search comes to; None where no cell was kept."""
-    best = finish.best
-    if best is None or best.knobs is None or best.tps_median is None or best.ttft_p95_ms is None:
+    best, final, knobs = finish.best, finish.final, finish.recipe
+    if (
+        best is None
+        or final is None
+        or knobs is None
+        or best.tps_median is None
+        or best.ttft_p95_ms is None
+    ):
         return None
     answer: RecommendationDocument = {
         "model": best.model,
         "target_context": plan.request.target_context,
-        "knobs": knobs_document(best.knobs),
+        "knobs": knobs_document(knobs),
         "tps_median": best.tps_median,
         "ttft_p95_ms": best.ttft_p95_ms,
         "replicates": best.waves_n,
-        "serve_command": shlex.join(best.serve_argv),
+        "serve_command": shlex.join(final.serve_argv),
     }
-    if "--no-join" in best.serve_argv:
+    if "--no-join" in final.serve_argv:
         answer["serve_note"] = NO_JOIN_NOTE
     if finish.partial:
         answer["partial"] = True
@@ -153,9 +159,11 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
                 "raise --max-duration, or trim the list of candidates"
             )
         case ExitReason.BUDGET_PARTIAL:
-            done = len(_cells(history))
+            where = f"in cell {len(_cells(history))} of {len(plan.cells)}"
+            if history[-1].calibrates is not None:
+                where = f"while the {history[-1].calibrates} was calibrated"
             message = (
-                f"the budget of {request.max_duration:g} s ran out in cell {done} of {len(plan.cells)}: "
+                f"the budget of {request.max_duration:g} s ran out {where}: "
                 "the best so far is given; raise --max-duration for the rest"
             )
         case ExitReason.INTERRUPTED:

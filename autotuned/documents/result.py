@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 
 from autotuned.documents import Document
+from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import NoiseDocument
 from autotuned.documents.trial import (
     ConditionsDocument,
@@ -149,4 +150,5 @@ class ResultDocument(Document):
     """The command line that starts a server in a terminal that this run has stopped for good."""
     timings: dict[str, float]
     stage2: list[CellDocument]
+    calibration: NotRequired[CalibrationDocument]
     noise: NoiseDocument

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 
 from autotuned.documents import Document, Moment
+from autotuned.documents.calibration import BracketDocument
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument, LiveProviderDocument
 from autotuned.documents.quarantine import QuarantineEntry
 from autotuned.documents.result import ExitReason, InfeasibleDocument
@@ -145,6 +146,7 @@ class RunProgressDocument(Document):
     budget_left_s: float
     step: NotRequired[Annotated[Step | None, Field(default=None)]]
     prewarm: PrewarmDocument | None
+    calibration: NotRequired[BracketDocument]
 
 
 class BestDocument(Document):

@@ -15,8 +15,18 @@ from enum import Enum
 from typing import Any, TypedDict, cast
 
 from autotuned.core.gate import bounded
-from autotuned.core.model import Conditions, Failure, FailureKind, Replicate, Spent, Strain, Trial
+from autotuned.core.model import (
+    CUT_SHORT,
+    Conditions,
+    Failure,
+    FailureKind,
+    Replicate,
+    Spent,
+    Strain,
+    Trial,
+)
 from autotuned.core.stats import median
+from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import AppliedDocument, ErrorDocument, ResultDocument
 from autotuned.shared.knobs import TABLE, Knobs, Value
@@ -27,14 +37,6 @@ _SAMPLE_FIELDS = tuple(
 )
 _LOAD_COLUMNS = ("itl_p50_ms", "itl_p95_ms", "calibrates", "confirms")
 _SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(Spent))
-
-
-CUT_SHORT = (
-    FailureKind.INTERRUPTED.value,
-    FailureKind.BUDGET.value,
-    FailureKind.INTERNAL.value,
-)
-"""Kinds of trials that say nothing about their candidate: somebody or something ended them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Details(TypedDict, total=False):
     left_stopped: str | None
     alternates: list[str]
     error: ErrorDocument | None
+    calibration: CalibrationDocument
     applied: AppliedDocument | None
     noise: NoiseDocument
     document: ResultDocument

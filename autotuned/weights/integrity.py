@@ -192,6 +192,28 @@ def check_gguf(path: Path) -> tuple[str, ...]:
     return _tokens([w for w, kind in zip(words, kinds, strict=False) if kind == _GGUF_CONTROL])
 
 
+def context_window(path: Path) -> int | None:
+    """The longest context that a model was made for, in tokens; None where its weights do not say."""
+    try:
+        if path.is_dir():
+            config = _json(path / "config.json")
+            holders = [config.get("text_config"), config]
+            found = [
+                holder.get("max_position_embeddings")
+                for holder in holders
+                if isinstance(holder, dict)
+            ]
+        else:
+            with path.open("rb") as file:
+                _exactly(file, 16, path)
+                (count,) = struct.unpack("<Q", _exactly(file, 8, path))
+                entries = (_entry(file, path) for _ in range(count))
+                found = [value for key, value in entries if key.endswith(".context_length")]
+    except (OSError, Lacking, Defect):
+        return None
+    return next((value for value in found if type(value) is int and value > 0), None)
+
+
 def _tokens(found: Sequence[Any]) -> tuple[str, ...]:
     """Those of `found` that are words of two letters and more, each once; files hold anything."""
     words = {token for token in found if isinstance(token, str) and len(token) > 1}

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, best_so_far, next_step, with_kept
+from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
 from tests.core.worlds import MISSED, cell, planned, probe
 
-World = Callable[[Probe | Evaluate], Trial]
+World = Callable[[Probe | Evaluate | Calibrate], Trial]
 
 DAMAGED = Failure(FailureKind.INTEGRITY, "pre-warm integrity: x")
 
@@ -37,7 +38,8 @@ def world_of(
 ) -> World:
     """Candidate i passes its probe as `feasible` says; its cells are (passes, tps, ttft)."""
 
-    def evaluate(step: Probe | Evaluate) -> Trial:
+    def evaluate(step: Probe | Evaluate | Calibrate) -> Trial:
+        assert not isinstance(step, Calibrate)
         rank = step.candidate.rank
         if isinstance(step, Probe):
             return probe(plan, rank, None if feasible[rank - 1] else MISSED)

@@ -106,7 +106,7 @@ async def test_streams_beyond_those_that_may_be_late_miss_the_gate_together() ->
 
 async def test_a_server_that_reads_one_request_after_the_other_is_waited_for() -> None:
     """With more of a prompt than the kernel holds for a connection that nobody reads."""
-    turn = asyncio.Lock()
+    turn, ended = asyncio.Lock(), asyncio.Barrier(3)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with turn:
@@ -117,6 +117,7 @@ async def test_a_server_that_reads_one_request_after_the_other_is_waited_for() -
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+        await ended.wait()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
     async with server:
@@ -125,4 +126,5 @@ async def test_a_server_that_reads_one_request_after_the_other_is_waited_for() -
         found = await wave.send(
             [request, request], gate_ttft_ms=20_000, timeout_s=20, stop_tokens=()
         )
+        await ended.wait()
     assert [one.error for one in found.replicates] == [None, None]

@@ -5,7 +5,8 @@ The plan maps a model to its behaviour; `cells` in it override that for knobs wr
 (`unset/...` without the flag). Without `--no-join` it is the live provider, behaves as `live` says and
 takes its port from the configuration where no flag names one. With `today` in the plan it starts by the rules of
 today's binary (see `refusal`), and says no only after `refuses_after_s`. A replicate's behaviour is taken from the list `replicates`, whose last
-entry repeats. Standard library only; knows nothing of the agent.
+entry repeats. With `shares` it serves as many at once as it has slots (`--max-batch`): prompts one after the other at
+`prefill_tps`, decoding at `decode_tps` in all, and beyond `most_slots` or `most_context` the memory is full. Standard library only; knows nothing of the agent.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     behaviour: dict[str, Any]
     model: str
     measured = 0
+    slots = threading.Semaphore()
+    prefill, counting = threading.Lock(), threading.Lock()
+    active = 0
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -93,12 +97,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         try:
-            self.stream(plan, arrived, len(prompt), warm=warm)
+            if "shares" in self.behaviour:
+                self.stream_shared(self.behaviour["shares"], asked, len(prompt))
+            else:
+                self.stream(plan, arrived, len(prompt), warm=warm)
         except BrokenPipeError:
             record(request="abandoned")
         if plan.get("dies"):
             self.wfile.flush()
             os._exit(plan.get("exit_code", 1))
+
+    def stream_shared(self, shares: dict[str, Any], asked: dict[str, Any], characters: int) -> None:
+        """As a machine serves several: a slot, a prompt after the other, one decode rate for all."""
+        tokens = asked["max_tokens"]
+        with Handler.slots:
+            with Handler.prefill:
+                time.sleep(self.prompt_tokens(characters) / shares["prefill_tps"])
+            with Handler.counting:
+                Handler.active += 1
+            for turn in range(min(tokens, 6)):
+                self.event({"choices": [{"index": 0, "delta": {"content": f"word{turn} "}}]})
+                time.sleep(tokens / 6 / shares["decode_tps"] * Handler.active)
+            with Handler.counting:
+                Handler.active -= 1
+        counts = {
+            "prompt_tokens": self.prompt_tokens(characters),
+            "completion_tokens": tokens,
+        }
+        self.event({"choices": [], "usage": counts})
+        self.write("data: [DONE]\n\n")
 
     def stream(self, plan: dict[str, Any], arrived: float, characters: int, *, warm: bool) -> None:
         """The events at their planned times, counted from the request's arrival."""
@@ -263,6 +290,15 @@ def main() -> None:
     )
     if "today" in plan:
         start_today(config, flags, plan["today"])
+    shares = behaviour.get("shares", {})
+    for wall, value in (
+        (shares.get("most_slots"), flags.max_batch),
+        (shares.get("most_context"), flags.max_context),
+    ):
+        if wall is not None and value is not None and int(value) > wall:
+            print("error: out of memory", flush=True)
+            sys.exit(137)
+    Handler.slots = threading.Semaphore(int(flags.max_batch or 1))
     serve(flags.model, int(flags.port or configured_port(config)), behaviour)
 
 

@@ -9,11 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autotuned.core.model import Trial
+from autotuned.core.calibrate import POINTS
+from autotuned.core.model import STAGE_CALIBRATION, Trial
 from autotuned.core.request import Plan
 from autotuned.core.result import cell_knobs
+from autotuned.documents.calibration import BracketDocument
 from autotuned.documents.run import Phase, PrewarmDocument, RunProgressDocument, Step
 from autotuned.shared.knobs import Knobs
+
+CONTEXT_POINTS = 9
+"""A context is found in about so many points."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,10 @@ class Progress:
     replicate: int = 0
     replicates: int = 0
     prewarm: PrewarmDocument | None = None
+    points: int = 0
+    """Calibrated so far."""
+    bracket: BracketDocument | None = None
+    """How far a calibration is."""
     step: Step | None = None
     """What the trial in progress does: the name of its part in `Spent`."""
     cells_seconds: list[float] = field(default_factory=list)
@@ -52,7 +61,7 @@ class Progress:
     def document(self) -> RunProgressDocument:
         """The `progress` object of a run document. `eta_s` is null while nothing like this was measured."""
         cells = len(self.plan.cells)
-        return {
+        document: RunProgressDocument = {
             "stage": self.stage,
             "candidate": {
                 "index": self.candidate,
@@ -72,17 +81,29 @@ class Progress:
             "eta_s": self._eta_s(),
             "budget_left_s": round(self.budget_left_s, 1),
         }
+        if self.bracket is not None:
+            document["calibration"] = self.bracket
+        return document
+
+    @property
+    def _points_to_come(self) -> int:
+        """About so many points are measured after the cells."""
+        request = self.plan.request
+        asked = request.calibrate_context * CONTEXT_POINTS + request.calibrate_concurrency * POINTS
+        return max(0, asked - self.points)
 
     def _fraction(self) -> float:
         """Trials done over all that may come: the probes so far and every cell."""
         if self.phase == "finished":
             return 1.0
-        cells = len(self.plan.cells)
+        cells, points = len(self.plan.cells), self.points + self._points_to_come
         if self.stage == 1:
-            return max(0, self.candidate - 1) / (len(self.plan.candidates) + cells)
+            return max(0, self.candidate - 1) / (len(self.plan.candidates) + cells + points)
+        if self.stage == STAGE_CALIBRATION:
+            return (self.candidate + cells + self.points) / (self.candidate + cells + points)
         within = self.replicate / self.replicates if self.replicates else 0.0
         done = self.candidate + max(0, self.cell - 1) + min(1.0, within)
-        return min(1.0, done / (self.candidate + cells))
+        return min(1.0, done / (self.candidate + cells + points))
 
     def _eta_s(self) -> float | None:
         """By the cells measured so far, else by what one is expected to take; a probe counts as a cell."""
@@ -92,9 +113,8 @@ class Progress:
         if each is None:
             return None
         within = self.replicate / self.replicates if self.replicates else 0.0
-        trials = (
-            1 + len(self.plan.cells) if self.stage < 2 else len(self.plan.cells) - self.cell + 1
-        )
+        cells = 0 if self.stage == STAGE_CALIBRATION else len(self.plan.cells) - self.cell + 1
+        trials = (1 + len(self.plan.cells) if self.stage < 2 else cells) + self._points_to_come
         return round(min(each * max(0.0, trials - min(1.0, within)), self.budget_left_s), 1)
 
     def learn(self, probe: Trial) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from autotuned.core import doubts, load, noise
+from autotuned.core import doubts, load, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -35,7 +35,7 @@ from autotuned.store import runs
 from autotuned.store.database import Database
 from autotuned.store.runs import Details, RunRow, Which
 
-OUTCOME = frozenset(("total_s", "left_stopped", "alternates", "error", "document"))
+OUTCOME = frozenset(("total_s", "left_stopped", "alternates", "error", "calibration", "document"))
 """The details that the end of a run adds: none of them is true of a run that goes on."""
 
 
@@ -112,8 +112,9 @@ class Records:
         if error is None and runner.conflict is not None:
             error = {"code": ExitReason.PROVIDER_CONFLICT, "message": runner.conflict}
         digest, facts = None, self._machine.facts()
-        if answer is not None and finish.best is not None and finish.best.knobs is not None:
-            models, recipe = [each.model for each in plan.candidates], finish.best.knobs
+        recipe = finish.recipe
+        if answer is not None and recipe is not None:
+            models = [each.model for each in plan.candidates]
             digest = public.recipe_hash(
                 facts, row.binary_version, models, row.target_context, answer["model"], recipe
             )
@@ -129,6 +130,9 @@ class Records:
             "alternates": public.alternates_of(plan, history, finish),
             "error": error or public.explain(plan, history, finish),
         }
+        if plan.request.calibrate_context or plan.request.calibrate_concurrency:
+            best = None if finish.best is None else finish.best.knobs
+            outcome["calibration"] = points.document(plan, history, best)
         measured = _measured(runner, history)
         if measured is not None:
             outcome["noise"] = {"measured": measured}
@@ -250,6 +254,8 @@ class Records:
         }
         if (concurrency := details.get("request", {}).get("concurrency", 1)) > 1:
             document["inputs"]["concurrency"] = concurrency
+        if "calibration" in details:
+            document["calibration"] = details["calibration"]
         return document
 
     async def estimate_s(self, plan: Plan) -> float | None:

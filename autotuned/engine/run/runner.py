@@ -9,25 +9,42 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
 
-from autotuned.core import adaptive
-from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
-from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, next_step, with_kept
+from autotuned.core import adaptive, points
+from autotuned.core.model import (
+    STAGE_CALIBRATION,
+    STAGE_CLIMB,
+    STAGE_SELECTION,
+    Failure,
+    FailureKind,
+    Stage,
+    Trial,
+)
+from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, best_so_far, next_step, with_kept
+from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
 from autotuned.documents.run import Phase
 from autotuned.engine.events import Events
 from autotuned.engine.measure.context import Asked, Bench
-from autotuned.engine.measure.trial import TrialRun
+from autotuned.engine.measure.trial import TrialRun, stop_standing
 from autotuned.engine.measure.watchdog import MAX_RETURNS, Cause, Void, unstopped_s
 from autotuned.engine.run.progress import Progress
 from autotuned.store import runs
 from autotuned.store.database import Database
+from autotuned.weights.cache import Weights
+from autotuned.weights.integrity import context_window
 
 BUDGET_WARNING = 0.9
+PHASES: dict[Stage, Phase] = {
+    STAGE_SELECTION: "selecting",
+    STAGE_CLIMB: "climbing",
+    STAGE_CALIBRATION: "calibrating",
+}
 HEARTBEAT_S = 5.0
 """Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
 CUT = {
@@ -85,15 +102,27 @@ class Runner:
                 if self.progress.budget_left_s <= 0:  # timers may not know yet: the machine slept
                     self._stop_for(Halt.BUDGET)
                 history = await self._store.ask(runs.history, self.run_id)
+                await self._learn_window(history)
                 step = next_step(self.plan, history, self._halt)
                 if isinstance(step, Finish):
                     return step, history
                 await self._take(step, history)
         finally:
+            await stop_standing(self._bench)
             budget.cancel()
             await asyncio.gather(budget, return_exceptions=True)
 
-    async def _take(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> None:
+    async def _learn_window(self, history: tuple[Trial, ...]) -> None:
+        """How long a context the chosen model knows, before it is calibrated."""
+        best = best_so_far(history)
+        if best is None or self.plan.window is not None or not self.plan.request.calibrate_context:
+            return
+        weights = await self._bench.prewarm(best.model, lambda **_: None)
+        if isinstance(weights, Weights):
+            window = await asyncio.to_thread(context_window, weights.path)
+            self.plan = replace(self.plan, window=window or self.plan.request.context_ceiling)
+
+    async def _take(self, step: Probe | Evaluate | Calibrate, history: tuple[Trial, ...]) -> None:
         asked = self._ask(step, history)
         began = time.monotonic()
         evaluated = await self._evaluate(asked)
@@ -106,8 +135,11 @@ class Runner:
         self.progress.step = None
         if asked.stage == STAGE_SELECTION:
             self.progress.learn(trial)
-        else:
+        elif asked.stage == STAGE_CLIMB:
             self.progress.cells_seconds.append(time.monotonic() - began)
+        else:
+            self.progress.points += 1
+            self.progress.bracket = points.bracket(self.plan, (*history, trial))
         reason = trial.failure.reason if trial.failure else None
         self._publish(
             "trial",
@@ -182,7 +214,7 @@ class Runner:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    def _ask(self, step: Probe | Evaluate, history: tuple[Trial, ...]) -> Asked:
+    def _ask(self, step: Probe | Evaluate | Calibrate, history: tuple[Trial, ...]) -> Asked:
         request, progress, candidate = self.plan.request, self.progress, step.candidate
         if isinstance(step, Probe):
             asked = Asked(
@@ -194,6 +226,21 @@ class Runner:
                 concurrency=request.concurrency,
             )
             self.enter("selecting")
+        elif isinstance(step, Calibrate):
+            asked = Asked(
+                STAGE_CALIBRATION,
+                candidate.model,
+                candidate.rank,
+                step.knobs,
+                step.replicates,
+                concurrency=step.concurrency,
+                calibrates=step.calibrates,
+                context=step.context,
+                ceiling_ms=request.ceiling_ms,
+                confirms=step.confirms,
+            )
+            progress.knobs = step.knobs
+            self.enter("calibrating")
         else:
             cell, count = step.index + 1, request.stage2_replicates
             settled = None
@@ -245,7 +292,7 @@ class Runner:
                 "rate": fields["rate"],
             }
         elif kind == "prewarm.done":
-            self.enter("selecting" if fields["stage"] == STAGE_SELECTION else "climbing")
+            self.enter(PHASES[fields["stage"]])
         self._publish(kind, **fields)
 
     def _publish(self, kind: str, **fields: Any) -> None:

@@ -265,7 +265,8 @@ class Agent:
         catalogue = [(entry.model, entry.size_b or size_b(entry.model)) for entry in entries]
         answer = self._settings.provider.max_tokens
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
-        planned = replace(planned, live_model=live_model)
+        single = provider.spec.single_stream
+        planned = replace(planned, live_model=live_model, single_stream=single)
         models = [candidate.model for candidate in planned.candidates]
         doubt = await self._applier.doubt(request, provider.kind, models)
         if doubt is not None:

@@ -1,0 +1,74 @@
+"""Several requests at once, and what is calibrated of the chosen model, seen from outside."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.support.home import Home, RpcError, Y
+
+SHARES = {"prefill_tps": 80_000, "decode_tps": 4000, "most_slots": 6, "most_context": 12_000}
+
+
+def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
+    home.provider({Y: {"shares": SHARES}})
+    document = home.tune(
+        Y,
+        stage2_replicates=1,
+        calibrate_context=True,
+        calibrate_concurrency=True,
+        context_ceiling=30_000,
+        concurrency_ceiling=8,
+        gate_ttft_ms=20_000,
+    )
+    found = document["calibration"]
+    context = found["context"]
+    assert (context["answer"], context["bound"]) == (7000, 7000), context["points"]
+    assert found["concurrency"]["largest"] == 6
+    asked = [point["concurrency"] for point in found["concurrency"]["points"]]
+    assert asked[:3] == [1, 2, 4]
+    assert all(later <= 2 * max(asked[:at]) for at, later in enumerate(asked) if at)
+    knobs = document["recommendation"]["knobs"]
+    assert knobs["max_context_override"] == 7000
+    assert knobs["max_concurrency_override"] == found["concurrency"]["recommended"]
+    assert "partial" not in document["recommendation"]
+    rows = home.sql(
+        "SELECT target_context, max_context_cap, max_batch, concurrency, fits FROM tune_trials WHERE stage = 3"
+    )
+    assert len(rows) == len(found["context"]["points"]) + len(asked)
+    assert {row[0] for row in rows[-len(asked) :]} == {7000}
+    starts = [call["knobs"] for call in home.calls("started")]
+    assert starts.count("unset/1/7000") == 3  # for all contexts, for the answer, for one at a time
+    waves = home.sql(
+        "SELECT t.concurrency, s.wave, s.stream FROM samples s JOIN tune_trials t ON t.id = s.trial_id "
+        "WHERE t.concurrency = 2"
+    )
+    assert waves == [(2, 1, 1), (2, 1, 2)]
+    heads = [call["head"] for call in home.calls("request") if call["request"] == "replicate"]
+    assert len(set(heads)) == len(heads)
+    assert len(home.processes()) == 1  # the agent alone
+
+
+def test_every_cell_is_judged_by_as_many_requests_as_were_asked_for(home: Home) -> None:
+    home.provider({Y: {"shares": {"prefill_tps": 80_000, "decode_tps": 4000}}})
+    document = home.tune(Y, concurrency=3, max_batch_axis=[4], stage2_replicates=2)
+    assert document["inputs"]["concurrency"] == 3
+    [cell] = document["stage2"]
+    places = [(sample["wave"], sample["stream"]) for sample in cell["samples"]]
+    assert places == list(itertools.product((1, 2), (1, 2, 3)))
+    assert 0 < cell["fairness"] <= 1
+    assert cell["itl_p50_ms"] <= cell["itl_p95_ms"]
+    assert document["recommendation"]["replicates"] == 2
+    [streams] = {sample["completion_tokens"] for sample in cell["samples"]}
+    whole_ms = max(s["sent_ms"] + s["total_ms"] for s in cell["samples"] if s["wave"] == 1)
+    assert cell["tps_median"] >= 0.5 * 3 * streams / whole_ms * 1000
+
+
+def test_a_load_that_cannot_be_is_refused_before_anything_is_started(home: Home) -> None:
+    home.provider({Y: {}})
+    with pytest.raises(RpcError, match=r"concurrency.*257"):
+        home.tune(Y, concurrency=257)
+    with pytest.raises(RpcError, match=r"ttft_ceiling_ms.*70000.*gate"):
+        home.tune(Y, ttft_ceiling_ms=70_000)
+    assert home.starts() == []
