@@ -39,6 +39,17 @@ def test_every_link_of_every_page_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_the_page_of_one_run_names_files_and_things_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stations = re.findall(r"^\| (\d+) \| `(autotune[\w/]+\.py)`(.*)", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in stations] == list(range(1, len(stations) + 1))
+    assert 20 <= len(stations) <= 24
+    for _, path, rest in stations:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"`([A-Za-z_.]+)`", rest.partition("|")[0]):
+            assert re.search(rf"(def|class) {name.rpartition('.')[2]}\b", source), (path, name)
+
+
 def test_the_readme_starts_with_the_two_commands_that_the_makefile_has() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ make (\S+)", README, re.MULTILINE)
