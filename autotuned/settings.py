@@ -30,6 +30,13 @@ def _without_tilde(path: Path, info: ValidationInfo) -> Path:
     return Path(with_home(str(path), info.context or os.environ))
 
 
+def _service(text: str) -> str:
+    if not re.fullmatch(r"auto|none|(systemd|launchd):[^\s/]+", text):
+        message = "should be auto, none, systemd:UNIT or launchd:LABEL"
+        raise ValueError(message)
+    return text
+
+
 UserPath = Annotated[Path, AfterValidator(_without_tilde)]
 """A path as the operator writes it: `~` is the home folder."""
 
@@ -52,9 +59,7 @@ class ProviderSettings(_Section):
 class LiveSettings(_Section):
     """`[live]`: the operator's own server, and who runs it."""
 
-    service: Annotated[str, Field(pattern=r"^(auto|none|systemd:[^\s/]+|launchd:[^\s/]+)$")] = (
-        "auto"
-    )
+    service: Annotated[str, AfterValidator(_service)] = "auto"
     """Found by its process and asked of launchd and systemd; or the one service that may be stopped; or none."""
     label: Annotated[str, Field(min_length=1)] | None = None
     labels: tuple[str, ...] = ("live.streamvc.macprovider", "live.malibu.provider")

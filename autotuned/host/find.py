@@ -302,7 +302,7 @@ class Finder:
 
 def _foreign(process: Process, container: str | None, unit: str | None) -> Managed:
     """A server that is not ours to stop, named with its owner and where it runs."""
-    name = " ".join(Path(word).name for word in process.argv[:2])
+    name = Path(process.argv[0]).name
     where = f" in the container {container[:12]}" if container else f" in {unit}" if unit else ""
     user = "" if process.uid is None else f" of user {owner(process.uid)}"
     whose = f"{name} (pid {process.pid}{user}{where})"
