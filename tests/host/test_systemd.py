@@ -27,14 +27,14 @@ from tests.support.home import free_port
 
 QUICK = Pace(3, 0.01, 0.02, 0.005, 0.2, 0.3, 0.2, 0.05, 0.05, 5.0, lives_s=0.1)
 UNIT = "llama.service"
-NO_BUS = Answer(1, "Failed to connect to bus: No medium found\n")
-SILENT = Answer(None, "systemctl show did not answer in time (5 s)")
+NO_BUS = Answer(1, "Failed to connect to bus: No medium found\n", "")
+SILENT = Answer(None, "systemctl show did not answer in time (5 s)", "")
 
 
 def shown(**facts: object) -> Answer:
     """What `systemctl show` prints."""
     usual = {"LoadState": "loaded", "ActiveState": "inactive", "MainPID": 0, "ControlGroup": ""}
-    return Answer(0, "".join(f"{key}={value}\n" for key, value in {**usual, **facts}.items()))
+    return Answer(0, "".join(f"{key}={value}\n" for key, value in {**usual, **facts}.items()), "")
 
 
 ACTIVE = shown(ActiveState="active", MainPID=os.getpid(), ExecMainStartTimestampMonotonic=7)
@@ -54,7 +54,7 @@ class Scripted(Systemd):
                 return NO_BUS
             return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         self.asked.append(" ".join(words))
-        answer = self.answers.get(words[0].replace("-", "_"), Answer(0, ""))
+        answer = self.answers.get(words[0].replace("-", "_"), Answer(0, "", ""))
         if words[0] == "start" and answer.code == 0:
             self.looks = [ACTIVE]
         if words[0] == "stop" and answer.code == 0:
@@ -113,11 +113,11 @@ def test_a_unit_whose_files_have_changed_is_read_again_before_it_is_started(tmp_
 @pytest.mark.parametrize(
     ("look", "start", "why"),
     [
-        (IDLE, Answer(1, "Failed to start llama.service: Unit llama.service is masked."), "unmask"),
-        (shown(LoadState="not-found"), Answer(5, "Unit llama.service not found."), "not found"),
+        (IDLE, Answer(1, "Failed to start llama.service: Unit llama.service is masked.", ""), "unmask"),
+        (shown(LoadState="not-found"), Answer(5, "Unit llama.service not found.", ""), "not found"),
         (NO_BUS, NO_BUS, "No medium found"),
-        (SILENT, Answer(None, "systemctl start did not answer in time"), "in time"),
-        (shown(Job="12"), Answer(1, "queued"), "queued"),
+        (SILENT, Answer(None, "systemctl start did not answer in time", ""), "in time"),
+        (shown(Job="12"), Answer(1, "queued", ""), "queued"),
     ],
     ids=["masked", "not found", "no bus", "hangs", "queued"],
 )
@@ -151,11 +151,11 @@ def test_one_that_ends_at_once_again_and_again_is_told_with_its_log(tmp_path: Pa
 @pytest.mark.parametrize(
     ("looks", "stop", "why"),
     [
-        ([ACTIVE], Answer(0, ""), None),
-        ([IDLE], Answer(5, "Unit llama.service not loaded."), None),
-        ([ACTIVE], Answer(1, "Access denied"), "Access denied"),
-        ([ACTIVE], Answer(None, "hangs"), "still loaded (state: active) after the drain grace"),
-        ([SILENT], Answer(None, "hangs"), "still loaded"),
+        ([ACTIVE], Answer(0, "", ""), None),
+        ([IDLE], Answer(5, "Unit llama.service not loaded.", ""), None),
+        ([ACTIVE], Answer(1, "Access denied", ""), "Access denied"),
+        ([ACTIVE], Answer(None, "hangs", ""), "still loaded (state: active) after the drain grace"),
+        ([SILENT], Answer(None, "hangs", ""), "still loaded"),
     ],
     ids=["stops", "is gone", "denied", "hangs", "does not answer"],
 )

@@ -1,0 +1,112 @@
+"""The flags of a recipe inside somebody's command line: taken out and put in, every other character as it was.
+
+Works on the text as it stands in a unit file, a script or a YAML value: words parted by blanks and
+continued lines, with quotes and backslashes as the shell and systemd have them. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_BLANK = re.compile(r"(?:[ \t\r\n]|\\\r?\n)+")
+_PIECE = re.compile(r"""'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^ \t\r\n'"\\]+|\\\Z""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a command line: its text is `[start:end]`, `value` what the program is given."""
+
+    start: int
+    end: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One knob on a command line: every flag that writes it with the number of its values, and its new words.
+
+    No `words`: the knob is left at the server's default, so its flags go.
+    """
+
+    flags: Mapping[str, int]
+    words: tuple[str, ...]
+
+
+def words(text: str) -> list[Word]:
+    """The words of a command line, in order."""
+    listed: list[Word] = []
+    at = 0
+    while True:
+        blank = _BLANK.match(text, at)
+        at = blank.end() if blank else at
+        if at >= len(text):
+            return listed
+        start, value = at, ""
+        while at < len(text) and not _BLANK.match(text, at):
+            piece = _PIECE.match(text, at)
+            assert piece is not None  # noqa: S101 - every character that is not blank begins a piece
+            value += _meaning(piece[0])
+            at = piece.end()
+        listed.append(Word(start, at, value))
+
+
+def _meaning(piece: str) -> str:
+    if piece.startswith("'"):
+        return piece[1:].removesuffix("'") if len(piece) > 1 else ""
+    if piece.startswith('"'):
+        inner = piece[1:-1] if len(piece) > 1 and piece.endswith('"') else piece[1:]
+        return re.sub(r"\\(.)", r"\1", inner, flags=re.DOTALL)
+    return piece[1:] if piece.startswith("\\") and len(piece) > 1 else piece
+
+
+def put(text: str, settings: Sequence[Setting]) -> str:
+    """`text` with each knob as its setting has it: in the place where it stood, else behind the last word."""
+    for setting in settings:
+        text = _put(text, setting)
+    return text
+
+
+def current(text: str, setting: Setting) -> tuple[str, ...]:
+    """The words by which this knob is set in `text`; empty where it is not."""
+    listed = words(text)
+    return tuple(word.value for span in _spans(listed, setting) for word in listed[slice(*span)])
+
+
+def _spans(listed: Sequence[Word], setting: Setting) -> list[tuple[int, int]]:
+    """Where the knob's flags stand with their values, as places among the words."""
+    spans, place = [], 0
+    while place < len(listed):
+        value = listed[place].value
+        name, joined, _ = value.partition("=")
+        count = setting.flags.get(value)
+        if count is None and joined and name in setting.flags:
+            count = setting.flags[name] - 1
+        if count is None:
+            place += 1
+            continue
+        after = min(len(listed), place + 1 + count)
+        spans.append((place, after))
+        place = after
+    return spans
+
+
+def _put(text: str, setting: Setting) -> str:
+    listed = words(text)
+    spans = _spans(listed, setting)
+    standing = tuple(word.value for span in spans for word in listed[slice(*span)])
+    if standing == setting.words:
+        return text
+    fresh = " ".join(shlex.quote(word) for word in setting.words)
+    if not spans:
+        end = listed[-1].end if listed else len(text)
+        return f"{text[:end]} {fresh}{text[end:]}"
+    for number, (first, after) in reversed(list(enumerate(spans))):
+        start, end = listed[first].start, listed[after - 1].end
+        put_here = fresh if number == 0 else ""
+        if not put_here and first > 0:
+            start = listed[first - 1].end
+        text = text[:start] + put_here + text[end:]
+    return text
