@@ -18,7 +18,7 @@ import structlog
 
 from autotuned import __version__, logs, providers
 from autotuned.documents.result import ExitReason
-from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
+from autotuned.engine.apply.apply import Applier
 from autotuned.engine.doctor import Scene
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -138,9 +138,7 @@ async def serve(
         live = LiveProvider(finder, host.ports, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
-        restarter = Restarter(
-            live, configuration, lambda: host.choose(CONFIGURED_KIND), host.processes, environ
-        )
+        restarter = Restarter(live, configuration, host.choose, host.processes, environ)
         applier = Applier(configuration, records, events, machine, host.choose, restarter, environ)
         agent = Agent(configuration, records, events, host, live, applier)
         await agent.quarantine.adopt()

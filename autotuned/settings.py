@@ -83,9 +83,11 @@ class LiveSettings(_Section):
 
 
 class ApplySettings(_Section):
-    """`[apply]`: the provider's configuration file."""
+    """`[apply]`: where a recipe is written, the file, and the model's section or entry in it."""
 
+    kind: Literal["auto", "macprovider", "systemd", "llama-preset", "llama-swap", "script"] = "auto"
     config: UserPath | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
 
 
 class NotifySettings(_Section):
@@ -144,7 +146,8 @@ class Settings(_Section):
     @property
     def provider_config(self) -> Path:
         """The live provider's configuration file."""
-        return self.apply.config or self.home / "config.yaml"
+        named = self.apply.config if self.apply.kind in ("auto", "macprovider") else None
+        return named or self.home / "config.yaml"
 
     def run_logs(self, run_id: str) -> Path:
         """The folder of a run's provider logs."""

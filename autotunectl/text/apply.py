@@ -13,6 +13,9 @@ COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 def applied(recipe: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """The line that says what stands in the configuration now, and where the old one is."""
+    if not document.get("recipe") and document["changed"]:
+        words = (f"{both['after'] or 'none'}" for both in document["changed"].values())
+        return f"applied: {' '.join(words)} in {document['config_path']} ({_backup(document)})"
     return (
         f"applied: {' '.join(f'{key}={shown(recipe[key])}' for key in KEYS)} ({_backup(document)})"
     )

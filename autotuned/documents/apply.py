@@ -24,6 +24,8 @@ class ConfigurationResult(Document):
     diff: str
     hint: str | None
     warnings: list[str]
+    in_effect: NotRequired[bool]
+    """After a restart: the live server runs with the recipe."""
     run_id: NotRequired[Annotated[str | None, Field(default=None)]]
     recipe: NotRequired[Annotated[dict[str, str | int | None] | None, Field(default=None)]]
     reverted_to: NotRequired[Annotated[str | None, Field(default=None)]]

@@ -57,9 +57,7 @@ def test_words_are_read_as_the_shell_reads_them() -> None:
     assert [word.value for word in words("a '")] == ["a", ""]
 
 
-WORDS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1
-)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)
 
 
 @given(st.lists(WORDS, min_size=1), st.lists(WORDS), st.integers(0, 99))

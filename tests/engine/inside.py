@@ -9,7 +9,7 @@ from typing import Any
 
 from autotuned import providers, settings
 from autotuned.documents.result import ResultDocument
-from autotuned.engine.apply.apply import CONFIGURED_KIND, Applier
+from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.restart import Restarter
@@ -69,9 +69,7 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
     live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)
-    restarter = Restarter(
-        live, configuration, lambda: host.choose(CONFIGURED_KIND), host.processes, home.environ
-    )
+    restarter = Restarter(live, configuration, host.choose, host.processes, home.environ)
     applier = Applier(configuration, records, events, machine, host.choose, restarter, home.environ)
     made = Agent(configuration, records, events, host, live, applier)
     try:

@@ -113,7 +113,11 @@ def test_a_unit_whose_files_have_changed_is_read_again_before_it_is_started(tmp_
 @pytest.mark.parametrize(
     ("look", "start", "why"),
     [
-        (IDLE, Answer(1, "Failed to start llama.service: Unit llama.service is masked.", ""), "unmask"),
+        (
+            IDLE,
+            Answer(1, "Failed to start llama.service: Unit llama.service is masked.", ""),
+            "unmask",
+        ),
         (shown(LoadState="not-found"), Answer(5, "Unit llama.service not found.", ""), "not found"),
         (NO_BUS, NO_BUS, "No medium found"),
         (SILENT, Answer(None, "systemctl start did not answer in time", ""), "in time"),

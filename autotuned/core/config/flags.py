@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|\\\r?\n)+")
+_BLANK = re.compile(r"(?:(?:\A|(?<=\n))[ \t]*[#;][^\n]*|[ \t\r\n]|\\\r?\n)+")
+"""Between two words: also lines that are comments."""
 _PIECE = re.compile(r"""'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^ \t\r\n'"\\]+|\\\Z""", re.DOTALL)
 
 

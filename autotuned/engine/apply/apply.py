@@ -7,22 +7,31 @@ the writer's; nothing that comes over the socket names a file here but a backup 
 from __future__ import annotations
 
 import asyncio
-import json
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 
-from autotuned.core.config.policy import Terms, bound_warning, decided
+from autotuned.core.config.policy import Terms, bound_warning
 from autotuned.core.config.reader import Scalar
 from autotuned.core.request import TuneRequest
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
+from autotuned.engine.apply import place as place_module
 from autotuned.engine.apply import writer as writer_module
+from autotuned.engine.apply.consent import (
+    CONFIGURED_KIND,
+    Consent,
+    must_have_a_file,
+    named_backup,
+    recommended,
+    told_of,
+)
+from autotuned.engine.apply.place import Place
 from autotuned.engine.apply.writer import Written
 from autotuned.engine.events import Events
 from autotuned.engine.live.restart import Restarter
@@ -30,34 +39,20 @@ from autotuned.engine.measure.trial import uncancelled
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner
 from autotuned.engine.settings import Configuration
-from autotuned.errors import ApplyRefused, AutotunedError, ProviderMissing, UnsafePath
+from autotuned.errors import ApplyRefused, AutotunedError, NotFound, ProviderMissing, UnsafePath
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
+from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path
 from autotuned.store.runs import RunRow
+from autotuned.writers import Recipe, not_in_effect, recipe
 
-CONFIGURED_KIND = "macprovider"
-"""The one provider that has a configuration file; the others are told everything on their command line."""
+Writing = Callable[..., Awaitable["Written"]]
+"""Writes a recipe to its place; with `dry_run` only tells what it would."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """What the operator wants, and has agreed to beyond the usual."""
-
-    allow_partial: bool = False
-    force: bool = False
-    restart: bool = False
-    dry_run: bool = False
-    knobs_only: bool = False
-    all_knobs: bool = False
-
-    def terms(self, request: Mapping[str, Any]) -> Terms:
-        """On which terms the recipe of a run with this request is written."""
-        return Terms(decided(request), self.knobs_only, self.all_knobs)
 
 
 class Applier:
@@ -95,38 +90,51 @@ class Applier:
         if row.run_id == active():
             message = f"run {row.run_id} is still running: wait for it, or cancel it"
             raise ApplyRefused(message, "running", run_id=row.run_id)
-        answer = _recommended(row, consent)
+        answer = recommended(row, consent)
         details = await self._records.details(row.run_id)
         kind = details.get("provider") or CONFIGURED_KIND
-        _must_have_a_file(kind, row.run_id)
         if not consent.force:
             await self._must_be_this_machine(row, kind)
-        recipe, terms = self._recipe(answer), consent.terms(details.get("request") or {})
+        terms = consent.terms(details.get("request") or {})
+        write = await self._writing(row.run_id, kind, answer, terms)
         if consent.dry_run:
-            written = await self._write(recipe, terms, dry_run=True)
-            return {**_told(written, None, applied=False), "run_id": row.run_id}
-        carried = self._carry_out(row.run_id, recipe, terms, consent, active)
+            written = await write(dry_run=True)
+            return {**told_of(written, None, applied=False), "run_id": row.run_id}
+        carried = self._carry_out(row.run_id, kind, write, consent, active)
         return {**await uncancelled(carried), "run_id": row.run_id}
 
     async def _carry_out(
         self,
         run_id: str,
-        recipe: Mapping[str, Scalar],
-        terms: Terms,
+        kind: str,
+        write: Writing,
         consent: Consent,
         active: Callable[[], str | None],
     ) -> ConfigurationResult:
         """Write and note it, then restart what serves, if that was asked for."""
-        unfit = await self._restarter.claim(run_id, active) if consent.restart else "not asked for"
+        unfit: str | None = "not asked for"
+        if consent.restart:
+            unfit = await self._restarter.claim(run_id, active, kind)
         try:
-            written = await self._write(recipe, terms)
-            hint = await self._restarter.commands() if unfit else None
+            written = await write()
+            hint = await self._restarter.commands(kind) if unfit else None
             await self._note(run_id, written, hint)
         except BaseException:
             if unfit is None:
                 self._restarter.give_up()
             raise
-        return await self._made_live(written, hint, unfit, asked=consent.restart)
+        told = await self._made_live(written, hint, unfit, asked=consent.restart)
+        if told["restarted"] and written.wanted is not None:
+            await self._see(kind, written.wanted, told)
+        return told
+
+    async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
+        """Whether the live server runs the recipe, by its command line."""
+        live = (await self._restarter.find(kind)).live
+        missing = ["the live server is not seen"] if live is None else []
+        missing += [] if live is None else not_in_effect(live.argv, wanted)
+        told["in_effect"] = not missing
+        told["warnings"] += [f"not in effect: {words}" for words in missing]
 
     async def conclude(
         self,
@@ -170,10 +178,11 @@ class Applier:
         if answer.get("partial") or exit_reason is not ExitReason.OK:
             message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
             raise ApplyRefused(message, "partial", run_id=run_id)
-        _must_have_a_file(kind, run_id)
         consent = Consent(knobs_only=request.knobs_only, all_knobs=request.all_knobs)
-        written = await self._write(self._recipe(answer), consent.terms(request.model_dump()))
-        await self._note(run_id, written, None if drained else await self._restarter.commands())
+        terms = consent.terms(request.model_dump())
+        written = await (await self._writing(run_id, kind, answer, terms))()
+        hint = None if drained else await self._restarter.commands(kind)
+        await self._note(run_id, written, hint)
         return written
 
     async def doubt(self, request: TuneRequest, kind: str, models: Sequence[str]) -> str | None:
@@ -181,7 +190,11 @@ class Applier:
         if not request.apply:
             return None
         if kind != CONFIGURED_KIND:
-            return f"nothing will be applied: {kind} has no configuration that is ours to write"
+            try:
+                await self._place(kind)
+            except ApplyRefused as error:
+                return f"nothing will be applied: {error.message}"
+            return None
         if request.knobs_only:
             return None
         try:
@@ -198,15 +211,52 @@ class Applier:
 
         Raises ApplyRefused, the configuration as it was; with a restart also what `apply` raises then.
         """
-        backup = await asyncio.to_thread(_backup, self._settings.provider_config, name)
-        work = self._revert(backup, active, whole=whole, restart=restart)
+        kind = await self._applied_kind()
+        place = await self._place(kind)
+        if place is not None and not place.path.exists():
+            place = None  # what was written last is macprovider's
+        if place is not None and place.ours and name is None:
+            told = await uncancelled(self._remove(place, kind, active, restart=restart))
+            return {**told, "reverted_to": "what it was without it"}
+        path = self._settings.provider_config if place is None else place.path
+        backup = await asyncio.to_thread(named_backup, path, name)
+        whole = whole or place is not None
+        work = self._revert(path, kind, backup, active, whole=whole, restart=restart)
         return {**await uncancelled(work), "reverted_to": str(backup)}
 
-    async def _revert(
-        self, backup: Path, active: Callable[[], str | None], *, whole: bool, restart: bool
+    async def _remove(
+        self, place: Place, kind: str, active: Callable[[], str | None], *, restart: bool
     ) -> ConfigurationResult:
-        path = self._settings.provider_config
-        unfit = await self._restarter.claim("revert", active) if restart else "not asked for"
+        """Take away a file that is ours alone."""
+        unfit: str | None = "not asked for"
+        if restart:
+            unfit = await self._restarter.claim("revert", active, kind)
+        try:
+            async with self._turn:
+                written = await asyncio.to_thread(writer_module.remove, place, int(time.time()))
+                if place.unit is not None:
+                    await self._restarter.reload(place.unit)
+            hint = await self._restarter.commands(kind) if unfit else None
+            self._publish(None, written)
+        except BaseException:
+            if unfit is None:
+                self._restarter.give_up()
+            raise
+        return await self._made_live(written, hint, unfit, asked=restart)
+
+    async def _revert(
+        self,
+        path: Path,
+        kind: str,
+        backup: Path,
+        active: Callable[[], str | None],
+        *,
+        whole: bool,
+        restart: bool,
+    ) -> ConfigurationResult:
+        unfit: str | None = "not asked for"
+        if restart:
+            unfit = await self._restarter.claim("revert", active, kind)
         try:
             async with self._turn:
                 written = await asyncio.to_thread(
@@ -217,7 +267,7 @@ class Applier:
                     whole=whole,
                     remember=self._restarter.record,
                 )
-            hint = await self._restarter.commands() if unfit else None
+            hint = await self._restarter.commands(kind) if unfit else None
             log.info("reverted", backup=str(backup), kept=str(written.backup))
             self._publish(None, written, reverted_to=str(backup))
         except BaseException:
@@ -232,11 +282,39 @@ class Applier:
         """Restart what serves, where it was claimed; what was done."""
         if unfit is None:
             unfit = await self._restarter.carry_out()
-        told = _told(written, hint, applied=True)
+        told = told_of(written, hint, applied=True)
         told["restarted"] = unfit is None
         if asked and unfit is not None:
             told["warnings"].append(f"not restarted: {unfit}")
         return told
+
+    async def _place(self, kind: str) -> Place | None:
+        """Where a recipe of this kind of server goes; None for macprovider's own configuration."""
+        unit, found = await self._restarter.unit(kind), await self._restarter.find(kind)
+        return place_module.choose(self._settings, self._choose(kind), found, unit, self._environ)
+
+    async def _writing(
+        self, run_id: str, kind: str, answer: RecommendationDocument, terms: Terms
+    ) -> Writing:
+        """What writes this recommendation to its place. Raises ApplyRefused where it has none."""
+        place = await self._place(kind)
+        if place is None:
+            must_have_a_file(kind, run_id)
+            return functools.partial(self._write, self._recipe(answer), terms)
+        knobs = read_knobs(cast("Mapping[str, Any]", answer["knobs"]))
+        spec = self._choose(kind).spec
+        wanted = recipe(spec, self._model(answer["model"]), knobs, answer["serve_command"], terms)
+        return functools.partial(self._put, place, wanted)
+
+    async def _put(self, place: Place, wanted: Recipe, *, dry_run: bool = False) -> Written:
+        now, remember = int(time.time()), self._restarter.record
+        async with self._turn:
+            written = await asyncio.to_thread(
+                writer_module.put, place, wanted, now, dry_run=dry_run, remember=remember
+            )
+            if place.unit is not None and not dry_run:
+                await self._restarter.reload(place.unit)
+        return dataclasses.replace(written, wanted=wanted if place.unit is not None else None)
 
     async def _write(
         self, recipe: Mapping[str, Scalar], terms: Terms, *, dry_run: bool = False
@@ -277,7 +355,7 @@ class Applier:
         self._publish(run_id, written)
 
     def _publish(self, run_id: str | None, written: Written, **fields: Any) -> None:
-        told = _told(written, None, applied=True)
+        told = told_of(written, None, applied=True)
         self._events.publish(
             "applied",
             run_id,
@@ -287,6 +365,14 @@ class Applier:
             warnings=told["warnings"],
             **fields,
         )
+
+    async def _applied_kind(self) -> str:
+        """The kind of server whose recipe was written last; macprovider where there is no run."""
+        try:
+            row = await self._records.row(None)
+        except NotFound:
+            return CONFIGURED_KIND
+        return (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
 
     async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
         facts = self._machine.facts()
@@ -310,63 +396,3 @@ class Applier:
 
     def _model(self, model: str) -> str:
         return expanded(model, self._environ) if is_path(model) else model
-
-
-def _recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
-    """The recommendation of a run that may be applied. Raises ApplyRefused."""
-    content = json.loads(row.recommendation_json) if row.recommendation_json else None
-    if not content:
-        message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
-        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
-    try:
-        answer = TypeAdapter(RecommendationDocument).validate_python(content)
-    except ValidationError:
-        message = f"run {row.run_id} was written by another version and its recommendation cannot be used: tune again"
-        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id) from None
-    if answer.get("partial") and not consent.allow_partial:
-        message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
-        raise ApplyRefused(message, "partial", run_id=row.run_id)
-    return answer
-
-
-def _must_have_a_file(kind: str, run_id: str) -> None:
-    """Only macprovider reads the file: what another server was measured with must not get into it."""
-    if kind != CONFIGURED_KIND:
-        message = (
-            f"run {run_id} was measured with {kind}, which has no configuration file of its own: "
-            "start it with the `serve` command of autotunectl show"
-        )
-        raise ApplyRefused(message, "other_provider", run_id=run_id, provider=kind)
-
-
-def _backup(path: Path, name: str | None) -> Path:
-    try:
-        found = operators_file.backups(path)
-    except OSError as error:
-        message = f"{path.parent}: cannot be listed: {error.strerror}"
-        raise ApplyRefused(message, "io_error") from error
-    if not found:
-        message = f"{path} has no backup (no file {path.name}.bak-* beside it)"
-        raise ApplyRefused(message, "no_backup")
-    if name is None:
-        return found[0]
-    for backup in found:
-        if backup.name == name:
-            return backup
-    known = ", ".join(backup.name for backup in found[:5])
-    message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
-    raise ApplyRefused(message, "no_backup")
-
-
-def _told(written: Written, hint: str | None, *, applied: bool) -> ConfigurationResult:
-    return {
-        "applied": applied,
-        "changed": {key: dict(both) for key, both in written.changed.items()},
-        "config_path": str(written.path),
-        "backup_path": None if written.backup is None else str(written.backup),
-        "restarted": False,
-        "diff": written.diff,
-        "recipe": dict(written.recipe) or None,
-        "hint": hint,
-        "warnings": list(written.warnings),
-    }

@@ -7,6 +7,7 @@ whole, and the backup is there before the new one. Quotes nothing of the file bu
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,12 @@ from autotuned.core.config.edit import differences, edit
 from autotuned.core.config.policy import WHOLE, Bound, Terms, pins, select
 from autotuned.core.config.reader import BOM, OWNED, Refused, Scalar, read
 from autotuned.core.config.revert import reverted
-from autotuned.core.lease import Rollback
+from autotuned.core.lease import Lines, Rollback
+from autotuned.engine.apply.place import Place
 from autotuned.errors import ApplyRefused, UnsafePath
 from autotuned.host import failpoint, operators_file
 from autotuned.host.operators_file import Original
+from autotuned.writers import NotOurs, Recipe
 
 RESTARTS = 3
 """How often an edit starts over because the file has changed under it."""
@@ -41,6 +44,8 @@ class Written:
     """How to take it back; None where nothing was written."""
     recipe: Mapping[str, Scalar] = field(default_factory=dict, compare=False)
     """The owned keys as they are in the file then; empty after a revert."""
+    wanted: Recipe | None = field(default=None, compare=False)
+    """What the command line of the live server has to hold, where that tells."""
 
 
 Made = TypeVar("Made")
@@ -86,6 +91,53 @@ def apply(
         )
 
     return _write(path, made, unix_s, dry_run=dry_run, remember=remember)
+
+
+def put(
+    place: Place,
+    recipe: Recipe,
+    unix_s: int,
+    *,
+    dry_run: bool,
+    remember: Remember = lambda _: None,
+) -> Written:
+    """Write `recipe` into a place that is not macprovider's. Raises ApplyRefused, nothing changed then."""
+    path = place.path
+
+    def made(original: Original) -> Written:
+        before = _text(original)
+        try:
+            edited = place.edit(before, recipe)
+        except NotOurs as error:
+            message = f"{path}: {error}; it is left as it is"
+            raise ApplyRefused(message, "unusable_file", config_path=str(path)) from None
+        content = edited.text.encode() if edited.text != before else None
+        return Written(path, content, edited.changed, edited.diff, warnings=edited.remarks)
+
+    if dry_run and not path.parent.is_dir():
+        return made(Original(path, path, None))
+    if not dry_run and place.ours:
+        with contextlib.suppress(OSError):  # told by the writing itself
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    written = _write(path, made, unix_s, dry_run=dry_run, remember=remember)
+    if place.mode != operators_file.NEW_MODE and not dry_run:
+        path.chmod(place.mode)
+    return written
+
+
+def remove(place: Place, unix_s: int) -> Written:
+    """Take away a file that is ours alone, a backup of it kept. Raises ApplyRefused."""
+    path = place.path
+    try:
+        original = operators_file.look(path)
+        if original.content is None:
+            return Written(path)
+        backup = operators_file.back_up(original, unix_s)
+        path.unlink()
+    except (OSError, UnsafePath) as error:
+        message = f"{path}: cannot be removed: {error}"
+        raise ApplyRefused(message, "io_error", config_path=str(path)) from None
+    return Written(path, b"", {place.kind: {"before": path.name, "after": None}}, backup=backup)
 
 
 def put_back(
@@ -177,8 +229,21 @@ def _rollback(original: Original, content: bytes, backup: Path | None) -> Rollba
         path=str(original.path),
         backup=None if backup is None else str(backup),
         sha256=hashlib.sha256(content).hexdigest(),
-        lines=lines(_shown(original.content or b""), _shown(content)),
+        lines=lines(_shown(original.content or b""), _shown(content)) or _blocks(original, content),
     )
+
+
+def _blocks(original: Original, content: bytes) -> list[Lines]:
+    """The lines that an edit changed, each block with the line above it where nothing else stands there now."""
+    old = _shown(original.content or b"").splitlines(keepends=True)
+    new = _shown(content).splitlines(keepends=True)
+    blocks = []
+    for kind, i, j, k, n in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
+        up = 1 if k == n and k else 0
+        if kind != "equal" and k - up < n:
+            lines = Lines(key="", new="".join(new[k - up : n]), old="".join(old[i - up : j]))
+            blocks.append(lines)
+    return blocks
 
 
 def _replaced(original: Original, content: bytes, rollback: Rollback, remember: Remember) -> bool:

@@ -96,6 +96,11 @@ class LiveProvider:
         return await asyncio.to_thread(returned, lease, self._finder, self._commands)
 
     @property
+    def managers(self) -> Managers:
+        """The service managers of this machine."""
+        return self._finder.managers
+
+    @property
     def lease(self) -> Lease | None:
         """The lease in force; None while nothing is owed."""
         return self._lease if self._lease is not None and self._lease.open else None

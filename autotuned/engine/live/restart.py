@@ -6,13 +6,14 @@ way, the provider comes back. Must not know what was written, or why.
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
 
-from autotuned.core.lease import Rollback
+from autotuned.core.lease import Rollback, Unit
 from autotuned.core.request import TuneRequest
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import undrainable
@@ -34,16 +35,33 @@ class Restarter:
         self,
         live: LiveProvider,
         configuration: Configuration,
-        provider: Callable[[], Provider],
+        provider: Callable[[str], Provider],
         processes: Callable[[], Processes],
         environ: Mapping[str, str],
     ) -> None:
         self._live, self._configuration, self._environ = live, configuration, environ
         self._provider, self._processes = provider, processes
 
-    async def commands(self) -> str:
+    async def unit(self, kind: str) -> UnitState | None:
+        """The unit of systemd in which the live server of this `kind` runs, or did before it was drained."""
+        lease, managers = self._live.lease, self._live.managers
+        if lease is not None and isinstance(lease.target, Unit):
+            return await asyncio.to_thread(
+                managers.systemd.show, lease.target.scope, lease.target.unit
+            )
+        managed = (await self.find(kind)).managed
+        if managed is not None and isinstance(managed.job, UnitState) and managed.refusal is None:
+            return managed.job
+        named, name = self._configuration.now.live.manager
+        return await asyncio.to_thread(managers.systemd.find, name) if named == "systemd" else None
+
+    async def reload(self, unit: UnitState) -> None:
+        """Have systemd read the files of its units again."""
+        await asyncio.to_thread(self._live.managers.systemd.ask, unit.domain, "daemon-reload")
+
+    async def commands(self, kind: str) -> str:
         """The two commands that make a configuration live, one a line, for what runs or would be run."""
-        managed = (await self._find()).managed
+        managed = (await self.find(kind)).managed
         if managed is not None and isinstance(managed.job, UnitState):
             typed = managed.job.command
             return f"{typed} daemon-reload\n{typed} restart {managed.job.label}"
@@ -63,13 +81,13 @@ class Restarter:
             f"launchctl bootstrap {domain} {shlex.quote(str(plist))}"
         )
 
-    async def claim(self, run_id: str, active: Callable[[], str | None]) -> str | None:
+    async def claim(self, run_id: str, active: Callable[[], str | None], kind: str) -> str | None:
         """Take the lock and the lease for a restart; the reason why there is nothing to restart, else None.
 
         `carry_out` or `give_up` must follow None. Raises Busy while a run is active, RestoreOutstanding
         while another restore is owed, ProviderConflict where somebody else holds the lock.
         """
-        found = await self._find()
+        found = await self.find(kind)
         running, owed = active(), self._live.public()
         if running is not None:
             message = (
@@ -120,8 +138,9 @@ class Restarter:
         log.info("live provider restarted", reason=reason)
         return reason
 
-    async def _find(self) -> Found:
-        return await self._live.find(self._provider(), 0)
+    async def find(self, kind: str) -> Found:
+        """The live server of this `kind`."""
+        return await self._live.find(self._provider(kind), 0)
 
 
 def _unfit(found: Found) -> str | None:

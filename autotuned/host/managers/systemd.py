@@ -26,7 +26,7 @@ HIDDEN_STOP_S = 1.0
 """A stop is seen at once, but for the moment that it takes on its way."""
 PROPERTIES = (
     "LoadState,ActiveState,SubState,MainPID,ExecMainStartTimestampMonotonic,ControlGroup,"
-    "FragmentPath,Transient,NeedDaemonReload,Job,TimeoutStopUSec"
+    "FragmentPath,DropInPaths,Transient,NeedDaemonReload,Job,TimeoutStopUSec"
 )
 ENDED = ("inactive", "failed")
 NO_BUS = re.compile(
@@ -57,6 +57,8 @@ class UnitState(LoadedJob):
     transient: bool = False
     outdated: bool = False
     """Its files have changed since systemd has read them."""
+    drop_ins: tuple[str, ...] = ()
+    """The files that add to its own, in the order in which they are read."""
 
     @property
     def alive(self) -> bool:
@@ -282,6 +284,7 @@ def _state(scope: str, unit: str, facts: Mapping[str, str]) -> UnitState:
         load=load,
         cgroup=facts.get("ControlGroup", ""),
         transient=facts.get("Transient") == "yes",
+        drop_ins=tuple(facts.get("DropInPaths", "").split()),
         outdated=facts.get("NeedDaemonReload") == "yes",
     )
 

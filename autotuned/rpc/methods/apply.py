@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotuned.documents.apply import ConfigurationResult
-from autotuned.engine.apply.apply import Consent
+from autotuned.engine.apply.consent import Consent
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, Pieces, RunParams
 from autotuned.shared import wire

@@ -1,0 +1,98 @@
+"""What of a run may be applied, with whose consent, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from autotuned.core.config.policy import Terms, decided
+from autotuned.documents.apply import ConfigurationResult
+from autotuned.documents.result import RecommendationDocument
+from autotuned.engine.apply.writer import Written
+from autotuned.errors import ApplyRefused
+from autotuned.host import operators_file
+from autotuned.store.runs import RunRow
+
+CONFIGURED_KIND = "macprovider"
+"""The one provider that has a configuration file; the others are told everything on their command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What the operator wants, and has agreed to beyond the usual."""
+
+    allow_partial: bool = False
+    force: bool = False
+    restart: bool = False
+    dry_run: bool = False
+    knobs_only: bool = False
+    all_knobs: bool = False
+
+    def terms(self, request: Mapping[str, Any]) -> Terms:
+        """On which terms the recipe of a run with this request is written."""
+        return Terms(decided(request), self.knobs_only, self.all_knobs)
+
+
+def recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
+    """The recommendation of a run that may be applied. Raises ApplyRefused."""
+    content = json.loads(row.recommendation_json) if row.recommendation_json else None
+    if not content:
+        message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
+    try:
+        answer = TypeAdapter(RecommendationDocument).validate_python(content)
+    except ValidationError:
+        message = f"run {row.run_id} was written by another version and its recommendation cannot be used: tune again"
+        raise ApplyRefused(message, "no_recommendation", run_id=row.run_id) from None
+    if answer.get("partial") and not consent.allow_partial:
+        message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
+        raise ApplyRefused(message, "partial", run_id=row.run_id)
+    return answer
+
+
+def must_have_a_file(kind: str, run_id: str) -> None:
+    """Only macprovider reads the file: what another server was measured with must not get into it."""
+    if kind != CONFIGURED_KIND:
+        message = (
+            f"run {run_id} was measured with {kind}, which has no configuration file of its own: "
+            "start it with the `serve` command of autotunectl show"
+        )
+        raise ApplyRefused(message, "other_provider", run_id=run_id, provider=kind)
+
+
+def named_backup(path: Path, name: str | None) -> Path:
+    try:
+        found = operators_file.backups(path)
+    except OSError as error:
+        message = f"{path.parent}: cannot be listed: {error.strerror}"
+        raise ApplyRefused(message, "io_error") from error
+    if not found:
+        message = f"{path} has no backup (no file {path.name}.bak-* beside it)"
+        raise ApplyRefused(message, "no_backup")
+    if name is None:
+        return found[0]
+    for backup in found:
+        if backup.name == name:
+            return backup
+    known = ", ".join(backup.name for backup in found[:5])
+    message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
+    raise ApplyRefused(message, "no_backup")
+
+
+def told_of(written: Written, hint: str | None, *, applied: bool) -> ConfigurationResult:
+    return {
+        "applied": applied,
+        "changed": {key: dict(both) for key, both in written.changed.items()},
+        "config_path": str(written.path),
+        "backup_path": None if written.backup is None else str(written.backup),
+        "restarted": False,
+        "diff": written.diff,
+        "recipe": dict(written.recipe) or None,
+        "hint": hint,
+        "warnings": list(written.warnings),
+    }
