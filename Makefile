@@ -25,6 +25,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m vulture
 	@$(MAKE) --no-print-directory coverage
 
 # Every branch of what decides is taken by the pure tests alone; elsewhere coverage is looked at, not demanded.

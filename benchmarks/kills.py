@@ -38,7 +38,7 @@ LONGEST_S = 60.0
 TAKING_BACK_S = 3.0
 """How much longer a run takes whose apply must be taken back."""
 REPLICATE = {"ttft_ms": 60, "total_ms": 120}
-AXES = {"kv_bits_axis": [None, 8], "stage2_replicates": 2}
+AXES: dict[str, Any] = {"kv_bits_axis": [None, 8], "stage2_replicates": 2}
 
 
 @dataclass

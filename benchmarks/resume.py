@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.e2e.test_resume import AXES, X, Y, Z, outcome
-from tests.support.home import Home, RpcError, home, kill, poll
+from tests.e2e.test_resume import AXES, outcome
+from tests.support.home import Home, RpcError, X, Y, Z, home, kill, poll
 
 MOST_KILLS = 4
 CELLS = {"unset/1/2000": 60, "4/1/2000": 20, "8/1/2000": 200}

@@ -178,6 +178,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 async def beside_llama() -> None:
     """A real server's own prefill and decode times beside ours, for the same requests."""
     from autotuned.core.gate import STOP_TOKENS
+    from autotuned.engine.measure.event_stream import Event
     from autotuned.providers import llama_launcher
     from tests.support.home import free_port
     from tests.support.models import write_gguf
@@ -185,9 +186,10 @@ async def beside_llama() -> None:
     timings: list[dict[str, float]] = []
     taken = chat._Answer._event
 
-    def spy(self: Any, event: dict[str, Any], stamp: int) -> None:
-        timings.extend([event["timings"]] if "timings" in event else [])
-        taken(self, event, stamp)
+    def spy(self: Any, event: Event) -> None:
+        content = json.loads(event.data) if event.data.startswith("{") else {}
+        timings.extend([content["timings"]] if "timings" in content else [])
+        taken(self, event)
 
     chat._Answer._event = spy  # type: ignore[method-assign]
     port = free_port()

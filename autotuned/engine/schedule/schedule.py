@@ -103,7 +103,7 @@ class Nightly:
     async def get(self, history: int) -> ScheduleDocument:
         """The schedule, when it comes next, and the newest decisions, newest first."""
         await self._settle()
-        settings = cast("ScheduleSettings", self._book.schedule.model_dump(mode="json"))
+        settings = cast(ScheduleSettings, self._book.schedule.model_dump(mode="json"))
         newest = self._book.decisions[::-1][:history]
         return {
             **settings,
