@@ -16,6 +16,7 @@ from autotunectl import service
 from autotunectl.client import Client
 from autotunectl.service import ServiceError, program
 from autotuned.shared import wire
+from autotuned.shared.files import open_to_others
 
 
 def without_agent(reason: str, socket: str | None) -> dict[str, Any]:
@@ -64,25 +65,12 @@ def _folder(folder: Path) -> dict[str, Any]:
         return _check(
             "socket", "error", f"{folder}: {error.strerror}", "see who owns the folders above it"
         )
-    mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
         return _check(
             "socket", "error", f"{folder} is a link or a file, not a folder", f"rm '{folder}'"
         )
-    if found.st_uid != os.geteuid():
-        return _check(
-            "socket",
-            "error",
-            f"{folder} belongs to uid {found.st_uid}",
-            f"sudo chown {os.geteuid()} '{folder}'",
-        )
-    if mode & 0o077:
-        return _check(
-            "socket",
-            "error",
-            f"{folder} has mode {mode:04o}: others may enter",
-            f"chmod 700 '{folder}'",
-        )
+    if fault := open_to_others(folder, found):
+        return _check("socket", "error", f"{folder} {fault[0]}", fault[1])
     return _check("socket", "info", f"{folder}, for this user alone")
 
 

@@ -32,23 +32,9 @@ def private_folder(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         message = f"{path}: is not a folder of its own (a symlink or a file); remove it"
         raise UnsafePath(message, path=str(path))
-    if fault := open_to_others(path, found):
+    if fault := shared.open_to_others(path, found):
         message = f"{path}: {fault[0]}; run: {fault[1]}"
         raise UnsafePath(message, path=str(path))
-
-
-def open_to_others(path: Path, status: os.stat_result) -> tuple[str, str] | None:
-    """Why somebody else may enter `path`, and the command against it; None where it is ours alone."""
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
-        return (
-            f"belongs to uid {status.st_uid}, not to {os.geteuid()}",
-            f"sudo chown {os.geteuid()} '{path}'",
-        )
-    if mode & 0o077:
-        wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        return f"has mode {mode:04o}, others may enter", f"chmod {wanted} '{path}'"
-    return None
 
 
 def write_private(path: Path, text: str) -> None:

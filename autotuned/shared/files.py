@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +132,17 @@ def sync(descriptor: int) -> None:
             fcntl.fcntl(descriptor, F_FULLFSYNC)
             return
     os.fsync(descriptor)
+
+
+def open_to_others(path: Path, status: os.stat_result) -> tuple[str, str] | None:
+    """Why somebody else may enter `path`, and the command against it; None where it is this user's alone."""
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid():
+        return (
+            f"belongs to uid {status.st_uid}, not to {os.geteuid()}",
+            f"sudo chown {os.geteuid()} '{path}'",
+        )
+    if mode & 0o077:
+        wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        return f"has mode {mode:04o}, others may enter", f"chmod {wanted} '{path}'"
+    return None

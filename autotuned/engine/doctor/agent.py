@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
 from autotuned.errors import SettingsError
-from autotuned.host.files import open_to_others
+from autotuned.shared.files import open_to_others
 from autotuned.store import quarantine as store_quarantine
 from autotuned.store.database import set_aside
 
