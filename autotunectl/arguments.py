@@ -29,7 +29,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 METHODS = (
     "apply", "cancel", "compare", "doctor", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
     "quarantine", "quarantine.clear", "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
-    "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
+    "serve", "servers", "servers.check", "servers.show", "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
 )  # fmt: skip
 """The agent's methods, for the shell: completion asks nobody."""
 DURATION_HELP = "SECONDS|4h|1h30m"

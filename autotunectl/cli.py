@@ -44,6 +44,8 @@ COMMANDS: Mapping[str, str] = {
     "noise": "noise",
     "check-stale": "results",
     "quarantine": "quarantine",
+    "servers": "servers",
+    "serve": "servers",
     "models": "weights",
     "pull": "weights",
     "doctor": "doctor",

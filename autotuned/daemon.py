@@ -30,6 +30,7 @@ from autotuned.engine.run.setup import Host
 from autotuned.engine.schedule.notify import Notifier
 from autotuned.engine.schedule.schedule import Nightly
 from autotuned.engine.schedule.staleness import Staleness
+from autotuned.engine.servers import Servers
 from autotuned.engine.settings import Configuration
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
@@ -182,6 +183,7 @@ async def serve(
             applier,
             staleness,
             nightly,
+            Servers(configuration, agent, host, records, live),
             scene,
             utc_now(),
             stopping.set,

@@ -48,9 +48,13 @@ class Descriptions:
         rule = f"should be {', '.join(names)} or {last}"
         return None if name in known else rule + nearest(name, known)
 
+    def lists(self) -> list[str]:
+        """The names of all lists of models."""
+        return list(dict.fromkeys((*catalogue(), *self.candidates)))
+
     def list_rule(self, name: str) -> str | None:
         """Why there is no list of this name; None where there is."""
-        known = (*catalogue(), *self.candidates)
+        known = self.lists()
         rule = f"is none of {', '.join(known)}"
         return None if name in known else rule + nearest(name, known)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
@@ -326,6 +327,32 @@ class ServerSpec(Part):
         if not serving:
             argv += [fill(word, names) for word in self.candidate]
         return tuple(argv)
+
+
+def as_toml(name: str, spec: ServerSpec) -> str:
+    """A description as `autotuned.toml` would have it: only what differs from the defaults."""
+    fields = spec.model_dump(exclude_defaults=True)
+    knobs = fields.pop("knobs", {})
+    parts = {f"servers.{_key(name)}": fields}
+    parts |= {f"servers.{_key(name)}.knobs.{knob}": values for knob, values in knobs.items()}
+    return "\n".join(
+        "".join([f"[{title}]\n", *(f"{key} = {_toml(value)}\n" for key, value in part.items())])
+        for title, part in parts.items()
+    )
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+        )
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _first_flag(command: Sequence[str]) -> int:

@@ -71,6 +71,9 @@ class Provider(Protocol):
     catalogue: Sequence[Entry]
     """The default candidates, largest first; empty where there is no default list."""
 
+    def find(self) -> tuple[str, ...] | None:
+        """How the program is called; None where it is not installed. Raises ProviderMissing for a bad setting."""
+
     async def locate(self) -> Binary:
         """Find the binary and ask its version. Raises ProviderMissing with the remedy."""
 

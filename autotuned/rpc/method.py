@@ -22,6 +22,7 @@ from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
 from autotuned.engine.schedule.schedule import Nightly
 from autotuned.engine.schedule.staleness import Staleness
+from autotuned.engine.servers import Servers
 from autotuned.engine.settings import Configuration
 from autotuned.settings import Settings
 from autotuned.shared import wire
@@ -79,6 +80,7 @@ class Pieces:
     applier: Applier
     staleness: Staleness
     nightly: Nightly
+    servers: Servers
     scene: Callable[[], Awaitable[Scene]]
     """What `doctor` may look at now."""
     started_at: str

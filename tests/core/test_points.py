@@ -107,7 +107,7 @@ def test_both_are_calibrated_one_after_the_other_and_make_the_recipe() -> None:
     assert found["concurrency"]["ceiling_ms"] == 2000
     starts = {trial.knobs.max_context for trial in history[2:7] if trial.knobs is not None}
     assert starts == {20_000}  # one start serves them all
-    answer = recommend(plan, finish)
+    answer = recommend("r", plan, finish)
     assert answer is not None
     assert answer["knobs"]["max_context_override"] == 20_000
 
@@ -216,7 +216,7 @@ def test_nothing_is_calibrated_that_was_not_asked_for() -> None:
     assert points.bracket(plan, history) is None
     assert points.document(plan, history, None) == {"context": None, "concurrency": None}
     assert Finish(ExitReason.NO_FEASIBLE).recipe is None
-    assert recommend(plan, Finish(ExitReason.NO_FEASIBLE)) is None
+    assert recommend("r", plan, Finish(ExitReason.NO_FEASIBLE)) is None
     odd = [history[0], replace(history[1], knobs=None)]
     assert next_step(plan, odd) == Finish(ExitReason.OK, plan.candidates[0], odd[1])
 

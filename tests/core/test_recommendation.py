@@ -59,7 +59,7 @@ def test_every_part_of_the_recipe_changes_its_hash() -> None:
 def test_the_recommendation_is_the_best_cell_under_public_names() -> None:
     plan = planned("x-7B")
     best = replace(cell(plan, 1, 2, 12.5, 900.0), kept=True, serve_argv=("serve", "it"))
-    found = public.recommend(plan, Finish(ExitReason.OK, plan.candidates[0], best))
+    found = public.recommend("r", plan, Finish(ExitReason.OK, plan.candidates[0], best))
     assert found is not None
     assert found == {
         "model": "x-7B",
@@ -75,7 +75,7 @@ def test_the_recommendation_is_the_best_cell_under_public_names() -> None:
 def test_a_partial_recommendation_says_so() -> None:
     plan = planned("x-7B")
     finish = Finish(ExitReason.BUDGET_PARTIAL, plan.candidates[0], cell(plan, 1, 0), partial=True)
-    found = public.recommend(plan, finish)
+    found = public.recommend("r", plan, finish)
     assert found is not None
     assert found["partial"] is True
 
@@ -83,7 +83,7 @@ def test_a_partial_recommendation_says_so() -> None:
 def test_without_a_kept_cell_there_is_no_recommendation_and_no_alternate() -> None:
     plan = planned("x-7B", "y-1B")
     finish = Finish(ExitReason.NO_FEASIBLE, plan.candidates[0])
-    assert public.recommend(plan, finish) is None
+    assert public.recommend("r", plan, finish) is None
     assert public.alternates_of(plan, [probe(plan, 1)], finish) == []
 
 
@@ -98,14 +98,29 @@ def test_alternates_are_smaller_candidates_that_were_not_probed() -> None:
 def test_a_command_is_quoted_for_a_shell() -> None:
     plan = planned("x-7B")
     best = replace(cell(plan, 1, 0), serve_argv=("/a b/serve", "--model", "x'y"))
-    found = public.recommend(plan, Finish(ExitReason.OK, plan.candidates[0], best))
+    found = public.recommend("r", plan, Finish(ExitReason.OK, plan.candidates[0], best))
     assert found is not None
     assert found["serve_command"] == "'/a b/serve' --model 'x'\"'\"'y'"
     assert "serve_note" not in found
     alone = replace(best, serve_argv=(*best.serve_argv, "--no-join"))
-    noted = public.recommend(plan, Finish(ExitReason.OK, plan.candidates[0], alone))
+    noted = public.recommend("r", plan, Finish(ExitReason.OK, plan.candidates[0], alone))
     assert noted is not None
     assert noted["serve_note"] == public.NO_JOIN_NOTE
+
+
+def test_nobody_is_told_to_call_a_file_of_ours() -> None:
+    plan = planned("x-7B")
+    argv = (
+        "/bin/python",
+        "-P",
+        "/x/site-packages/autotuned/providers/llama_launcher.py",
+        "-m",
+        "f",
+    )
+    best = replace(cell(plan, 1, 0), serve_argv=argv)
+    found = public.recommend("r-1", plan, Finish(ExitReason.OK, plan.candidates[0], best))
+    assert found is not None
+    assert found["serve_command"] == "autotunectl serve r-1"
 
 
 def said(plan: Any, history: Any, finish: Finish) -> str:

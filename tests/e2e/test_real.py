@@ -58,7 +58,10 @@ def test_a_whole_run_with_llama_cpp(home: Home) -> None:
     )
     check(document, home, model, cells=2)
     answer = document["recommendation"]
-    assert ("-ctk q8_0" in answer["serve_command"]) is (answer["knobs"]["kv_bits"] == 8)
+    served = home.rpc("serve", run_id=document["run_id"])["argv"]
+    assert ("-ctk q8_0" in " ".join(served)) is (answer["knobs"]["kv_bits"] == 8)
+    wheel = "llama_launcher.py" in " ".join(served)
+    assert answer["serve_command"].startswith("autotunectl serve ") is wheel
 
 
 @needs_mlx

@@ -65,7 +65,7 @@ class Lifecycle:
                 error = {"code": finish.exit_reason, "message": refusal}
             else:
                 finish, _ = await runner.search()
-                answer = recommend(runner.plan, finish)
+                answer = recommend(runner.run_id, runner.plan, finish)
                 await self._applier.conclude(
                     runner,
                     bench.provider.kind,

@@ -11,7 +11,6 @@ import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -44,7 +43,7 @@ from autotuned.engine.run.lifecycle import Lifecycle
 from autotuned.engine.run.records import Records, run_document, summary
 from autotuned.engine.run.resume import take_up
 from autotuned.engine.run.runner import Runner
-from autotuned.engine.run.setup import Host, bench, weights_ahead
+from autotuned.engine.run.setup import Host, bench, new_run_id, weights_ahead
 from autotuned.engine.settings import Configuration
 from autotuned.engine.weights import Pulls
 from autotuned.errors import (
@@ -98,13 +97,13 @@ class Agent:
             lambda: configuration.now, records, events, live, applier, host.awake
         )
         ledger = Ledger(configuration.now.run_folder / "weights.json")
-        self._prewarmer = Prewarmer(host.environ, ledger)
+        self.prewarmer = Prewarmer(host.environ, ledger)
         inflight = Inflight(configuration.now.run_folder, host.environ)
         self.quarantine = Quarantine(records.database, inflight)
         self._active: Active | None = None
         self._stopping = False
         self.pulls = Pulls(
-            self._prewarmer, events, host.machine, self._provider, active_run=self.active_run
+            self.prewarmer, events, host.machine, self._provider, active_run=self.active_run
         )
 
     @property
@@ -128,6 +127,16 @@ class Agent:
         return await self._admit(params, again)
 
     async def _admit(self, params: Mapping[str, Any], again: Again | None) -> StartedDocument:
+        active = await self.claim()
+        try:
+            return await self._begin(active, params, again, unstopped_s(self._host.sleep))
+        except BaseException:
+            self._live.unclaim()
+            self.release(active)
+            raise
+
+    async def claim(self) -> Active:
+        """Become the one who measures, until `release`. Raises Busy, RestoreOutstanding or ShuttingDown."""
         self._refuse_while_stopping()
         await self._live.paid_meanwhile()
         self.pulls.refuse_while_active()
@@ -135,13 +144,8 @@ class Agent:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
         self._refuse_while_owed()
-        active = self._active = Active(_new_run_id())
-        try:
-            return await self._begin(active, params, again, unstopped_s(self._host.sleep))
-        except BaseException:
-            self._live.unclaim()
-            self._release(active)
-            raise
+        self._active = Active(new_run_id())
+        return self._active
 
     def pull(self, model: str, **wishes: Any) -> PullDocument:
         """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
@@ -167,12 +171,12 @@ class Agent:
 
     async def dry_run(self, params: Mapping[str, Any]) -> PlanDocument:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
-        request = self._parsed(params)
+        request = parse(params, self.descriptions)
         provider, binary, planned = await self.prepare(request)
         found = await self._live.find(provider, request.port)
         planned = planned.warned(await self._doubts(found, request, binary))
         memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
-        weights = await weights_ahead(self._prewarmer, planned, provider.weights, memory)
+        weights = await weights_ahead(self.prewarmer, planned, provider.weights, memory)
         return {
             "provider": provider.kind,
             "binary": list(binary.command),
@@ -191,7 +195,7 @@ class Agent:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
         try:
-            asked = self._parsed(params)
+            asked = parse(params, self.descriptions)
             resumed = await take_up(self._records, asked, params)
             request = asked if resumed is None else resumed.request
             provider, binary, planned = await self.prepare(request)
@@ -210,7 +214,7 @@ class Agent:
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:
             if resumed is not None and active.run_id == resumed.row.run_id:
-                active.run_id = _new_run_id()  # the run itself stays as it is
+                active.run_id = new_run_id()  # the run itself stays as it is
             await self._records.refuse(active.run_id, usable(params), error)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
@@ -222,7 +226,7 @@ class Agent:
         made = bench(
             self._host,
             self._settings,
-            self._prewarmer,
+            self.prewarmer,
             self.quarantine,
             active.run_id,
             request,
@@ -254,7 +258,7 @@ class Agent:
 
         Raises ConfigError or ProviderMissing.
         """
-        require_paths(request.candidate_models or (), self._prewarmer.environ)
+        require_paths(request.candidate_models or (), self.prewarmer.environ)
         provider = self._provider(request.provider)
         binary = await provider.locate()
         request, live_model = await self._with_live(request, provider)
@@ -278,9 +282,6 @@ class Agent:
         """The servers and lists of models that a request can name now."""
         return self._settings.descriptions
 
-    def _parsed(self, params: Mapping[str, Any]) -> TuneRequest:
-        return parse(params, self.descriptions)
-
     async def _with_live(
         self, request: TuneRequest, provider: Provider
     ) -> tuple[TuneRequest, str | None]:
@@ -300,9 +301,9 @@ class Agent:
         try:
             await self._lifecycle.carry_through(runner, made)
         finally:
-            self._release(active)
+            self.release(active)
 
-    def _release(self, active: Active) -> None:
+    def release(self, active: Active) -> None:
         active.ended.set()
         if self._active is active:
             self._active = None
@@ -397,8 +398,3 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISHING_S):
                 await active.ended.wait()
-
-
-def _new_run_id() -> str:
-    """Sorts by time, and is never the same twice."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from autotuned.core.model import WeightsFormat
@@ -120,3 +122,8 @@ async def weights_ahead(
         "fetch_s": None if rate is None else round(fetch / rate, 1),
         "disk_free_bytes": await asyncio.to_thread(disk_free, hub_cache(environ)),
     }
+
+
+def new_run_id() -> str:
+    """Sorts by time, and is never the same twice."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -16,6 +16,7 @@ from autotuned.rpc.methods import (
     results,
     runs,
     schedule,
+    servers,
     weights,
 )
 
@@ -24,6 +25,17 @@ __all__ = ["Pieces", "table"]
 
 def table(pieces: Pieces) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
-    modules = (agent, runs, apply, results, schedule, events, provider, quarantine, weights)
+    modules = (
+        agent,
+        runs,
+        apply,
+        results,
+        schedule,
+        events,
+        provider,
+        quarantine,
+        servers,
+        weights,
+    )
     methods = [method for module in modules for method in module.methods(pieces)]
     return discover.with_itself(methods)

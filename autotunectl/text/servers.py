@@ -1,0 +1,66 @@
+"""Servers as text for people: the table of all, and what a check has seen."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from autotunectl.text.layout import columns
+
+
+def table(document: Mapping[str, Any], room: int | None = None) -> str:
+    """Every server with its version and knobs."""
+    rows: list[tuple[str, ...]] = [("SERVER", "FROM", "VERSION", "KNOBS")]
+    rows += [
+        (
+            server["name"],
+            server["source"],
+            _version(server),
+            ", ".join(knob["name"] for knob in server["knobs"]) or "none",
+        )
+        for server in document["servers"]
+    ]
+    return columns(rows, room)
+
+
+def _version(server: Mapping[str, Any]) -> str:
+    if server["program"] is None:
+        return "not installed"
+    return str(server["version"] or server["problem"] or "installed")
+
+
+def check(document: Mapping[str, Any]) -> str:
+    """One start, a line for each thing that was looked at."""
+    lines = [
+        f"{document['server']} {document['version']} with {document['model']}",
+        f"  started   {shlex.join(document['argv'])}" if document["argv"] else "  started   no",
+        f"  ready     {_ms(document['ready_ms'])}",
+        f"  stream    first text after {_ms(document['ttft_ms'])}",
+        f"  usage     {_told(document['prompt_tokens'])} of prompt, "
+        f"{_told(document['completion_tokens'])} of answer",
+        f"  cache     {_cached(document['cached_tokens'])}",
+        f"  stopped   {_ms(document['stop_ms'])}",
+        *(f"  remark    {remark}" for remark in document["remarks"]),
+        f"  log       {document['log']}",
+        "it works" if document["reason"] is None else f"it does NOT work: {document['reason']}",
+    ]
+    return "\n".join(lines)
+
+
+def command(document: Mapping[str, Any]) -> str:
+    """A command line with the variables before it."""
+    settings = [f"{name}={shlex.quote(value)}" for name, value in document["env"].items()]
+    return " ".join([*settings, shlex.join(document["argv"])])
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
+
+
+def _told(tokens: int | None) -> str:
+    return "unknown" if tokens is None else f"{tokens} tokens"
+
+
+def _cached(tokens: int | None) -> str:
+    return "not told in its usage" if tokens is None else f"{tokens} tokens of the prompt"
