@@ -20,7 +20,8 @@ from autotuned.documents.compare import (
     Verdict,
 )
 from autotuned.documents.result import CellDocument, InputsDocument, MachineDocument, ResultDocument
-from autotuned.documents.trial import KnobsDocument, SampleDocument
+from autotuned.documents.trial import SampleDocument
+from autotuned.shared.knobs import flat
 
 CONFIDENCE = 0.95
 
@@ -34,6 +35,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
     """Set two comparable result documents against each other. Raises ValueError for one that is none."""
     first, second = _Run(a), _Run(b)
     uneven = [value for value in _circumstances(first, second) if not value["same"]]
+    one, other = flat(first.answer["knobs"]), flat(second.answer["knobs"])
     smallest = second.smallest if second.smallest is not None else first.smallest
     return {
         "a": first.side(),
@@ -42,9 +44,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
             "confidence": CONFIDENCE,
             "even": not uneven,
             "uneven": uneven,
-            "knobs": _values(
-                KnobsDocument.__annotations__, first.answer["knobs"], second.answer["knobs"]
-            ),
+            "knobs": _values(one | other, one, other),
             "figures": [
                 *(_seen(_sampled(*figure, first, second), smallest) for figure in SAMPLED),
                 _load(first, second),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from autotuned.core import stats
+from autotuned.core import search, stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
 from autotuned.core.points import Calibrate, next_point, recipe
 from autotuned.core.request import Plan
@@ -39,7 +39,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Measure this cell of the chosen candidate (stage 2); `index` counts from 0."""
+    """Measure this cell of the chosen candidate (stage 2); `index` counts those before it."""
 
     candidate: Candidate
     index: int
@@ -86,8 +86,9 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
         if len(probes) < len(plan.candidates):
             return Probe(plan.candidates[len(probes)])
         return Finish(ExitReason.NO_FEASIBLE)
-    if len(cells) < len(plan.cells):
-        return Evaluate(chosen, len(cells), plan.cells[len(cells)])
+    place = _next_cell(plan, cells)
+    if place is not None:
+        return Evaluate(chosen, len(cells), plan.cells[place])
     if plan.repeats is not None and any(cell.fits for cell in cells):
         return Finish(ExitReason.OK, chosen)
     best = best_so_far(history)
@@ -101,6 +102,21 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     knobs = recipe(plan, history, best.knobs)
     served = (trial for trial in reversed(history) if trial.fits and trial.knobs == knobs)
     return Finish(ExitReason.OK, chosen, best, served=next(served, None))
+
+
+def _next_cell(plan: Plan, cells: Sequence[Trial]) -> int | None:
+    """The place of the next cell in the plan: in order, or as a search decides by all cells so far."""
+    if plan.trials is None:
+        return len(cells) if len(cells) < len(plan.cells) else None
+    places = {knobs: place for place, knobs in enumerate(plan.cells)}
+    tried = [
+        search.Measured(places[trial.knobs], trial.tps_median if trial.fits else None)
+        for trial in cells
+        if trial.knobs in places
+    ]
+    space = [knobs.by_name() for knobs in plan.cells]
+    epsilon = plan.request.tps_tie_epsilon
+    return search.next_cell(space, tried, plan.trials, epsilon, plan.seed or 0)
 
 
 def best_so_far(history: Sequence[Trial]) -> Trial | None:

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from autotuned.core import candidates
+from autotuned.core import candidates, search, space
 from autotuned.core.model import Candidate
 from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, invalid, unknown
 from autotuned.server_spec import ServerSpec
-from autotuned.shared.knobs import TABLE, UNSET, Knobs, shown
+from autotuned.shared.knobs import TABLE, UNSET, Knobs, Value, shown
 
 *_, CONTEXT = TABLE
 """The knob whose cells begin at the target context."""
@@ -31,7 +31,7 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _kv_axis(value: Any) -> Any:
+def _axis(value: Any) -> Any:
     value = _tuple(value)
     return (
         tuple(None if bits == UNSET else bits for bits in value)
@@ -61,9 +61,15 @@ class TuneRequest(BaseModel):
     """The name of a list of models, instead of the server's default list."""
     max_model_size: Size | None = None
     min_model_size: Size | None = None
-    kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_kv_axis)] = TABLE[0].choices
+    kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_axis)] = TABLE[0].choices
     max_batch_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = (1, 2)
     max_context_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = ()
+    axes: dict[str, Annotated[tuple[Value, ...], BeforeValidator(_axis)]] = {}
+    """Values of the server's own knobs, null for its default; an empty list stands for the knob's usual values."""
+    search: Literal["grid", "auto", "tpe"] = "grid"
+    """Measure every cell, or of a large space only those that look promising."""
+    trials: Positive | None = None
+    """How many cells a search of promising ones measures at most."""
     stage1_replicates: Replicates = 1
     stage2_replicates: Replicates = 3
     replicates: Literal["fixed", "auto"] = "fixed"
@@ -134,6 +140,10 @@ class Plan:
     cells: tuple[Knobs, ...]
     warnings: tuple[str, ...] = ()
     seed: int | None = None
+    trials: int | None = None
+    """How many of the cells a search measures at most, in an order of its own; None where all are measured."""
+    left_out: int = 0
+    """Cells that were dropped since a knob of theirs would do nothing."""
     repeats: Repeats | None = None
     live_model: str | None = None
     """The candidate that was asked for as `live`."""
@@ -150,6 +160,16 @@ class Plan:
     def together(self) -> int:
         """So many cells follow each other without a pause: one, or a pair's."""
         return 1 if self.repeats is None else len(self.cells) // self.repeats.pairs
+
+    @property
+    def plain(self) -> bool:
+        """Whether it asks for no more than the contract has: its three axes, every cell."""
+        return self.trials is None and not self.request.axes
+
+    @property
+    def most(self) -> int:
+        """How many cells are measured at most."""
+        return len(self.cells) if self.trials is None else self.trials
 
 
 def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneRequest:
@@ -210,21 +230,43 @@ def usable(params: Mapping[str, Any]) -> TuneRequest:
     return TuneRequest.model_validate(kept)
 
 
-def plan(request: TuneRequest, catalogue: candidates.Catalogue, max_tokens: int, seed: int) -> Plan:
-    """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells."""
+def plan(
+    request: TuneRequest,
+    catalogue: candidates.Catalogue,
+    max_tokens: int,
+    seed: int,
+    server: ServerSpec | None = None,
+) -> Plan:
+    """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells.
+
+    `server` describes whose knobs may be asked for.
+    """
     floor = max_tokens + PROMPT_MIN_TOKENS
     if request.target_context < floor:
         rule = f"is too small: {max_tokens} tokens of answer and a prompt of {PROMPT_MIN_TOKENS} need {floor}"
         raise ConfigError("target_context", request.target_context, rule)
     chosen, warnings = _candidates(request, catalogue)
-    cells = _cells(request)
-    used = None
+    cells, left_out = space.spanned(_cells(request), request.axes, server)
+    seed = seed if request.seed is None else request.seed
+    if request.search == "tpe" or (request.search == "auto" and len(cells) > search.GRID_CELLS):
+        return _searching(request, Plan(request, chosen, cells, warnings, seed, 0, left_out))
     if request.cell_order == "reverse":
         cells = cells[::-1]
     elif request.cell_order == "random":
-        used = seed if request.seed is None else request.seed
-        cells = tuple(random.Random(used).sample(cells, len(cells)))
-    return Plan(request, chosen, cells, warnings, used)
+        cells = tuple(random.Random(seed).sample(cells, len(cells)))
+    used = seed if request.cell_order == "random" else None
+    return Plan(request, chosen, cells, warnings, used, None, left_out)
+
+
+def _searching(request: TuneRequest, whole: Plan) -> Plan:
+    """The plan of a search: the server's defaults first, no more cells than asked for."""
+    if request.cell_order != "axis":
+        whole = whole.warned(["cell_order is ignored: the search decides the order"])
+    if "replicates" not in request.model_fields_set:  # a cell that cannot win costs one request
+        request = request.model_copy(update={"replicates": "auto"})
+    cells = space.with_defaults_first(whole.cells)
+    trials = min(len(cells), request.trials or search.trials_for(len(cells)))
+    return replace(whole, request=request, cells=cells, trials=trials)
 
 
 def _candidates(

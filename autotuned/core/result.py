@@ -13,7 +13,7 @@ from typing import Any, cast
 import rfc8785
 from pydantic import TypeAdapter
 
-from autotuned.core import load
+from autotuned.core import load, search
 from autotuned.core.candidates import alternates, smallest_first
 from autotuned.core.model import (
     STAGE_CLIMB,
@@ -32,6 +32,7 @@ from autotuned.documents.result import (
     InfeasibleDocument,
     RecommendationDocument,
     ResultDocument,
+    SearchDocument,
 )
 from autotuned.documents.run import CellKnobs
 from autotuned.documents.trial import ConditionsDocument, KnobsDocument, SampleDocument
@@ -69,6 +70,24 @@ def recipe_hash(
         "target_context": target_context,
     }
     return "sha256:" + hashlib.sha256(rfc8785.dumps(recipe)).hexdigest()
+
+
+def search_document(plan: Plan) -> SearchDocument:
+    """How the cells of a plan are searched."""
+    return {
+        "kind": "grid" if plan.trials is None else "tpe",
+        "cells": len(plan.cells),
+        "trials": plan.most,
+        "auto": search.trials_for(len(plan.cells)),
+        "left_out": plan.left_out,
+        "seed": plan.seed,
+    }
+
+
+def untried(plan: Plan, history: Sequence[Trial]) -> list[KnobsDocument]:
+    """The cells that a run never came to."""
+    tried = {trial.knobs for trial in history}
+    return [knobs_document(knobs) for knobs in plan.cells if knobs not in tried]
 
 
 def cell_knobs(knobs: Knobs) -> CellKnobs:
@@ -165,7 +184,7 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
                 "raise --max-duration, or trim the list of candidates"
             )
         case ExitReason.BUDGET_PARTIAL:
-            where = f"in cell {len(_cells(history))} of {len(plan.cells)}"
+            where = f"in cell {len(_cells(history))} of {plan.most}"
             if history[-1].calibrates is not None:
                 where = f"while the {history[-1].calibrates} was calibrated"
             message = (

@@ -102,6 +102,22 @@ class CellDocument(LoadDocument):
     samples: list[SampleDocument]
 
 
+class SearchDocument(Document):
+    """How a space is searched: at most `trials` of its `cells`; there only where more than the contract was asked for.
+
+    `auto`: how many `--search auto` would measure. `left_out`: cells that were dropped since a knob of
+    theirs would do nothing. `untried`: what a run that has ended never came to.
+    """
+
+    kind: Literal["grid", "tpe"]
+    cells: int
+    trials: int
+    auto: int
+    left_out: int
+    seed: int | None
+    untried: NotRequired[list[KnobsDocument]]
+
+
 class ErrorDocument(Document):
     """Why there is no whole recommendation: a sentence, and the reasons behind it."""
 
@@ -152,3 +168,4 @@ class ResultDocument(Document):
     stage2: list[CellDocument]
     calibration: NotRequired[CalibrationDocument]
     noise: NoiseDocument
+    search: NotRequired[SearchDocument]

@@ -10,10 +10,11 @@ from autotuned.documents import Document, Moment
 from autotuned.documents.calibration import BracketDocument
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument, LiveProviderDocument
 from autotuned.documents.quarantine import QuarantineEntry
-from autotuned.documents.result import ExitReason, InfeasibleDocument
+from autotuned.documents.result import ExitReason, InfeasibleDocument, SearchDocument
 from autotuned.documents.schedule import BriefDocument, StaleResult
 from autotuned.documents.trial import KnobsDocument
 from autotuned.documents.weights import PullDocument
+from autotuned.shared.knobs import Value
 
 State = Literal["running", "finished"]
 Step = Literal["pause", "prewarm", "load", "warm", "measure", "stop"]
@@ -50,6 +51,7 @@ class CellKnobs(Document):
     kv_bits: Literal[4, 8] | None
     max_batch: int
     max_context: int
+    extra: NotRequired[dict[str, Value]]
 
 
 class PlannedCandidate(Document):
@@ -81,6 +83,10 @@ class PlanDocument(FetchDocument):
     binary: list[str]
     binary_version: str
     cells: list[CellKnobs]
+    search: SearchDocument | None
+    """Of a request for more than the contract's axes, or for more cells than `auto` would measure."""
+    cell_s: float | None
+    """Seconds that a trial took in the last good run."""
     conflicts: list[str]
     estimate_s: float | None
     max_duration_s: float
@@ -115,6 +121,8 @@ class CellPlace(Document):
     index: int
     total: int
     knobs: CellKnobs | None
+    space: NotRequired[int]
+    """How many there are, where a search measures only `total` of them."""
 
 
 class Count(Document):

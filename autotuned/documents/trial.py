@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NotRequired
 
 from autotuned.documents import Document
+from autotuned.shared.knobs import Value
 
 
 class KnobsDocument(Document):
@@ -13,6 +14,8 @@ class KnobsDocument(Document):
     kv_bits: Literal[4, 8] | None
     max_concurrency_override: int
     max_context_override: int
+    extra: NotRequired[dict[str, Value]]
+    """The server's own knobs, where any were asked for; null means its default."""
 
 
 class SampleDocument(Document):

@@ -14,7 +14,7 @@ from autotuned.core.pipeline import best_so_far
 from autotuned.core.request import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
-from autotuned.shared.knobs import Knobs
+from autotuned.shared.knobs import TABLE, Knobs
 
 FIELD, TRIGGER, RUN = "trigger", "noise", "run_id"
 SAME = (
@@ -58,7 +58,7 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
         **{name: stored[name] for name in SAME if name in stored},
         **{name: value for name, value in asked.items() if value is not None},
         "candidate_models": [best.model],
-        **{f"{name}_axis": [value] for name, value in best.knobs.named().items()},
+        **{knob.axis: [getattr(best.knobs, knob.name)] for knob in TABLE},
         "cooldown_s": idle_s,
         "trigger": TRIGGER,
     }

@@ -75,6 +75,10 @@ class Knobs(NamedTuple):
         """As the store has them; `extra` apart."""
         return dict(zip((knob.column for knob in TABLE), self, strict=False))
 
+    def by_name(self) -> dict[str, Value]:
+        """Every one by name, `extra` among them."""
+        return dict(self._listed())
+
     def chosen(self) -> dict[str, int | float | bool | str]:
         """Those that are not left at the server's default, by name, `extra` among them."""
         return {name: value for name, value in self._listed() if value is not None}
@@ -106,16 +110,31 @@ def listed(document: Mapping[str, Any]) -> list[tuple[Knob, Any]]:
     return [(knob, knob.of(document)) for knob in TABLE]
 
 
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Every knob of a document by its name there, the server's own beside the three."""
+    three = {name: value for name, value in document.items() if name != "extra"}
+    return {**three, **own(document)}
+
+
+def own(document: Mapping[str, Any]) -> dict[str, Value]:
+    """A server's own knobs in a document of either vocabulary."""
+    return dict(document.get("extra", {}))
+
+
 def cells(document: Mapping[str, Any]) -> list[str]:
     """The knobs of a document as a row of a table shows them."""
-    return [shown(value) for _, value in listed(document)]
+    return [shown(value) for _, value in listed(document)] + [*map(shown, own(document).values())]
 
 
 def flags(document: Mapping[str, Any]) -> str:
-    """The knobs of a document as flags: `--kv-bits unset --max-batch 1 --max-context 4000`."""
-    return " ".join(f"{knob.flag} {shown(value)}" for knob, value in listed(document))
+    """The knobs of a document as flags: `--kv-bits unset --max-batch 1 --axis threads=4`."""
+    three = [f"{knob.flag} {shown(value)}" for knob, value in listed(document)]
+    return " ".join(
+        three + [f"--axis {name}={shown(value)}" for name, value in own(document).items()]
+    )
 
 
 def words(document: Mapping[str, Any]) -> str:
-    """The knobs of a document in words: `kv_bits 8, batch 1, context 4000`."""
-    return ", ".join(f"{knob.label} {shown(value)}" for knob, value in listed(document))
+    """The knobs of a document in words: `kv_bits 8, batch 1, context 4000, threads 4`."""
+    three = [f"{knob.label} {shown(value)}" for knob, value in listed(document)]
+    return ", ".join(three + [f"{name} {shown(value)}" for name, value in own(document).items()])

@@ -28,7 +28,13 @@ from autotuned.core.model import (
 from autotuned.core.stats import median
 from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
-from autotuned.documents.result import AppliedDocument, ErrorDocument, ResultDocument
+from autotuned.documents.result import (
+    AppliedDocument,
+    ErrorDocument,
+    ResultDocument,
+    SearchDocument,
+)
+from autotuned.documents.trial import KnobsDocument
 from autotuned.shared.knobs import TABLE, Knobs, Value
 from autotuned.store.database import transaction
 
@@ -89,6 +95,8 @@ class Details(TypedDict, total=False):
     calibration: CalibrationDocument
     applied: AppliedDocument | None
     noise: NoiseDocument
+    search: SearchDocument
+    untried: list[KnobsDocument]
     document: ResultDocument
     """Of the first version's runs: the outcome as it was at their end."""
 

@@ -140,7 +140,8 @@ class Lifecycle:
             "run.started",
             runner.run_id,
             candidates=[candidate.model for candidate in planned.candidates],
-            cells=len(planned.cells),
+            cells=planned.most,
+            **({} if planned.trials is None else {"space": len(planned.cells)}),
             target_context=planned.request.target_context,
             max_duration_s=planned.request.max_duration,
         )

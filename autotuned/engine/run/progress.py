@@ -14,7 +14,7 @@ from autotuned.core.model import STAGE_CALIBRATION, Trial
 from autotuned.core.request import Plan
 from autotuned.core.result import cell_knobs
 from autotuned.documents.calibration import BracketDocument
-from autotuned.documents.run import Phase, PrewarmDocument, RunProgressDocument, Step
+from autotuned.documents.run import CellPlace, Phase, PrewarmDocument, RunProgressDocument, Step
 from autotuned.shared.knobs import Knobs
 
 CONTEXT_POINTS = 9
@@ -60,7 +60,13 @@ class Progress:
 
     def document(self) -> RunProgressDocument:
         """The `progress` object of a run document. `eta_s` is null while nothing like this was measured."""
-        cells = len(self.plan.cells)
+        place: CellPlace = {
+            "index": self.cell,
+            "total": self.plan.most,
+            "knobs": None if self.knobs is None else cell_knobs(self.knobs),
+        }
+        if self.plan.trials is not None:
+            place["space"] = len(self.plan.cells)
         document: RunProgressDocument = {
             "stage": self.stage,
             "candidate": {
@@ -68,11 +74,7 @@ class Progress:
                 "total": len(self.plan.candidates),
                 "model": self.model,
             },
-            "cell": {
-                "index": self.cell,
-                "total": cells,
-                "knobs": None if self.knobs is None else cell_knobs(self.knobs),
-            },
+            "cell": place,
             "replicate": {"index": self.replicate, "total": self.replicates},
             "step": self.step,
             "prewarm": self.prewarm,
@@ -96,7 +98,7 @@ class Progress:
         """Trials done over all that may come: the probes so far and every cell."""
         if self.phase == "finished":
             return 1.0
-        cells, points = len(self.plan.cells), self.points + self._points_to_come
+        cells, points = self.plan.most, self.points + self._points_to_come
         if self.stage == 1:
             return max(0, self.candidate - 1) / (len(self.plan.candidates) + cells + points)
         if self.stage == STAGE_CALIBRATION:
@@ -113,8 +115,8 @@ class Progress:
         if each is None:
             return None
         within = self.replicate / self.replicates if self.replicates else 0.0
-        cells = 0 if self.stage == STAGE_CALIBRATION else len(self.plan.cells) - self.cell + 1
-        trials = (1 + len(self.plan.cells) if self.stage < 2 else cells) + self._points_to_come
+        cells = 0 if self.stage == STAGE_CALIBRATION else self.plan.most - self.cell + 1
+        trials = (1 + self.plan.most if self.stage < 2 else cells) + self._points_to_come
         return round(min(each * max(0.0, trials - min(1.0, within)), self.budget_left_s), 1)
 
     def learn(self, probe: Trial) -> None:

@@ -35,7 +35,9 @@ from autotuned.store import runs
 from autotuned.store.database import Database
 from autotuned.store.runs import Details, RunRow, Which
 
-OUTCOME = frozenset(("total_s", "left_stopped", "alternates", "error", "calibration", "document"))
+OUTCOME = frozenset(
+    ("total_s", "left_stopped", "alternates", "error", "calibration", "untried", "document")
+)
 """The details that the end of a run adds: none of them is true of a run that goes on."""
 
 
@@ -88,6 +90,8 @@ class Records:
             "max_tokens": max_tokens,
             "noise_of": None if plan.repeats is None else plan.repeats.of_run,
         }
+        if not plan.plain:
+            details["search"] = public.search_document(plan)
         await self.database.ask(runs.begin, row, details)
 
     async def reopen(self, run_id: str) -> None:
@@ -133,6 +137,8 @@ class Records:
         if plan.request.calibrate_context or plan.request.calibrate_concurrency:
             best = None if finish.best is None else finish.best.knobs
             outcome["calibration"] = points.document(plan, history, best)
+        if not plan.plain:
+            outcome["untried"] = public.untried(plan, history)
         measured = _measured(runner, history)
         if measured is not None:
             outcome["noise"] = {"measured": measured}
@@ -256,6 +262,10 @@ class Records:
             document["inputs"]["concurrency"] = concurrency
         if "calibration" in details:
             document["calibration"] = details["calibration"]
+        if "search" in details:
+            document["search"] = details["search"]
+            if "untried" in details:
+                document["search"]["untried"] = details["untried"]
         return document
 
     async def estimate_s(self, plan: Plan) -> float | None:
@@ -263,7 +273,7 @@ class Records:
         each = await self.trial_s(plan, same=False)
         if each is None:
             return None
-        return round(min(each * (1 + len(plan.cells)), plan.request.max_duration), 1)
+        return round(min(each * (1 + plan.most), plan.request.max_duration), 1)
 
     async def trial_s(self, plan: Plan, *, same: bool) -> float | None:
         """Mean seconds a trial of the last run with a recommendation, or of the last such that asked the `same`."""

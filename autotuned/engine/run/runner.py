@@ -103,7 +103,8 @@ class Runner:
                     self._stop_for(Halt.BUDGET)
                 history = await self._store.ask(runs.history, self.run_id)
                 await self._learn_window(history)
-                step = next_step(self.plan, history, self._halt)
+                # Off the loop: a search in a large space loads its sampler, and takes its time.
+                step = await asyncio.to_thread(next_step, self.plan, history, self._halt)
                 if isinstance(step, Finish):
                     return step, history
                 await self._take(step, history)

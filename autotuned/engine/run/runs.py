@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,10 @@ from typing import Any
 
 import structlog
 
+from autotuned.core import search
 from autotuned.core.candidates import size_b
 from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
-from autotuned.core.result import cell_knobs
+from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
 from autotuned.documents.result import ExitReason, ResultDocument
 from autotuned.documents.run import (
@@ -49,6 +51,7 @@ from autotuned.engine.weights import Pulls
 from autotuned.errors import (
     AutotunedError,
     Busy,
+    ConfigError,
     NotFound,
     RestoreOutstanding,
     ShuttingDown,
@@ -177,6 +180,7 @@ class Agent:
         planned = planned.warned(await self._doubts(found, request, binary))
         memory = self._host.machine.facts().ram_bytes if request.static_fit_check else None
         weights = await weights_ahead(self.prewarmer, planned, provider.weights, memory)
+        large = len(planned.cells) > search.GRID_CELLS or not planned.plain
         return {
             "provider": provider.kind,
             "binary": list(binary.command),
@@ -187,6 +191,8 @@ class Agent:
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,
             "warnings": list(planned.warnings),
+            "search": search_document(planned) if large else None,
+            "cell_s": await self._records.trial_s(planned, same=False),
         }
 
     async def _begin(
@@ -268,7 +274,10 @@ class Agent:
             entries = self.descriptions.entries(request.candidates)
         catalogue = [(entry.model, entry.size_b or size_b(entry.model)) for entry in entries]
         answer = self._settings.provider.max_tokens
-        planned = plan(request, catalogue, answer, secrets.randbelow(2**31))
+        planned = plan(request, catalogue, answer, secrets.randbelow(2**31), provider.spec)
+        if planned.trials is not None and importlib.util.find_spec("optuna") is None:
+            name, rule = "search", "needs Optuna: pip install 'autotuned[search]'"
+            raise ConfigError(name, request.search, rule)
         single = provider.spec.single_stream
         planned = replace(planned, live_model=live_model, single_stream=single)
         models = [candidate.model for candidate in planned.candidates]

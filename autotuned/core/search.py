@@ -1,0 +1,187 @@
+"""Which cell of a large space is measured next, and what each knob has turned out to do.
+
+A pure fold over the cells measured so far: from the defaults, one knob at a time around the best; then the
+best's neighbours, the most promising first; then Optuna's sampler through ask and tell. All of it is worked
+out anew before each step, so a crash, a resume and a replay see the same search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+from autotuned.core.stats import median
+from autotuned.shared.knobs import Value
+
+if TYPE_CHECKING:
+    import optuna
+
+Cell = Mapping[str, Value]
+
+GRID_CELLS = 24
+"""Up to so many cells `auto` measures all of them."""
+SHARE, LEAST_TRIALS = 0.08, 16
+PATIENCE = 10
+"""The search ends when so many cells in a row have not gained the width of a tie."""
+SCREENED = 3
+"""Of a longer axis its ends and its middle are screened."""
+PAIRS = 0.3
+"""How much of the likeness of two cells is that they agree in pairs of knobs, not in single ones."""
+DOUBT = 0.05
+"""The variance of a measurement beside that of the whole space."""
+WALL = 0.3
+"""What does not serve counts as so much slower than the slowest that does, in the logarithm."""
+
+
+class Measured(NamedTuple):
+    """A cell by its place in the space, and its tokens per second; None where it was not feasible."""
+
+    place: int
+    tps: float | None
+
+
+def trials_for(cells: int) -> int:
+    """How many cells `tpe` measures where nobody says."""
+    return min(cells, max(LEAST_TRIALS, round(SHARE * cells)))
+
+
+def next_cell(
+    space: Sequence[Cell], tried: Sequence[Measured], trials: int, epsilon: float, seed: int
+) -> int | None:
+    """The place of the next cell in `space`, whose first cell is the defaults; None when the search is over."""
+    if len(tried) >= min(trials, len(space)) or _stale(tried, epsilon):
+        return None
+    if not tried:
+        return 0
+    done = {entry.place for entry in tried}
+    left = [index for index in range(len(space)) if index not in done]
+    best = space[max(tried, key=lambda entry: (entry.tps or 0.0, -entry.place)).place]
+    screened = _screened(space, done, left, best)
+    if screened is not None:
+        return screened
+    neighbours = [index for index in left if _distance(space[index], best) == 1]
+    return (
+        _promising(space, tried, neighbours) if neighbours else _sampled(space, tried, left, seed)
+    )
+
+
+def _stale(tried: Sequence[Measured], epsilon: float) -> bool:
+    best, since = 0.0, 0
+    for entry in tried:
+        gained = (entry.tps or 0.0) > best * (1 + epsilon)
+        best = max(best, entry.tps or 0.0)
+        since = 0 if gained else since + 1
+    return best > 0 and since >= PATIENCE
+
+
+def _screened(space: Sequence[Cell], done: set[int], left: Sequence[int], best: Cell) -> int | None:
+    """The cell nearest to the best with a value that no cell so far has had."""
+    seen = {(name, space[index][name]) for index in done for name in best}
+    for name, axis in _axes(space).items():
+        few = axis if len(axis) <= SCREENED else [axis[0], axis[len(axis) // 2], axis[-1]]
+        for value in few:
+            if (name, value) not in seen:
+                with_it = [index for index in left if space[index][name] == value]
+                return _nearest(space, with_it, {**best, name: value})
+    return None
+
+
+def _promising(space: Sequence[Cell], tried: Sequence[Measured], among: Sequence[int]) -> int:
+    """The cell that is expected to be the fastest: cells are alike as far as they agree in knobs and pairs of them."""
+    import numpy as np  # noqa: PLC0415 - comes with the sampler, and is as heavy
+
+    known = [math.log(entry.tps) for entry in tried if entry.tps]
+    wall = min(known, default=0.0) - WALL
+    figures = np.array([math.log(entry.tps) if entry.tps else wall for entry in tried])
+    places = [entry.place for entry in tried]
+    alike = np.array([[_likeness(space[a], space[b]) for a in places] for b in places])
+    weights = np.linalg.solve(alike + DOUBT * np.eye(len(tried)), figures - figures.mean())
+
+    def expected(index: int) -> float:
+        likeness = [_likeness(space[index], space[place]) for place in places]
+        return round(float(np.dot(likeness, weights)), 9)  # the last digits differ between machines
+
+    return max(among, key=lambda index: (expected(index), -index))
+
+
+def _likeness(one: Cell, other: Cell) -> float:
+    knobs, same = len(one), len(one) - _distance(one, other)
+    pairs = same * (same - 1) / max(1, knobs * (knobs - 1))
+    return (1 - PAIRS) * same / knobs + PAIRS * pairs
+
+
+def _sampled(
+    space: Sequence[Cell], tried: Sequence[Measured], left: Sequence[int], seed: int
+) -> int:
+    """The cell still to be measured that is nearest to what the sampler proposes."""
+    import optuna  # noqa: PLC0415 - an extra, and heavy: only a search of this kind loads it
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    axes = _axes(space)
+    kinds = {name: _distribution(axis) for name, axis in axes.items()}
+    sampler = optuna.samplers.TPESampler(
+        seed=seed + len(tried), multivariate=True, n_startup_trials=0
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for entry in tried:
+        cell = space[entry.place]
+        params = {name: axis.index(cell[name]) for name, axis in axes.items()}
+        # What the sampler is told has failed it leaves out of account; the slowest of all is what it avoids.
+        told = optuna.trial.create_trial(params=params, distributions=kinds, value=entry.tps or 0.0)
+        study.add_trial(told)
+    places = study.ask(kinds).params
+    return _nearest(space, left, {name: axes[name][place] for name, place in places.items()})
+
+
+def _distribution(axis: Sequence[Value]) -> optuna.distributions.BaseDistribution:
+    """Places on an axis: numbers keep their order, everything else has none."""
+    import optuna  # noqa: PLC0415 - as above
+
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in axis):
+        return optuna.distributions.IntDistribution(0, len(axis) - 1)
+    return optuna.distributions.CategoricalDistribution(range(len(axis)))
+
+
+def _axes(space: Sequence[Cell]) -> dict[str, list[Value]]:
+    """The values of each knob, in their order in the space."""
+    return {name: list(dict.fromkeys(cell[name] for cell in space)) for name in space[0]}
+
+
+def _nearest(space: Sequence[Cell], among: Iterable[int], wanted: Cell) -> int:
+    return min(among, key=lambda index: (_distance(space[index], wanted), index))
+
+
+def _distance(one: Cell, other: Cell) -> int:
+    return sum(one[name] != other[name] for name in one)
+
+
+class Effect(NamedTuple):
+    """What one knob does: the median tokens per second of the feasible cells with each value (None without one),
+    and the share of the spread between feasible cells that it explains by itself."""
+
+    name: str
+    medians: list[tuple[Value, float | None]]
+    share: float
+
+
+def effects(measured: Sequence[tuple[Cell, float | None]]) -> list[Effect]:
+    """The effect of each knob that took several values, the largest first."""
+    knobs = measured[0][0] if measured else {}
+    found = [_effect(name, measured) for name in knobs]
+    several = [effect for effect in found if len(effect.medians) > 1]
+    return sorted(several, key=lambda effect: -effect.share)
+
+
+def _effect(name: str, measured: Sequence[tuple[Cell, float | None]]) -> Effect:
+    groups: dict[Value, list[float]] = {cell[name]: [] for cell, _ in measured}
+    for cell, tps in measured:
+        if tps:
+            groups[cell[name]].append(tps)
+    logs = [[math.log(tps) for tps in group] for group in groups.values() if group]
+    middle = fmean(value for group in logs for value in group) if logs else 0.0
+    whole = sum((value - middle) ** 2 for group in logs for value in group)
+    between = sum(len(group) * (fmean(group) - middle) ** 2 for group in logs)
+    medians = [(value, median(group) if group else None) for value, group in groups.items()]
+    return Effect(name, medians, between / whole if whole else 0.0)
