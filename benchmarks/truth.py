@@ -184,14 +184,14 @@ async def beside_llama() -> None:
     from tests.support.models import write_gguf
 
     timings: list[dict[str, float]] = []
-    taken = chat._Answer._event
+    taken = chat.Answer._event
 
     def spy(self: Any, event: Event) -> None:
         content = json.loads(event.data) if event.data.startswith("{") else {}
         timings.extend([content["timings"]] if "timings" in content else [])
         taken(self, event)
 
-    chat._Answer._event = spy  # type: ignore[method-assign]
+    chat.Answer._event = spy  # type: ignore[method-assign]
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         model = write_gguf(Path(folder) / "tiny.gguf")
@@ -250,7 +250,7 @@ async def beside_llama() -> None:
         finally:
             process.kill()
             process.wait()
-            chat._Answer._event = taken  # type: ignore[method-assign]
+            chat.Answer._event = taken  # type: ignore[method-assign]
 
 
 async def until_ready(client: Any, port: int) -> None:
