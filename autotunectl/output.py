@@ -96,3 +96,16 @@ def refusal(error: ClientError) -> dict[str, Any]:
 def fail(message: str, code: int, remedy: str | None = None) -> NoReturn:
     """End the command: one line on stderr, a hint, the exit code, and with `--json` the document of a refusal."""
     raise CommandError(message, code, remedy)
+
+
+def write_file(file: str, text: str) -> str:
+    """Write a whole file, in place of one of that name; its path. Raises OSError."""
+    from pathlib import Path
+
+    from autotuned.shared import files
+
+    path = Path(file).expanduser().resolve()  # a link stays, what it points at is replaced
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    files.write_atomic(path, text.encode(), None)
+    return str(path)

@@ -8,7 +8,7 @@ import click
 
 from autotunectl.arguments import json_option
 from autotunectl.client import Client, ClientError, Unreachable
-from autotunectl.output import as_text, fail
+from autotunectl.output import as_text, fail, write_file
 from autotunectl.reach import Reach
 from autotunectl.text import metrics as metrics_text
 
@@ -46,10 +46,8 @@ def metrics(reach: Reach, output: str | None, as_json: bool) -> None:
         if not as_json:
             click.echo(text)
         return
-    from autotunectl import report_file
-
     try:
-        report_file.write(output, text + "\n")
+        write_file(output, text + "\n")
     except OSError as error:
         fail(f"--output: {output}: {error.strerror}", 2, "name a file in a folder that exists")
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from autotunectl.arguments import files, json_option, run_argument
-from autotunectl.output import as_text, fail, named, present, say
+from autotunectl.output import as_text, fail, named, present, say, write_file
 from autotunectl.reach import Reach
 from autotunectl.text import compare as compare_text
 from autotunectl.text import layout, result
@@ -72,7 +72,9 @@ def runs(reach: Reach, limit: int, everything: bool, as_json: bool) -> None:
 def _report(
     reach: Reach, run: str | None, file: str | None, *, opening: bool, as_json: bool
 ) -> None:
-    from autotunectl import report_file
+    import tempfile
+    import webbrowser
+    from urllib.parse import quote
 
     if as_json:
         fail("--json and --report exclude each other", 2, "autotunectl show --json > run.json")
@@ -84,7 +86,8 @@ def _report(
         click.echo(html, nl=False)
         return
     try:
-        path = report_file.write(file, html)
+        folder = None if file else tempfile.mkdtemp(prefix="autotuned-report-")
+        path = write_file(file or f"{folder}/report.html", html)
     except OSError as error:
         fail(
             f"{file}: cannot be written: {error.strerror or error}",
@@ -92,7 +95,7 @@ def _report(
             "name a file in a folder of yours",
         )
     click.echo(path)
-    if opening and not report_file.show(path):
+    if opening and not webbrowser.open(f"file://{quote(path)}"):
         click.echo("no browser could be started; open the file yourself", err=True)
 
 
