@@ -107,6 +107,13 @@ def _of_the_recipe(best: Mapping[str, Any] | None) -> Iterator[Sample]:
     tps, ttft_s = answer["tps_median"], answer["ttft_p95_ms"] / 1000
     yield "recommendation_tokens_per_second", "Its median, end to end.", tps, {}
     yield "recommendation_ttft_p95_seconds", "Its time to the first token.", ttft_s, {}
+    calibration = best.get("calibration") or {}
+    streams = (calibration.get("concurrency") or {}).get("recommended")
+    if streams is not None:
+        yield "recommended_concurrency", "Requests at once that are worth it.", streams, {}
+    tokens = (calibration.get("context") or {}).get("answer")
+    if tokens is not None:
+        yield "useful_context_tokens", "The longest useful context.", tokens, {}
 
 
 def _running(run: Mapping[str, Any] | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from autotunectl.text import noise, provider
@@ -37,6 +37,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         f"  model           {answer['model']}",
         *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
         f"  target context  {answer['target_context']} tokens",
+        *([f"  load            {load}"] if (load := load_line(document)) else []),
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
         f"({count(answer['replicates'], 'replicate')})",
         "  tok/s           end to end, prompt included: tokens over the whole request",
@@ -121,6 +122,34 @@ STEPS = {
 """The parts of a trial, as what the candidate does."""
 
 
+def load_line(document: Mapping[str, Any]) -> str | None:
+    """What was calibrated: `serves 4 at once at 6,000 tokens (largest 9; beyond 4 nothing is gained)`."""
+    found = document.get("calibration") or {}
+    context, several = found.get("context") or {}, found.get("concurrency") or {}
+    tokens = context.get("answer") or document["inputs"]["target_context"]
+    best, largest = several.get("recommended"), several.get("largest")
+    if best is None:
+        if context.get("answer") is None:
+            return None
+        return f"serves up to {tokens:,} tokens with its first token within {context['ceiling_ms']:,} ms"
+    more = several.get("reason") or (
+        "no more pass" if best == largest else f"largest {largest}; beyond {best} nothing is gained"
+    )
+    return f"serves {best} at once at {tokens:,} tokens ({more})"
+
+
+def bracket(calibration: Mapping[str, Any]) -> str:
+    """How far a calibration is: `context: 24,000 passes, 32,000 does not`."""
+    if not calibration:
+        return "calibrating"
+    passes, fails = calibration.get("passes"), calibration.get("fails")
+    known = [
+        *([] if passes is None else [f"{passes:,} passes"]),
+        *([] if fails is None else [f"{fails:,} does not"]),
+    ]
+    return f"{calibration['calibrates']}: {', '.join(known)}"
+
+
 def step(run: Mapping[str, Any]) -> str:
     """What the candidate does now: `loading`; empty between two."""
     return STEPS.get((run.get("progress") or {}).get("step") or "", "")
@@ -131,7 +160,9 @@ def place(run: Mapping[str, Any]) -> tuple[str, str]:
     progress = run.get("progress") or {}
     candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
     where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
-    if progress.get("stage") == 2:
+    if progress.get("stage") == 3:
+        where = bracket(progress.get("calibration") or {})
+    elif progress.get("stage") == 2:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
     return where, short(candidate.get("model") or "-")
 
@@ -217,14 +248,19 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
 
 def _tried(document: Mapping[str, Any]) -> str:
     """The candidate of a probe, or the number and knobs of a cell."""
+    if document.get("calibrates") == "context":
+        return f"{document['context']:,} tokens"
+    if document.get("calibrates") == "concurrency":
+        return f"{document.get('concurrency', 1)} at once at {document['context']:,} tokens"
     if document.get("cell") is None:
         return short(document.get("model") or "")
     return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}"
 
 
-def _rates(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
+def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
     """The two parts of a request, each with its own rate, of the cell that is recommended."""
-    cell = next((each for each in cells if each["fits"] and each["knobs"] == chosen), None)
+    best = [each for each in cells if each["fits"] and each["knobs"] == chosen]
+    cell = next(iter(best or [each for each in reversed(cells) if each["kept"]]), None)
     if cell is None or cell["decode_tps"] is None or cell["prefill_tps"] is None:
         return []
     return [

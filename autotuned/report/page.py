@@ -18,7 +18,7 @@ from markupsafe import Markup
 from autotuned import __version__
 from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
-from autotuned.report import charts
+from autotuned.report import charts, load
 from autotuned.report.charts import dot_axis
 from autotuned.shared.knobs import TABLE, shown
 from autotuned.shared.text import (
@@ -80,6 +80,7 @@ def render(
             timeline=charts.timeline(
                 document, trials, phases, functools.partial(_knobs, varying=_varying(document))
             ),
+            calibrations=load.calibrations(document),
             knob_names=KNOB_NAMES,
             knob_heading=" / ".join(knob.name if knob.optional else knob.label for knob in TABLE),
             dash=DASH,
@@ -129,6 +130,9 @@ def best_index(document: Mapping[str, Any]) -> int | None:
             found = index
             if cell["tps_median"] == answer["tps_median"]:
                 break
+    if found is None and answer is not None:  # calibrated: the knobs are those of no cell
+        kept = [index for index, cell in enumerate(document["stage2"]) if cell["kept"]]
+        found = kept[-1] if kept else None
     return found
 
 

@@ -129,3 +129,55 @@ def test_status_with_nothing_yet_says_how_to_begin() -> None:
     text = status_text.status({"daemon": agent, "run": None})
     assert "live      no live provider runs" in text
     assert text.endswith("run       none yet\nnext      autotunectl start --wait")
+
+
+@pytest.mark.parametrize(
+    ("context", "concurrency", "line"),
+    [
+        (None, None, None),
+        ({"answer": None, "ceiling_ms": 900}, None, None),
+        (
+            {"answer": 24_000, "ceiling_ms": 8000},
+            None,
+            "serves up to 24,000 tokens with its first token within 8,000 ms",
+        ),
+        (
+            {"answer": 6000, "ceiling_ms": 8000},
+            {"largest": 9, "recommended": 4},
+            "serves 4 at once at 6,000 tokens (largest 9; beyond 4 nothing is gained)",
+        ),
+        (
+            None,
+            {"largest": 4, "recommended": 4},
+            "serves 4 at once at 2,000 tokens (no more pass)",
+        ),
+        (
+            None,
+            {"largest": 1, "recommended": 1, "reason": "this server answers one request at a time"},
+            "serves 1 at once at 2,000 tokens (this server answers one request at a time)",
+        ),
+        (None, {"largest": None, "recommended": None}, None),
+    ],
+)
+def test_what_was_calibrated_is_one_line(context: Any, concurrency: Any, line: str | None) -> None:
+    document = stored("v1-ok")
+    document["calibration"] = {"context": context, "concurrency": concurrency}
+    assert result.load_line(document) == line
+    shown = result.recommendation(document)
+    assert (line or "serves") in shown if line else "  load  " not in shown
+
+
+def test_a_calibration_shows_between_what_it_is_and_each_point_as_it_comes() -> None:
+    progress = {"stage": 3, "candidate": {"model": "m"}}
+    assert result.place({"progress": progress}) == ("calibrating", "m")
+    known = {"calibrates": "context", "points": 3, "passes": 24_000, "fails": 32_000}
+    assert result.place({"progress": {**progress, "calibration": known}}) == (
+        "context: 24,000 passes, 32,000 does not",
+        "m",
+    )
+    assert result.bracket({**known, "passes": None}) == "context: 32,000 does not"
+    point = {"type": "trial", "fits": True, "kept": False, "tps_median": 40.0, "context": 6000}
+    several = {**point, "calibrates": "concurrency", "concurrency": 4}
+    assert result.event(several) == "feasible 4 at once at 6,000 tokens: 40.00 tok/s"
+    long = {**point, "calibrates": "context", "fits": False, "reason": "no token"}
+    assert result.event(long) == "rejected 6,000 tokens: no token"

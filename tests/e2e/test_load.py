@@ -47,6 +47,12 @@ def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
     assert waves == [(2, 1, 1), (2, 1, 2)]
     heads = [call["head"] for call in home.calls("request") if call["request"] == "replicate"]
     assert len(set(heads)) == len(heads)
+    useful, largest = found["concurrency"]["recommended"], found["concurrency"]["largest"]
+    assert f"serves {useful} at once at 7,000 tokens (" in home.ctl("show").stdout
+    metrics = home.ctl("metrics").stdout
+    assert f"autotuned_recommended_concurrency {useful}" in metrics
+    assert "autotuned_useful_context_tokens 7000" in metrics
+    assert f"at most {largest} pass" in home.rpc("report.html")["html"]
     assert len(home.processes()) == 1  # the agent alone
 
 

@@ -51,8 +51,40 @@ def pages() -> dict[str, str]:
     made["ok, of a version that kept no times"] = render(documents["v1-ok"], [])
     made["running, with cells"] = render(running(), trials(running()))
     made["hostile"] = render(hostile(), trials(hostile()))
+    made["calibrated"] = render(calibrated(), trials(calibrated()))
     made["long"] = render(long(), trials(long()))
     return made
+
+
+def calibrated() -> dict[str, Any]:
+    """A run whose chosen model was calibrated on both axes."""
+    document = stored("v1-ok")
+    shown: dict[str, Any] = {"passes": True, "ttft_p95_ms": 900.0, "tps": 40.0, "reason": None}
+    missed = {
+        "passes": False,
+        "ttft_p95_ms": None,
+        "tps": None,
+        "reason": "no token within 4000 ms",
+    }
+    contexts = [(4000, shown), (8000, {**shown, "ttft_p95_ms": 3200.0}), (16_000, missed)]
+    streams = [(1, shown), (2, {**shown, "tps": 71.0}), (4, {**shown, "tps": 75.0}), (8, missed)]
+    document["calibration"] = {
+        "context": {
+            "answer": 8000,
+            "ceiling_ms": 4000,
+            "bound": 32_000,
+            "quantum": 1000,
+            "points": [{"context": value, **point} for value, point in contexts],
+        },
+        "concurrency": {
+            "largest": 4,
+            "recommended": 2,
+            "ceiling_ms": 4000,
+            "points": [{"concurrency": value, **point} for value, point in streams],
+        },
+    }
+    document["recommendation"]["knobs"]["max_context_override"] = 8000
+    return document
 
 
 def running() -> dict[str, Any]:

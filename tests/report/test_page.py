@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autotuned.report.page import environment, render
 from autotuned.report.page import style as _style
 from autotuned.shared.wire import MAX_UNSENT_BYTES
-from tests.report.pages import HOSTILE, Reader, hostile, long, pages, trials
+from tests.report.pages import HOSTILE, Reader, calibrated, hostile, long, pages, trials
 from tests.support.documents import stored
 from tests.support.generated import DOCS, files
 
@@ -115,6 +115,25 @@ def test_a_page_of_very_many_requests_passes_through_the_socket_and_says_what_it
     assert len(page.encode()) < MAX_UNSENT_BYTES / 2
     [said] = Reader(page).words("summary")
     assert said == "The first 187 requests of each cell, 2992 of 14400"
+
+
+def test_calibrations_are_charts_with_a_ceiling_and_a_table_of_every_point() -> None:
+    page = Reader(PAGES["calibrated"])
+    assert {"How long a context", "How many at once"} <= set(page.words("h2"))
+    assert "The largest useful context is 8,000 tokens." in page.words("p")
+    assert "2 at once have nearly the best throughput; at most 4 pass." in page.words("p")
+    ceilings = [line for line in page.all("line") if line.get("class") == "ceiling"]
+    assert len(ceilings) == 2
+    assert len(page.all("circle")) == 2 * 6 + 2 + 3 + 3
+    assert page.words("td").count("no token within 4000 ms") == 2
+    assert "199.8" in page.words("b")  # the figures of the cell that was calibrated
+    nothing = calibrated()
+    nothing["calibration"]["context"].update(answer=None, points=[])
+    nothing["calibration"]["concurrency"].update(largest=None, recommended=None)
+    for point in nothing["calibration"]["concurrency"]["points"]:
+        point.update(ttft_p95_ms=None, tps=None)
+    words = Reader(render(nothing, trials(nothing))).words("p")
+    assert "No number of requests at once passes." in words
 
 
 def test_candidates_stand_in_their_order_with_their_reasons() -> None:

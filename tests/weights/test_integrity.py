@@ -206,3 +206,19 @@ def test_special_tokens_are_read_from_files_of_any_shape(
 ) -> None:
     (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
     assert integrity.special_tokens(tmp_path) == tokens
+
+
+def test_the_longest_context_a_model_was_made_for_is_read_from_its_weights(tmp_path: Path) -> None:
+    plain = folder_of(tmp_path / "a", config__json=b'{"max_position_embeddings": 8192}')
+    assert integrity.context_window(plain) == 8192
+    text = b'{"text_config": {"max_position_embeddings": 32768}, "max_position_embeddings": 512}'
+    assert integrity.context_window(folder_of(tmp_path / "b", config__json=text)) == 32_768
+    for odd in (b"{}", b"no json", b'{"max_position_embeddings": "8192"}', b'{"text_config": 1}'):
+        assert integrity.context_window(folder_of(tmp_path / "c", config__json=odd)) is None
+    whole = write_gguf(tmp_path / "d.gguf", SMALL)
+    window = integrity.context_window(whole)
+    assert window is not None
+    assert window > 0
+    (tmp_path / "e.gguf").write_bytes(whole.read_bytes()[:40])
+    assert integrity.context_window(tmp_path / "e.gguf") is None
+    assert integrity.context_window(tmp_path / "nowhere.gguf") is None
