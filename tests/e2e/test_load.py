@@ -52,7 +52,7 @@ def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
     metrics = home.ctl("metrics").stdout
     assert f"autotuned_recommended_concurrency {useful}" in metrics
     assert "autotuned_useful_context_tokens 7000" in metrics
-    assert f"at most {largest} pass" in home.rpc("report.html")["html"]
+    assert f"at most {largest} pass" in home.rpc("report")["html"]
     assert len(home.processes()) == 1  # the agent alone
 
 
