@@ -348,6 +348,12 @@ SEARCH_OPTIONS = [
         type=FLOAT,
         help="More requests at once must bring at least this share of tok/s.  [default: 0.15]",
     ),
+    click.option(
+        "--confirm/--no-confirm",
+        default=None,
+        help="Start the winner again, in turns with the defaults and the live settings; a tie "
+        "recommends the simpler one.  [default: off, on for schedule set --apply]",
+    ),
     PROVIDER_OPTION,
 ]
 """What is searched, and how."""

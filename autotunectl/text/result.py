@@ -46,6 +46,8 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     said = noise.verdict(document.get("noise", {}))
     if said is not None:
         lines.append(f"  noise           {said}")
+    if "confirmation" in document:
+        lines.append(f"  confirmed       {_confirmed(document['confirmation'])}")
     if cells:
         lines += [
             "",
@@ -287,6 +289,19 @@ def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Tab
             )
         )
     return table
+
+
+def _confirmed(meeting: Mapping[str, Any]) -> str:
+    """What came of starting the winner again, in turns with what it was set against."""
+    who = "the defaults" if meeting["against"] == "defaults" else "the live settings"
+    outcome = {
+        "better": f"faster than {who}",
+        "tie": f"a tie with {who}, which are recommended",
+        "worse": f"slower than {who}, which are recommended",
+    }[meeting["verdict"]]
+    interval = meeting["interval"]
+    spread = "" if interval is None else f", {interval[0]:+.1%} to {interval[1]:+.1%}"
+    return f"the winner is {outcome} ({meeting['difference']:+.1%}{spread})"
 
 
 def _indented(table: Table, room: int | None) -> list[str]:

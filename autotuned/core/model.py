@@ -16,12 +16,13 @@ from autotuned.shared.knobs import Knobs
 WeightsFormat = Literal["mlx", "gguf"]
 """A model folder as mlx reads it, or one `.gguf` file."""
 
-Stage = Literal[1, 2, 3]
+Stage = Literal[1, 2, 3, 4]
 Axis = Literal["context", "concurrency"]
 """What a point of stage 3 calibrates."""
 STAGE_SELECTION: Final = 1
 STAGE_CLIMB: Final = 2
 STAGE_CALIBRATION: Final = 3
+STAGE_CONFIRM: Final = 4
 
 
 class FailureKind(StrEnum):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from autotuned.core import search, stats
+from autotuned.core import confirm, search, stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
 from autotuned.core.points import Calibrate, next_point, recipe
 from autotuned.core.request import Plan
@@ -70,7 +70,15 @@ class Finish:
         return None if self.final is None else self.final.knobs
 
 
-Step = Probe | Evaluate | Calibrate | Finish
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Start this once more: the winner, or what it meets (stage 4)."""
+
+    candidate: Candidate
+    knobs: Knobs
+
+
+Step = Probe | Evaluate | Confirm | Calibrate | Finish
 
 
 def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> Step:
@@ -94,12 +102,26 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     best = best_so_far(history)
     if best is None:
         return Finish(ExitReason.NO_FEASIBLE, chosen)
+    return _after_the_climb(plan, history, chosen, best)
+
+
+def _after_the_climb(
+    plan: Plan, history: Sequence[Trial], chosen: Candidate, best: Trial
+) -> Confirm | Calibrate | Finish:
+    """The best cell is confirmed, and what is then recommended is calibrated, where these are asked for."""
+    if best.knobs is not None and plan.request.confirm:
+        again = confirm.next_knobs(plan, history, best)
+        if again is not None:
+            return Confirm(chosen, again)
+        best, _ = confirm.confirmed(plan, history, best)
     if best.knobs is None:  # of a prototype's run: nothing can be served anew
         return Finish(ExitReason.OK, chosen, best)
     point = next_point(plan, history, chosen, best.knobs)
     if point is not None:
         return point
     knobs = recipe(plan, history, best.knobs)
+    if knobs == best.knobs:
+        return Finish(ExitReason.OK, chosen, best)
     served = (trial for trial in reversed(history) if trial.fits and trial.knobs == knobs)
     return Finish(ExitReason.OK, chosen, best, served=next(served, None))
 

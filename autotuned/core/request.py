@@ -93,6 +93,8 @@ class TuneRequest(BaseModel):
     seed: int | None = None
     cooldown_s: Annotated[float, Field(ge=0)] = 0.0
     thermal_gate: bool = False
+    confirm: bool = False
+    """Start the winner again, in turns with the defaults and with what the live provider runs."""
     ignore_quarantine: bool = False
     """Start also what took the machine down before."""
     resume: str | None = None
@@ -151,6 +153,8 @@ class Plan:
     """The chosen model's own context in tokens, where its weights say it and it is calibrated."""
     single_stream: bool = False
     """Whether the server answers one request at a time, whatever it is asked."""
+    live_recipe: tuple[str, Knobs] | None = None
+    """The model that the live provider serves and its knobs, where they are known."""
 
     def warned(self, doubts: Iterable[str]) -> Plan:
         """The same with more warnings."""

@@ -139,6 +139,17 @@ class AppliedDocument(Document):
     recipe: NotRequired[Annotated[dict[str, str | int | None], Field(default={})]]
 
 
+class ConfirmationDocument(Document):
+    """The meeting that decided: the winner of the climb against the `defaults` or what the `live` provider runs,
+    started in turns. `difference`: how much faster the winner is, relative, with its 95 % interval."""
+
+    against: str
+    knobs: dict[str, Any]
+    difference: float
+    interval: list[float] | None
+    verdict: str
+
+
 class ResultDocument(Document):
     """The result of one run, finished or not."""
 
@@ -164,6 +175,7 @@ class ResultDocument(Document):
     """The candidate that was asked for as `live`: what the live provider served at the start."""
     left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
     """The command line that starts a server in a terminal that this run has stopped for good."""
+    confirmation: NotRequired[ConfirmationDocument]
     timings: dict[str, float]
     stage2: list[CellDocument]
     calibration: NotRequired[CalibrationDocument]

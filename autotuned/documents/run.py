@@ -25,6 +25,7 @@ Phase = Literal[
     "selecting",
     "climbing",
     "calibrating",
+    "confirming",
     "applying",
     "restoring",
     "finished",

@@ -68,9 +68,10 @@ class PointDocument(LoadDocument):
 
 
 class TrialDocument(PointDocument):
-    """One probe (stage 1, `knobs` null), cell (stage 2) or calibrated point (stage 3) with every request."""
+    """One probe (stage 1, `knobs` null), cell (stage 2) calibrated point (stage 3) or start
+    of a confirmation (stage 4) with every request."""
 
-    stage: Literal[1, 2, 3]
+    stage: Literal[1, 2, 3, 4]
     model: str
     rank: int
     knobs: KnobsDocument | None

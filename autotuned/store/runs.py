@@ -30,6 +30,7 @@ from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
     AppliedDocument,
+    ConfirmationDocument,
     ErrorDocument,
     ResultDocument,
     SearchDocument,
@@ -91,6 +92,7 @@ class Details(TypedDict, total=False):
     total_s: float
     left_stopped: str | None
     alternates: list[str]
+    confirmation: ConfirmationDocument
     error: ErrorDocument | None
     calibration: CalibrationDocument
     applied: AppliedDocument | None

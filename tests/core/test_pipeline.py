@@ -9,13 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
-from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, best_so_far, next_step, with_kept
+from autotuned.core.pipeline import (
+    Confirm,
+    Evaluate,
+    Finish,
+    Halt,
+    Probe,
+    best_so_far,
+    next_step,
+    with_kept,
+)
 from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
 from tests.core.worlds import MISSED, cell, planned, probe
 
-World = Callable[[Probe | Evaluate | Calibrate], Trial]
+World = Callable[[Probe | Evaluate | Confirm | Calibrate], Trial]
 
 DAMAGED = Failure(FailureKind.INTEGRITY, "pre-warm integrity: x")
 
@@ -38,11 +47,12 @@ def world_of(
 ) -> World:
     """Candidate i passes its probe as `feasible` says; its cells are (passes, tps, ttft)."""
 
-    def evaluate(step: Probe | Evaluate | Calibrate) -> Trial:
-        assert not isinstance(step, Calibrate)
+    def evaluate(step: Probe | Evaluate | Confirm | Calibrate) -> Trial:
+        assert not isinstance(step, Calibrate | Confirm)
         rank = step.candidate.rank
         if isinstance(step, Probe):
             return probe(plan, rank, None if feasible[rank - 1] else MISSED)
+        assert isinstance(step, Evaluate)
         passes, tps, ttft = cells[step.index]
         return cell(plan, rank, step.index, tps, ttft, None if passes else MISSED)
 

@@ -11,6 +11,7 @@ import pytest
 from autotuned import settings
 from autotuned.core.request import TuneRequest
 from autotuned.engine.live.preflight import conflict, undrainable
+from autotuned.engine.live.serving import recipe
 from autotuned.host.find import (
     Finder,
     Found,
@@ -20,6 +21,7 @@ from autotuned.host.find import (
 from autotuned.host.interface import Listener
 from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
+from autotuned.shared.knobs import Knobs
 from autotuned.shared.launchctl import Launchd, LoadedJob, Presence
 
 LABEL = "live.malibu.provider"
@@ -159,3 +161,18 @@ def test_a_server_in_a_terminal_is_stopped_only_by_whoever_is_told_that_it_stays
     )
     permitted = TuneRequest(drain=True, restart_foreground=True, trigger="schedule")
     assert conflict(found, permitted) is None
+
+
+def test_what_the_live_provider_is_configured_to_serve_is_read_where_it_is_known(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "config.yaml"
+    found = Found(processes=(Process(7, ("macprovider-cli", "serve"), 8080),))
+    assert recipe(found, config, 2000) is None
+    config.write_text("model: acme/x-7B\nkv_bits: 8\nmax_context_override: 32000\nothers: [1]\n")
+    assert recipe(found, config, 2000) == ("acme/x-7B", Knobs(8, 1, 32_000))
+    assert recipe(Found(), config, 2000) is None
+    config.write_text("model: acme/x-7B\n")
+    assert recipe(found, config, 2000) is None
+    config.write_text("model: [\n")
+    assert recipe(found, config, 2000) is None

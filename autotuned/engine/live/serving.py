@@ -20,6 +20,7 @@ from autotuned.host.find import Found, Managed
 from autotuned.providers import binary as programs
 from autotuned.providers import naming
 from autotuned.providers.interface import Binary
+from autotuned.shared.knobs import TABLE, Knobs
 
 LIVE = "live"
 """The candidate that stands for whatever the live provider serves."""
@@ -50,20 +51,39 @@ async def served(found: Found, config: Path, *, configured: bool) -> str:
     return model
 
 
+def recipe(found: Found, config: Path, context: int) -> tuple[str, Knobs] | None:
+    """The model and the knobs by which the live provider's configuration has it serve; None where it tells neither.
+
+    `context`: what stands for a limit that it does not have.
+    """
+    if found.live is None:
+        return None
+    values = _values(Path(option(found.live.argv, "--config") or config))
+    kv, batch, limit = (values.get(knob.published) for knob in TABLE)
+    model = values.get(MODEL)
+    if not isinstance(model, str) or not (kv or batch or limit):
+        return None
+    numbers = [value if isinstance(value, int) else None for value in (kv, batch, limit)]
+    return model, Knobs(numbers[0], numbers[1] or 1, max(numbers[2] or context, context))
+
+
 def _configured(path: Path) -> str | None:
+    values = _values(path)
+    named = (values.get(key) for key in (ARTIFACT, MODEL))
+    return next((value for value in named if isinstance(value, str) and value), None)
+
+
+def _values(path: Path) -> dict[str, reader.Scalar]:
+    """The single values of a configuration; nothing of one that cannot be read."""
     try:
         text = path.expanduser().read_bytes().decode("utf-8")
     except (OSError, ValueError, RuntimeError):
-        return None
+        return {}
     file = reader.read(text.removeprefix(reader.BOM))
     if isinstance(file, reader.Refused):
-        return None
-    for key in (ARTIFACT, MODEL):
-        entry = file.named(key)
-        value = None if entry is None else file.scalar(entry.value)
-        if isinstance(value, str) and value:
-            return value
-    return None
+        return {}
+    read = ((entry.key, file.scalar(entry.value)) for entry in file.entries)
+    return {key: value for key, value in read if key and not isinstance(value, reader.Refused)}
 
 
 def other_program(found: Found, binary: Binary) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from autotuned.core import gate, load, stats
 from autotuned.core.model import (
     STAGE_CLIMB,
+    STAGE_CONFIRM,
     Failure,
     FailureKind,
     Spent,
@@ -119,7 +120,7 @@ class TrialRun:
         refusal = await self._bench.refusal(self._bench.configuration(self._asked))
         if refusal is not None:
             return refusal
-        if self._asked.stage == STAGE_CLIMB:
+        if self._asked.stage in (STAGE_CLIMB, STAGE_CONFIRM):
             with self._spending("pause_ms"):
                 await asyncio.sleep(self._asked.pause_s)
                 await self._cooled_down()

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from autotuned.core import doubts, load, noise, points
+from autotuned.core import confirm, doubts, load, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -36,7 +36,16 @@ from autotuned.store.database import Database
 from autotuned.store.runs import Details, RunRow, Which
 
 OUTCOME = frozenset(
-    ("total_s", "left_stopped", "alternates", "error", "calibration", "untried", "document")
+    (
+        "total_s",
+        "left_stopped",
+        "alternates",
+        "confirmation",
+        "error",
+        "calibration",
+        "untried",
+        "document",
+    )
 )
 """The details that the end of a run adds: none of them is true of a run that goes on."""
 
@@ -139,6 +148,12 @@ class Records:
             outcome["calibration"] = points.document(plan, history, best)
         if not plan.plain:
             outcome["untried"] = public.untried(plan, history)
+        winner = best_so_far(history)
+        if plan.request.confirm and winner is not None:
+            _, meeting = confirm.confirmed(plan, history, winner)
+            if meeting is not None:
+                outcome["confirmation"] = meeting
+                outcome["warnings"] += confirm.words(winner.knobs, meeting)
         measured = _measured(runner, history)
         if measured is not None:
             outcome["noise"] = {"measured": measured}
@@ -258,6 +273,8 @@ class Records:
             "stage2": public.cells(history),
             "noise": {**own, **details.get("noise", {})},
         }
+        if "confirmation" in details:
+            document["confirmation"] = details["confirmation"]
         if (concurrency := details.get("request", {}).get("concurrency", 1)) > 1:
             document["inputs"]["concurrency"] = concurrency
         if "calibration" in details:

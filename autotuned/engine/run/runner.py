@@ -19,13 +19,23 @@ from autotuned.core import adaptive, points
 from autotuned.core.model import (
     STAGE_CALIBRATION,
     STAGE_CLIMB,
+    STAGE_CONFIRM,
     STAGE_SELECTION,
     Failure,
     FailureKind,
     Stage,
     Trial,
 )
-from autotuned.core.pipeline import Evaluate, Finish, Halt, Probe, best_so_far, next_step, with_kept
+from autotuned.core.pipeline import (
+    Confirm,
+    Evaluate,
+    Finish,
+    Halt,
+    Probe,
+    best_so_far,
+    next_step,
+    with_kept,
+)
 from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
 from autotuned.documents.run import Phase
@@ -44,6 +54,7 @@ PHASES: dict[Stage, Phase] = {
     STAGE_SELECTION: "selecting",
     STAGE_CLIMB: "climbing",
     STAGE_CALIBRATION: "calibrating",
+    STAGE_CONFIRM: "confirming",
 }
 HEARTBEAT_S = 5.0
 """Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
@@ -123,7 +134,9 @@ class Runner:
             window = await asyncio.to_thread(context_window, weights.path)
             self.plan = replace(self.plan, window=window or self.plan.request.context_ceiling)
 
-    async def _take(self, step: Probe | Evaluate | Calibrate, history: tuple[Trial, ...]) -> None:
+    async def _take(
+        self, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
+    ) -> None:
         asked = self._ask(step, history)
         began = time.monotonic()
         evaluated = await self._evaluate(asked)
@@ -215,7 +228,9 @@ class Runner:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    def _ask(self, step: Probe | Evaluate | Calibrate, history: tuple[Trial, ...]) -> Asked:
+    def _ask(
+        self, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
+    ) -> Asked:
         request, progress, candidate = self.plan.request, self.progress, step.candidate
         if isinstance(step, Probe):
             asked = Asked(
@@ -242,6 +257,18 @@ class Runner:
             )
             progress.knobs = step.knobs
             self.enter("calibrating")
+        elif isinstance(step, Confirm):
+            asked = Asked(
+                STAGE_CONFIRM,
+                candidate.model,
+                candidate.rank,
+                step.knobs,
+                request.stage2_replicates,
+                pause_s=request.cooldown_s,
+                concurrency=request.concurrency,
+            )
+            progress.knobs = step.knobs
+            self.enter("confirming")
         else:
             cell, count = step.index + 1, request.stage2_replicates
             settled = None

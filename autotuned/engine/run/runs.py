@@ -33,10 +33,11 @@ from autotuned.documents.run import (
 )
 from autotuned.documents.weights import PullDocument
 from autotuned.engine.apply.apply import Applier
+from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import conflict
-from autotuned.engine.live.serving import LIVE, served
+from autotuned.engine.live.serving import LIVE, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, repetition
@@ -216,6 +217,10 @@ class Agent:
             if refused is not None:
                 raise refused
             planned = planned.warned(await self._doubts(found, request, binary))
+            if request.confirm and provider.kind == CONFIGURED_KIND:
+                config, context = self._settings.provider_config, request.target_context
+                live = await asyncio.to_thread(recipe, found, config, context)
+                planned = replace(planned, live_recipe=live)
             if found:
                 self._live.claim(active.run_id, found, request)
         except AutotunedError as error:

@@ -270,6 +270,8 @@ class Nightly:
         self._firing = decision.id
         try:
             request = await self._staleness.request(schedule.request)
+            if schedule.apply:
+                request.setdefault("confirm", True)
             if schedule.restart_foreground:
                 consents["restart_foreground"] = True
             trigger = "os_update" if os_changed else "schedule"
