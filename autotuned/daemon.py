@@ -119,7 +119,7 @@ async def serve(
         stack.push_async_callback(events.close)
         before = events.seq
         for run_id in await database.ask(kept.unfinished_runs):
-            events.publish("run.finished", run_id, exit_reason=ExitReason.INTERRUPTED.value)
+            events.publish({"type": "run.finished", "exit_reason": ExitReason.INTERRUPTED}, run_id)
         machine = ThisMachine()
         records = Records(database, machine)
         notifier = Notifier(configuration, records, events, environ)

@@ -196,7 +196,20 @@ def page(described: Mapping[str, Any]) -> str:
                 "```",
                 "",
             ]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_events(described, schemas)])
+
+
+def _events(described: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[str]:
+    """Every kind of event: when it comes, and its fields."""
+    rows = ["## Events", "", "| type | when | fields |", "| --- | --- | --- |"]
+    for shape in described["x-events"]:
+        schema = schemas[shape["$ref"].rsplit("/", 1)[-1]]
+        names = ", ".join(f"`{name}`" for name in schema["properties"] if name != "type")
+        kind = schema["properties"]["type"]
+        kind = schemas[kind["$ref"].rsplit("/", 1)[-1]] if "$ref" in kind else kind
+        kinds = ", ".join(f"`{name}`" for name in kind.get("enum", [kind.get("const")]))
+        rows.append(f"| {kinds} | {schema['description']} | {names} |")
+    return [*rows, ""]
 
 
 def _param(param: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from autotuned.documents.trial import Stage
 from autotuned.shared.knobs import Knobs
 
 WeightsFormat = Literal["mlx", "gguf"]
 """A model folder as mlx reads it, or one `.gguf` file."""
 
-Stage = Literal[1, 2, 3, 4]
 Axis = Literal["context", "concurrency"]
 """What a point of stage 3 calibrates."""
 STAGE_SELECTION: Final = 1

@@ -7,6 +7,8 @@ from typing import Literal, NotRequired
 from autotuned.documents import Document
 from autotuned.shared.knobs import Value
 
+Stage = Literal[1, 2, 3, 4]
+
 
 class KnobsDocument(Document):
     """Knobs under the names of the provider's configuration file; `kv_bits` null means unset."""
@@ -71,7 +73,7 @@ class TrialDocument(PointDocument):
     """One probe (stage 1, `knobs` null), cell (stage 2) calibrated point (stage 3) or start
     of a confirmation (stage 4) with every request."""
 
-    stage: Literal[1, 2, 3, 4]
+    stage: Stage
     model: str
     rank: int
     knobs: KnobsDocument | None

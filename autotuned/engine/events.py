@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import structlog
 
 from autotuned.core.model import Event
+from autotuned.documents.events import AnyEvent
 from autotuned.errors import StoreError
 from autotuned.store import events as kept
 from autotuned.store.database import Database
@@ -90,10 +90,11 @@ class Events:
         """The number of the newest event."""
         return self._seq
 
-    def publish(self, kind: str, run_id: str | None, **fields: Any) -> int:
+    def publish(self, event: AnyEvent, run_id: str | None) -> int:
         """Keep it and tell everybody, in a moment; its number."""
         self._seq += 1
-        self._unwritten.append(Event(self._seq, self._now(), run_id, kind, fields))
+        fields = {name: value for name, value in event.items() if name != "type"}
+        self._unwritten.append(Event(self._seq, self._now(), run_id, event["type"], fields))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name="events")
         return self._seq

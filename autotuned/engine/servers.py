@@ -123,7 +123,8 @@ class Servers:
             planned.request,
             provider,
             binary,
-            lambda _, **fields: seen.update(fields),
+            seen.update,
+            lambda _: None,
         )
         asked = Asked(STAGE_SELECTION, planned.candidates[-1].model, 1, None, 1)
         try:

@@ -11,12 +11,13 @@ import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import structlog
+from typing_extensions import Unpack
 
 from autotuned.core import candidates
 from autotuned.core.model import Failure, FailureKind, WeightsFormat
+from autotuned.documents.events import PullFinished, PullNamed, PullPrewarmed, PullPrewarming
 from autotuned.documents.weights import (
     ModelsDocument,
     Outcome,
@@ -183,9 +184,12 @@ class Pulls:
     async def _carry_through(
         self, pull: Pull, form: WeightsFormat, memory_bytes: int | None, *, verify: bool
     ) -> None:
-        def report(**progress: Any) -> None:
-            pull.progress = cast("PullProgressDocument", progress)
-            self._publish("prewarm.progress", pull, **progress)
+        named: PullNamed = {"pull_id": pull.pull_id, "model": pull.model}
+
+        def report(**progress: Unpack[PullProgressDocument]) -> None:
+            pull.progress = progress
+            event: PullPrewarming = {"type": "prewarm.progress", **named, **progress}
+            self._events.publish(event, None)
 
         outcome: Outcome = "internal_error"
         reason: str | None = None
@@ -198,7 +202,12 @@ class Pulls:
             else:
                 outcome = "ok"
                 pull.path, pull.weights_bytes = str(found.path), found.weights_bytes
-                self._publish("prewarm.done", pull, bytes=found.weights_bytes)
+                done: PullPrewarmed = {
+                    "type": "prewarm.done",
+                    **named,
+                    "bytes": found.weights_bytes,
+                }
+                self._events.publish(done, None)
         except asyncio.CancelledError:
             outcome, reason = "interrupted", "cancelled; what is here is kept for the next pull"
         except Exception as error:
@@ -207,11 +216,14 @@ class Pulls:
         finally:
             pull.outcome, pull.reason = outcome, reason
             pull.ended.set()
-            self._publish("pull.finished", pull, outcome=outcome, reason=reason)
+            ended: PullFinished = {
+                "type": "pull.finished",
+                **named,
+                "outcome": outcome,
+                "reason": reason,
+            }
+            self._events.publish(ended, None)
             log.info("pull finished", model=pull.model, outcome=outcome, reason=reason)
-
-    def _publish(self, kind: str, pull: Pull, **fields: Any) -> None:
-        self._events.publish(kind, None, pull_id=pull.pull_id, model=pull.model, **fields)
 
 
 _OUTCOMES: Mapping[FailureKind, Outcome] = {

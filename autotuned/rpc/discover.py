@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from autotuned import __version__
+from autotuned.documents import events
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, schema_of
 from autotuned.shared import failures, wire
@@ -32,6 +33,8 @@ def document(methods: Sequence[Method]) -> dict[str, Any]:
     """The whole interface, machine-readable (OpenRPC 1.3)."""
     schemas: dict[str, Any] = {}
     described = [_method(method, schemas) for method in methods]
+    for shape in (events.EventDocument, *events.EVENTS):
+        schemas[shape.__name__] = _hoisted(_opened(schema_of(shape)), schemas)
     return {
         "openrpc": "1.3.2",
         "info": {
@@ -41,6 +44,7 @@ def document(methods: Sequence[Method]) -> dict[str, Any]:
         },
         "methods": described,
         "components": {"schemas": schemas},
+        "x-events": [{"$ref": f"#/components/schemas/{shape.__name__}"} for shape in events.EVENTS],
     }
 
 

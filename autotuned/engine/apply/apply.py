@@ -20,6 +20,7 @@ from autotuned.core.config.policy import Terms, bound_warning
 from autotuned.core.config.reader import Scalar
 from autotuned.core.request import TuneRequest
 from autotuned.documents.apply import ConfigurationResult
+from autotuned.documents.events import Applied
 from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply import place as place_module
 from autotuned.engine.apply import writer as writer_module
@@ -163,7 +164,7 @@ class Applier:
             warnings = written.warnings
         await self._records.annotate(runner.run_id, warnings=warnings)
         for warning in warnings:
-            self._events.publish("log", runner.run_id, level="warning", message=warning)
+            runner.tell(warning)
 
     async def _conclude(
         self,
@@ -269,7 +270,7 @@ class Applier:
                 )
             hint = await self._restarter.commands(kind) if unfit else None
             log.info("reverted", backup=str(backup), kept=str(written.backup))
-            self._publish(None, written, reverted_to=str(backup))
+            self._publish(None, written, reverted_to=backup)
         except BaseException:
             if unfit is None:
                 self._restarter.give_up()
@@ -354,17 +355,20 @@ class Applier:
         )
         self._publish(run_id, written)
 
-    def _publish(self, run_id: str | None, written: Written, **fields: Any) -> None:
+    def _publish(
+        self, run_id: str | None, written: Written, reverted_to: Path | None = None
+    ) -> None:
         told = told_of(written, None, applied=True)
-        self._events.publish(
-            "applied",
-            run_id,
-            config_path=told["config_path"],
-            backup_path=told["backup_path"],
-            changed=told["changed"],
-            warnings=told["warnings"],
-            **fields,
-        )
+        event: Applied = {
+            "type": "applied",
+            "config_path": told["config_path"],
+            "backup_path": told["backup_path"],
+            "changed": told["changed"],
+            "warnings": told["warnings"],
+        }
+        if reverted_to is not None:
+            event["reverted_to"] = str(reverted_to)
+        self._events.publish(event, run_id)
 
     async def _applied_kind(self) -> str:
         """The kind of server whose recipe was written last; macprovider where there is no run."""

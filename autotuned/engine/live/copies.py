@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any
 
 import structlog
 
 from autotuned.core.lease import Foreground, Job, Lease, Unit
+from autotuned.documents.events import LiveNamed
 from autotuned.engine.events import Events
 from autotuned.errors import StoreError
 from autotuned.host.restore.journal import Journal
@@ -53,7 +53,7 @@ async def take_back(database: Database, events: Events, lease: Lease) -> None:
     if lease.rolled_back is None:
         return
     log.error("apply rolled back", run_id=lease.run_id, reason=lease.rolled_back)
-    events.publish("log", lease.run_id, level="warning", message=lease.rolled_back)
+    events.publish({"type": "log", "level": "warning", "message": lease.rolled_back}, lease.run_id)
     try:
         await database.ask(runs.take_back, lease.run_id, lease.rolled_back)
     except StoreError as error:
@@ -77,7 +77,7 @@ def serves_again(journal: Journal, lease: Lease, target: Foreground) -> Lease:
     return lease
 
 
-def named(lease: Lease) -> dict[str, Any]:
+def named(lease: Lease) -> LiveNamed:
     """How events and log lines name what a lease is on."""
     target = lease.target
     if isinstance(target, Job):

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+from typing_extensions import Unpack
 
 from autotuned import providers
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Lease, Rollback, State
 from autotuned.core.request import TuneRequest
+from autotuned.documents.events import LiveKind, LiveOutcome, LiveProviderEvent
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument
 from autotuned.engine.events import Events
 from autotuned.engine.live import copies
@@ -411,6 +413,7 @@ class LiveProvider:
     def _duty(self) -> dict[str, Any]:
         return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}
 
-    def _tell(self, kind: str, **fields: Any) -> None:
+    def _tell(self, kind: LiveKind, **outcome: Unpack[LiveOutcome]) -> None:
         if self._lease is not None:
-            self._events.publish(kind, self._lease.run_id, **copies.named(self._lease), **fields)
+            event: LiveProviderEvent = {"type": kind, **copies.named(self._lease), **outcome}
+            self._events.publish(event, self._lease.run_id)

@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotuned.core.model import Axis, Failure, Stage
+from autotuned.core.model import Axis, Failure
 from autotuned.core.quarantine import Configuration
+from autotuned.core.result import cell_knobs
+from autotuned.documents.events import TrialNamed, TrialReport
+from autotuned.documents.run import Step
+from autotuned.documents.trial import Stage
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Vigil
 from autotuned.host.inflight import Inflight
@@ -61,7 +65,9 @@ class Bench:
     inflight: Inflight
     """Where it is written down that one is."""
     run_id: str
-    publish: Callable[..., Any]
+    publish: Callable[[TrialReport], None]
+    enter: Callable[[Step], None]
+    """Gets the part of a trial that begins; only for showing."""
     environ: Mapping[str, str]
     logs: Path
     folder: Path
@@ -120,17 +126,20 @@ class Asked:
         """Whether it may be measured on the server of the point before, and leave it to the next one."""
         return self.calibrates == "context" and not self.confirms
 
-    def named(self) -> dict[str, Any]:
+    def named(self) -> TrialNamed:
         """The fields by which events name this trial."""
-        return {
+        named: TrialNamed = {
             "stage": self.stage,
             "model": self.model,
             "rank": self.rank,
             "cell": self.cell,
-            "knobs": self.knobs and self.knobs.named(),
-            **({"concurrency": self.concurrency} if self.concurrency > 1 else {}),
-            **({"context": self.context, "calibrates": self.calibrates} if self.calibrates else {}),
+            "knobs": None if self.knobs is None else cell_knobs(self.knobs),
         }
+        if self.concurrency > 1:
+            named["concurrency"] = self.concurrency
+        if self.calibrates:
+            named |= {"context": self.context, "calibrates": self.calibrates}
+        return named
 
 
 LOG_PART_BYTES = 256 * 1024

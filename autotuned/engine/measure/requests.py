@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from autotuned.core import load
 from autotuned.core.model import CUT_WITH_WAVE, Replicate
+from autotuned.documents.events import ReplicateMeasured
 from autotuned.engine.measure import chat
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.wave import Wave, send
@@ -107,18 +108,19 @@ class Requests:
         if len(self.last) > 1:
             ttft_ms, tps = load.ttft_p95_ms(self.last), load.aggregate_tps(self.last)
             one = Replicate(error=error, ttft_ms=ttft_ms, tps=tps, prompt_tokens=one.prompt_tokens)
-        self._bench.publish(
-            "replicate",
+        measured: ReplicateMeasured = {
+            "type": "replicate",
             **self._asked.named(),
-            index=self._waves,
-            total=max(self._waves, self._asked.replicates),
-            ttft_ms=one.ttft_ms,
-            tps=one.tps,
-            decode_tps=one.decode_tps,
-            prefill_tps=one.prefill_tps,
-            prompt_tokens=one.prompt_tokens,
-            error=one.error,
-        )
+            "index": self._waves,
+            "total": max(self._waves, self._asked.replicates),
+            "ttft_ms": one.ttft_ms,
+            "tps": one.tps,
+            "decode_tps": one.decode_tps,
+            "prefill_tps": one.prefill_tps,
+            "prompt_tokens": one.prompt_tokens,
+            "error": one.error,
+        }
+        self._bench.publish(measured)
 
     async def _wave_once(self, launch: Launch, stop_tokens: Sequence[str]) -> Wave:
         """One wave that counts: a prompt refused for its length teaches, and a shorter one follows."""

@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from typing_extensions import Unpack
+
 from autotuned.core import gate, load, stats
 from autotuned.core.model import (
     STAGE_CLIMB,
@@ -22,6 +24,13 @@ from autotuned.core.model import (
     Spent,
     Trial,
 )
+from autotuned.documents.events import (
+    ProviderReady,
+    ProviderStarting,
+    TrialPrewarmed,
+    TrialPrewarming,
+)
+from autotuned.documents.run import PrewarmDocument, Step
 from autotuned.engine.measure import chat, readiness
 from autotuned.engine.measure.context import (
     Asked,
@@ -70,7 +79,7 @@ class TrialRun:
             found = await self._evaluate()
             self._leave_standing(found)
         finally:
-            with self._spending("stop_ms"):
+            with self._spending("stop"):
                 await uncancelled(self._stop())
         return found if isinstance(found, Void) else self.record(found)
 
@@ -106,30 +115,35 @@ class TrialRun:
     # --- the way of a trial ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _spending(self, part: str) -> Iterator[None]:
+    def _spending(self, part: Step) -> Iterator[None]:
         """Count the time inside as this part of the trial, also when it is cut short."""
         began = time.perf_counter()
-        self._bench.publish("step", step=part.removesuffix("_ms"))
+        self._bench.enter(part)
         try:
             yield
         finally:
             elapsed_ms = (time.perf_counter() - began) * 1000
-            self._spent = replace(self._spent, **{part: elapsed_ms})
+            self._spent = replace(self._spent, **{f"{part}_ms": elapsed_ms})
 
     async def _evaluate(self) -> Failure | Void | None:
         refusal = await self._bench.refusal(self._bench.configuration(self._asked))
         if refusal is not None:
             return refusal
         if self._asked.stage in (STAGE_CLIMB, STAGE_CONFIRM):
-            with self._spending("pause_ms"):
+            with self._spending("pause"):
                 await asyncio.sleep(self._asked.pause_s)
                 await self._cooled_down()
-        with self._spending("prewarm_ms"):
+        with self._spending("prewarm"):
             weights = await self._bench.prewarm(self._asked.model, self._report_prewarm)
         if isinstance(weights, Failure):
             return weights
-        done = {"bytes": weights.weights_bytes, "fetched_bytes": self._fetched}
-        self._bench.publish("prewarm.done", **self._asked.named(), **done)
+        done: TrialPrewarmed = {
+            "type": "prewarm.done",
+            **self._asked.named(),
+            "bytes": weights.weights_bytes,
+            "fetched_bytes": self._fetched,
+        }
+        self._bench.publish(done)
         holder = await asyncio.to_thread(self._bench.ports.holder, self._bench.port)
         if holder is not None and self._child is None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
@@ -145,10 +159,11 @@ class TrialRun:
             return await self._bench.vigil.look() or found
         return found or self._bench.vigil.slept()
 
-    def _report_prewarm(self, **progress: Any) -> None:
+    def _report_prewarm(self, **progress: Unpack[PrewarmDocument]) -> None:
         if progress["activity"] == "fetch":
             self._fetched = progress["bytes"]
-        self._bench.publish("prewarm.progress", **self._asked.named(), **progress)
+        event: TrialPrewarming = {"type": "prewarm.progress", **self._asked.named(), **progress}
+        self._bench.publish(event)
 
     async def _cooled_down(self) -> None:
         """With the thermal gate: wait until the machine reports nominal thermals; the budget bounds it."""
@@ -182,7 +197,7 @@ class TrialRun:
         if child is not None:
             await self._gauge.attach(child)
         else:
-            with self._spending("load_ms"):
+            with self._spending("load"):
                 try:
                     child = await self._start(launch)
                 except OSError as error:
@@ -191,15 +206,18 @@ class TrialRun:
             if failure is not None:
                 return failure
             ready_ms = (time.perf_counter() - began) * 1000
-            self._bench.publish(
-                "provider.ready", **self._asked.named(), ready_ms=round(ready_ms, 1)
-            )
-        with self._spending("warm_ms"):
+            ready: ProviderReady = {
+                "type": "provider.ready",
+                **self._asked.named(),
+                "ready_ms": round(ready_ms, 1),
+            }
+            self._bench.publish(ready)
+        with self._spending("warm"):
             failure = await self._warm(child, launch)
         if failure is not None:
             return failure
         self._load_ms = (time.perf_counter() - began) * 1000
-        with self._spending("measure_ms"):
+        with self._spending("measure"):
             void = await self._gauge.counted(self._measure(child, launch, weights))
         return void or gate.judge(self._requests.replicates, self._gate_ms)
 
@@ -219,9 +237,13 @@ class TrialRun:
         environ = isolated(self._bench.environ, command.settings) | {**command.env}
         for path, text in command.files.items():
             await asyncio.to_thread(write_private, path, text)
-        self._bench.publish(
-            "provider.starting", **self._asked.named(), argv=list(command.argv), log=str(self.log)
-        )
+        starting: ProviderStarting = {
+            "type": "provider.starting",
+            **self._asked.named(),
+            "argv": list(command.argv),
+            "log": str(self.log),
+        }
+        self._bench.publish(starting)
         started = {"at": self._started_at, "run_id": self._bench.run_id}
         record = {**self._bench.configuration(self._asked).document(), **started}
         await asyncio.to_thread(self._bench.inflight.begin, record)

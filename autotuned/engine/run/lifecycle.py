@@ -15,6 +15,7 @@ import structlog
 
 from autotuned.core.pipeline import Finish
 from autotuned.core.result import recommend
+from autotuned.documents.events import RunStarted
 from autotuned.documents.result import ErrorDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
@@ -94,10 +95,10 @@ class Lifecycle:
         ) as failed:  # it reads as interrupted then; whoever follows must not wait for ever
             reason = ExitReason.INTERNAL_ERROR.value
             message = f"the run's end cannot be written: {failed.message}"
-            self._events.publish("log", runner.run_id, level="error", message=message)
+            runner.tell(message, "error")
             log.error("the run's end cannot be written", reason=failed.message)
         runner.enter("finished")
-        self._events.publish("run.finished", runner.run_id, exit_reason=reason)
+        self._events.publish({"type": "run.finished", "exit_reason": reason}, runner.run_id)
         await self._events.flush()
         log.info("run finished", exit_reason=reason)
 
@@ -136,17 +137,18 @@ class Lifecycle:
 
     async def _announce(self, runner: Runner) -> None:
         planned = runner.plan
-        self._events.publish(
-            "run.started",
-            runner.run_id,
-            candidates=[candidate.model for candidate in planned.candidates],
-            cells=planned.most,
-            **({} if planned.trials is None else {"space": len(planned.cells)}),
-            target_context=planned.request.target_context,
-            max_duration_s=planned.request.max_duration,
-        )
+        started: RunStarted = {
+            "type": "run.started",
+            "candidates": [candidate.model for candidate in planned.candidates],
+            "cells": planned.most,
+            "target_context": planned.request.target_context,
+            "max_duration_s": planned.request.max_duration,
+        }
+        if planned.trials is not None:
+            started["space"] = len(planned.cells)
+        self._events.publish(started, runner.run_id)
         for warning in planned.warnings:
-            self._events.publish("log", runner.run_id, level="warning", message=warning)
+            runner.tell(warning)
         log.info("run started", candidates=len(planned.candidates), cells=len(planned.cells))
         for gone in await self._records.retain(planned.request.retain_runs, runner.run_id):
             await asyncio.to_thread(

@@ -11,7 +11,7 @@ import time
 import traceback
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import structlog
 
@@ -23,7 +23,6 @@ from autotuned.core.model import (
     STAGE_SELECTION,
     Failure,
     FailureKind,
-    Stage,
     Trial,
 )
 from autotuned.core.pipeline import (
@@ -38,7 +37,9 @@ from autotuned.core.pipeline import (
 )
 from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
+from autotuned.documents.events import BestChanged, RunEvent, TrialEnded, TrialReport
 from autotuned.documents.run import Phase
+from autotuned.documents.trial import Stage
 from autotuned.engine.events import Events
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.trial import TrialRun, stop_standing
@@ -155,33 +156,35 @@ class Runner:
             self.progress.points += 1
             self.progress.bracket = points.bracket(self.plan, (*history, trial))
         reason = trial.failure.reason if trial.failure else None
-        self._publish(
-            "trial",
-            **asked.named(),
-            fits=trial.fits,
-            kept=trial.kept,
-            tps_median=trial.tps_median,
-            ttft_p95_ms=trial.ttft_p95_ms,
-            replicates=trial.waves_n,
-            load_ms=trial.load_ms,
-            reason=reason,
-        )
+        named = asked.named()
+        ended: TrialEnded = {
+            "type": "trial",
+            **named,
+            "fits": trial.fits,
+            "kept": trial.kept,
+            "tps_median": trial.tps_median,
+            "ttft_p95_ms": trial.ttft_p95_ms,
+            "replicates": trial.waves_n,
+            "load_ms": trial.load_ms,
+            "reason": reason,
+        }
+        self._publish(ended)
         log.info(
             "trial",
             stage=asked.stage,
             model=asked.model,
-            knobs=asked.named()["knobs"],
+            knobs=named["knobs"],
             reason=reason,
         )
         if trial.kept:
-            named = asked.named()
-            self._publish(
-                "best",
-                model=asked.model,
-                knobs=named["knobs"],
-                tps_median=trial.tps_median,
-                ttft_p95_ms=trial.ttft_p95_ms,
-            )
+            best: BestChanged = {
+                "type": "best",
+                "model": asked.model,
+                "knobs": named["knobs"],
+                "tps_median": trial.tps_median,
+                "ttft_p95_ms": trial.ttft_p95_ms,
+            }
+            self._publish(best)
 
     async def _undo(self, asked: Asked, void: Void) -> None:
         """Make ready for the same step once more: a void trial leaves no row, only a warning."""
@@ -200,8 +203,12 @@ class Runner:
     def warn(self, message: str) -> None:
         """Tell the operator, now and in the run's document."""
         self.warnings.append(message)
-        self._publish("log", level="warning", message=message)
+        self.tell(message)
         log.warning(message)
+
+    def tell(self, message: str, level: Literal["warning", "error"] = "warning") -> None:
+        """Tell whoever follows the run."""
+        self._publish({"type": "log", "level": level, "message": message})
 
     async def _evaluate(self, asked: Asked) -> Trial | Void:
         """The trial, whole or cut short by a cancel or the budget; its candidate is gone in any case."""
@@ -302,35 +309,33 @@ class Runner:
         """Move to a phase and say so, once."""
         if phase != self.progress.phase:
             self.progress.phase, self.progress.prewarm = phase, None
-            self._publish("phase", phase=phase)
+            self._publish({"type": "phase", "phase": phase})
 
-    def observe(self, kind: str, **fields: Any) -> None:
-        """Publish what a trial reports, and keep its step, the count of replicates and of bytes."""
-        if kind == "step":  # only for showing: no event
-            self.progress.step = fields["step"]
-            return
-        if kind == "replicate":
-            self.progress.replicate = fields["index"]
-        elif kind == "prewarm.progress":
+    def observe(self, report: TrialReport) -> None:
+        """Publish what a trial reports, and keep the count of replicates and of bytes."""
+        if report["type"] == "replicate":
+            self.progress.replicate = report["index"]
+        elif report["type"] == "prewarm.progress":
             self.enter("prewarming")
             self.progress.prewarm = {
-                "activity": fields["activity"],
-                "bytes": fields["bytes"],
-                "total": fields["total"],
-                "rate": fields["rate"],
+                "activity": report["activity"],
+                "bytes": report["bytes"],
+                "total": report["total"],
+                "rate": report["rate"],
             }
-        elif kind == "prewarm.done":
-            self.enter(PHASES[fields["stage"]])
-        self._publish(kind, **fields)
+        elif report["type"] == "prewarm.done":
+            self.enter(PHASES[report["stage"]])
+        self._publish(report)
 
-    def _publish(self, kind: str, **fields: Any) -> None:
-        self._events.publish(kind, self.run_id, **fields)
+    def _publish(self, event: RunEvent) -> None:
+        self._events.publish(event, self.run_id)
 
     async def _mind_the_budget(self) -> None:
         """Warn shortly before its end, and end the run with it."""
         last_part = self.plan.request.max_duration * (1 - BUDGET_WARNING)
         await self._until_left(last_part)
-        self._publish("budget.warning", left_s=round(self.progress.budget_left_s, 1))
+        left_s = round(self.progress.budget_left_s, 1)
+        self._publish({"type": "budget.warning", "left_s": left_s})
         await self._until_left(0)
         self._stop_for(Halt.BUDGET)
 

@@ -21,6 +21,7 @@ from autotuned.core.candidates import size_b
 from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
+from autotuned.documents.events import TrialReport
 from autotuned.documents.result import ExitReason, ResultDocument
 from autotuned.documents.run import (
     CancelDocument,
@@ -28,6 +29,7 @@ from autotuned.documents.run import (
     RefusedDocument,
     RunDocument,
     StartedDocument,
+    Step,
     SummaryDocument,
     TimedOutDocument,
 )
@@ -80,6 +82,16 @@ class Active:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     runner: Runner | None = None
     task: asyncio.Task[None] | None = None
+
+    def publish(self, report: TrialReport) -> None:
+        """Pass on what a trial reports."""
+        if self.runner is not None:
+            self.runner.observe(report)
+
+    def enter(self, step: Step) -> None:
+        """Keep which part of a trial goes on; only for showing."""
+        if self.runner is not None:
+            self.runner.progress.step = step
 
 
 class Agent:
@@ -230,10 +242,6 @@ class Agent:
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
 
-        def publish(kind: str, **fields: Any) -> None:
-            if active.runner is not None:
-                active.runner.observe(kind, **fields)
-
         made = bench(
             self._host,
             self._settings,
@@ -243,7 +251,8 @@ class Agent:
             request,
             provider,
             binary,
-            publish,
+            active.publish,
+            active.enter,
         )
         if resumed is None:
             answer = self._settings.provider.max_tokens

@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from autotuned.core.model import WeightsFormat
 from autotuned.core.quarantine import Configuration
 from autotuned.core.request import Plan, TuneRequest
-from autotuned.documents.run import FetchDocument
+from autotuned.documents.events import TrialReport
+from autotuned.documents.run import FetchDocument, Step
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import Vigil
 from autotuned.engine.quarantine import Quarantine
@@ -52,9 +52,10 @@ def bench(
     request: TuneRequest,
     provider: Provider,
     binary: Binary,
-    publish: Callable[..., Any],
+    publish: Callable[[TrialReport], None],
+    enter: Callable[[Step], None],
 ) -> Bench:
-    """The bench of one run, with its private folders made. `publish(kind, **fields)` gets what trials report.
+    """The bench of one run, with its private folders made. `publish` gets what trials report, `enter` the part they are in.
 
     Raises UnsafePath for a folder that others may enter.
     """
@@ -76,6 +77,7 @@ def bench(
         inflight=quarantine.inflight,
         run_id=run_id,
         publish=publish,
+        enter=enter,
         environ=host.environ,
         logs=logs,
         folder=folder,

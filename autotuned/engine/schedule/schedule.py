@@ -286,7 +286,7 @@ class Nightly:
             refused = error.data.get("run_id")
             await self._record(dataclasses.replace(decision, run_id=refused, outcome=error.kind))
             # Nobody waits for this answer, so that it is told as the end of any run is.
-            self._events.publish("run.finished", refused, exit_reason=error.kind)
+            self._events.publish({"type": "run.finished", "exit_reason": error.kind}, refused)
             raise
         finally:
             self._firing = None
