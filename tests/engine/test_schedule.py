@@ -14,6 +14,7 @@ import pytest
 
 from autotuned.core.schedule import Action
 from autotuned.core.staleness import Verdict
+from autotuned.descriptions import SHIPPED
 from autotuned.documents.schedule import DecisionDocument
 from autotuned.engine.events import Events
 from autotuned.engine.run.records import Records
@@ -35,6 +36,8 @@ NIGHT = datetime(2036, 5, 4, 3, 30, 10, tzinfo=LocalZone()).astimezone(UTC)
 
 class World:
     """A scripted agent and clock around the real schedule, store and timer."""
+
+    descriptions = SHIPPED
 
     def __init__(self) -> None:
         self.now = NIGHT
