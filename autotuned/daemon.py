@@ -1,4 +1,4 @@
-"""The composition root: builds the concrete pieces, runs them, and takes them down in order. No logic.
+"""The composition root: builds the concrete services, runs them, and takes them down in order. No logic.
 
 Order of the start: lock, orphans of a crash, the live provider that it left drained, store, agent, socket. The socket appears last, so that
 whoever can connect gets answers. The stop is the same way back.
@@ -19,7 +19,7 @@ import structlog
 from autotuned import __version__, logs, providers
 from autotuned.documents.result import ExitReason
 from autotuned.engine.apply.apply import Applier
-from autotuned.engine.doctor import Scene
+from autotuned.engine.doctor import CheckContext
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.recovery import Recovered, insist, recover
@@ -49,7 +49,7 @@ from autotuned.host.managers import Managers
 from autotuned.host.ports import LoopbackPorts
 from autotuned.host.restore.orphans import MARKER
 from autotuned.providers.interface import Provider
-from autotuned.rpc.methods import Pieces, table
+from autotuned.rpc.methods import Services, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
 from autotuned.shared import wire
@@ -158,8 +158,8 @@ async def serve(
         )
         await nightly.open()
 
-        async def scene() -> Scene:
-            return Scene(
+        async def context() -> CheckContext:
+            return CheckContext(
                 settings=configuration.now,
                 reread=reread,
                 environ=environ,
@@ -174,7 +174,7 @@ async def serve(
             )
 
         stopping = asyncio.Event()
-        pieces = Pieces(
+        services = Services(
             configuration,
             agent,
             records,
@@ -184,11 +184,11 @@ async def serve(
             staleness,
             nightly,
             Servers(configuration, agent, host, records, live),
-            scene,
+            context,
             utc_now(),
             stopping.set,
         )
-        server = Server(settings.socket, table(pieces))
+        server = Server(settings.socket, table(services))
         await server.start()
         stack.push_async_callback(server.close)
         stack.push_async_callback(agent.close)

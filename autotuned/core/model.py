@@ -88,7 +88,7 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True)
-class Strain:
+class ResourceUsage:
     """What a candidate did to the machine: peak resident bytes of its group and worst pressure level.
 
     And how it ran: its nice value, and the scheduler's priority where the system tells it (macOS).
@@ -113,7 +113,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class PhaseTimings:
     """Where a trial's time went, in ms, in this order; None for a part that it never came to.
 
     `pause`: the cool-down before a cell. `prewarm`: bringing the weights in and checking them. `load`:
@@ -159,9 +159,9 @@ class Trial:
     ttft_p95_ms: float | None = None
     load_ms: float | None = None
     kept: bool = False
-    strain: Strain = Strain()
+    strain: ResourceUsage = ResourceUsage()
     conditions: Conditions = Conditions()
-    spent: Spent = Spent()
+    spent: PhaseTimings = PhaseTimings()
     started_at: str = ""
     ended_at: str = ""
     concurrency: int = 1

@@ -1,4 +1,4 @@
-"""One method of the control socket, the pieces of the agent that methods speak to, and parameters that several take."""
+"""One method of the control socket, the services of the agent that methods speak to, and parameters that several take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import os
 from autotuned import __version__
 from autotuned.documents.run import VersionDocument
 from autotuned.engine.apply.apply import Applier
-from autotuned.engine.doctor import Scene
+from autotuned.engine.doctor import CheckContext
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.run.records import Records
@@ -69,8 +69,8 @@ class RunParams(Params):
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """The pieces that the methods speak to."""
+class Services:
+    """The services that the methods speak to."""
 
     configuration: Configuration
     agent: Agent
@@ -81,7 +81,7 @@ class Pieces:
     staleness: Staleness
     nightly: Nightly
     servers: Servers
-    scene: Callable[[], Awaitable[Scene]]
+    context: Callable[[], Awaitable[CheckContext]]
     """What `doctor` may look at now."""
     started_at: str
     shut_down: Callable[[], None]

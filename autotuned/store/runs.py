@@ -20,9 +20,9 @@ from autotuned.core.model import (
     Conditions,
     Failure,
     FailureKind,
+    PhaseTimings,
     Replicate,
-    Spent,
-    Strain,
+    ResourceUsage,
     Trial,
 )
 from autotuned.core.stats import median
@@ -43,7 +43,7 @@ _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
 )
 _LOAD_COLUMNS = ("itl_p50_ms", "itl_p95_ms", "calibrates", "confirms")
-_SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(Spent))
+_SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(PhaseTimings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,9 +377,9 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         ttft_p95_ms=ttft,
         load_ms=load_ms,
         kept=bool(kept),
-        strain=Strain(rss, pressure or "normal", nice, priority),
+        strain=ResourceUsage(rss, pressure or "normal", nice, priority),
         conditions=_conditions(conditions),
-        spent=Spent(*row[26:]),
+        spent=PhaseTimings(*row[26:]),
         started_at=started or ts,
         ended_at=ts,
         concurrency=concurrency or 1,

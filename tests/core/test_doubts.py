@@ -13,7 +13,7 @@ from autotuned.core.model import (
     Conditions,
     MachineFacts,
     Replicate,
-    Strain,
+    ResourceUsage,
     Trial,
 )
 from autotuned.core.pipeline import Finish
@@ -51,7 +51,7 @@ def said(
 
 def test_a_strained_machine_remarks_and_a_partial_search_are_doubts() -> None:
     plan = planned("a-7B")
-    strain = Strain(peak_rss_bytes=15 * 2**30, worst_pressure="warning")
+    strain = ResourceUsage(peak_rss_bytes=15 * 2**30, worst_pressure="warning")
     remark = replace(GOOD, remarks=("no visible text",))
     best = replace(cell(plan, 1, 0), strain=strain, replicates=(remark, remark))
     warnings = said(best, best, partial=True)

@@ -13,8 +13,8 @@ from autotuned.core.model import (
     STAGE_CALIBRATION,
     Failure,
     FailureKind,
+    PhaseTimings,
     Replicate,
-    Spent,
     Trial,
 )
 from autotuned.core.pipeline import Finish, Halt, next_step
@@ -158,7 +158,7 @@ def test_a_start_that_fails_with_the_upper_bound_halves_it() -> None:
         if step.knobs.max_context <= 20_000:
             return prefills(step)
         failure = Failure(FailureKind.MEMORY, "memory pressure critical")
-        spent = Spent(load_ms=5.0)
+        spent = PhaseTimings(load_ms=5.0)
         return replace(measured(step, [1.0]), replicates=(), failure=failure, spent=spent)
 
     assert carried_through(plan, history, small).recipe == Knobs(None, 1, 16_000)

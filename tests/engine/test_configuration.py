@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autotuned.engine import doctor
-from autotuned.engine.doctor.check import Finding, Scene, fine
+from autotuned.engine.doctor.check import CheckContext, Finding, fine
 from autotuned.engine.settings import NEED_RESTART, Configuration, changes
 from autotuned.errors import SettingsError
 from autotuned.settings import LogSettings, ProviderSettings, Settings
@@ -66,21 +66,21 @@ def test_every_key_that_needs_a_restart_is_a_key() -> None:
 async def test_a_check_that_hangs_or_fails_costs_no_other_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def hangs(_: Scene) -> Finding:
+    async def hangs(_: CheckContext) -> Finding:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def fails(_: Scene) -> Finding:
+    async def fails(_: CheckContext) -> Finding:
         message = "a secret detail"
         raise RuntimeError(message)
 
-    async def works(_: Scene) -> Finding:
+    async def works(_: CheckContext) -> Finding:
         return fine("good")
 
     monkeypatch.setattr(doctor, "CHECKS", {"hangs": hangs, "fails": fails, "works": works})
     monkeypatch.setattr(doctor, "DEADLINE_S", 0.05)
-    scene: Any = None
-    found = await doctor.examine(scene)
+    context: Any = None
+    found = await doctor.examine(context)
     levels = {check["name"]: check["level"] for check in found["checks"]}
     assert levels == {"hangs": "warning", "fails": "warning", "works": "info"}
     assert all("secret detail" not in check["detail"] for check in found["checks"])

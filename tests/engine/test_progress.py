@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotuned.core.model import Failure, FailureKind, Replicate, Spent, Trial
+from autotuned.core.model import Failure, FailureKind, PhaseTimings, Replicate, Trial
 from autotuned.core.request import TuneRequest, plan
 from autotuned.engine.run.progress import Progress
 
@@ -17,7 +17,7 @@ def progress(**fields: Any) -> Progress:
 
 
 def probe(failure: Failure | None = None) -> Trial:
-    spent = Spent(None, 900_000.0, 4000.0, 1000.0, 2000.0, 500.0)
+    spent = PhaseTimings(None, 900_000.0, 4000.0, 1000.0, 2000.0, 500.0)
     return Trial(1, "acme/big-32B", 1, None, (Replicate(),), failure, None, None, spent=spent)
 
 

@@ -99,11 +99,11 @@ class Attack:
             and not self._seen.problems
         ):
             if number == 0:
-                scene = rng.choice((self._crowd, self._deaf, self._waits, self._refused, *usual))
+                context = rng.choice((self._crowd, self._deaf, self._waits, self._refused, *usual))
             else:
-                scene = rng.choice(usual)
+                context = rng.choice(usual)
             with contextlib.suppress(ConnectionError, BrokenPipeError):
-                await scene(rng)
+                await context(rng)
 
     @contextlib.asynccontextmanager
     async def _client(self) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from autotuned.core.model import Failure, FailureKind, Replicate, Strain, Trial
+from autotuned.core.model import Failure, FailureKind, Replicate, ResourceUsage, Trial
 from autotuned.shared.knobs import Knobs
 from autotuned.store.runs import RunRow
 
@@ -69,7 +69,7 @@ trials = st.builds(
     load_ms=figures,
     kept=st.booleans(),
     strain=st.builds(
-        Strain,
+        ResourceUsage,
         peak_rss_bytes=counts,
         worst_pressure=st.sampled_from(["normal", "warning", "critical"]),
         nice=st.none() | st.integers(-20, 20),

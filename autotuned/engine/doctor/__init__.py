@@ -14,9 +14,9 @@ import structlog
 
 from autotuned.documents.doctor import CheckDocument, DoctorDocument
 from autotuned.engine.doctor import agent, machine, serving
-from autotuned.engine.doctor.check import Check, Finding, Level, Scene, doubt
+from autotuned.engine.doctor.check import Check, CheckContext, Finding, Level, doubt
 
-__all__ = ["CHECKS", "Scene", "examine"]
+__all__ = ["CHECKS", "CheckContext", "examine"]
 
 DEADLINE_S = 25.0
 """A serving program may take 20 s to tell its version; everything else is far quicker."""
@@ -31,9 +31,11 @@ CHECKS: Mapping[str, Check] = {
 log = structlog.get_logger(__name__)
 
 
-async def examine(scene: Scene) -> DoctorDocument:
+async def examine(context: CheckContext) -> DoctorDocument:
     """`{ok, checks: [{name, ok, level, detail, remedy}]}`; `ok`: nothing is broken. Never raises."""
-    found = await asyncio.gather(*(_bounded(name, check, scene) for name, check in CHECKS.items()))
+    found = await asyncio.gather(
+        *(_bounded(name, check, context) for name, check in CHECKS.items())
+    )
     checks: list[CheckDocument] = [
         {
             "name": name,
@@ -47,10 +49,10 @@ async def examine(scene: Scene) -> DoctorDocument:
     return {"ok": all(check["ok"] for check in checks), "checks": checks}
 
 
-async def _bounded(name: str, check: Check, scene: Scene) -> Finding:
+async def _bounded(name: str, check: Check, context: CheckContext) -> Finding:
     try:
         async with asyncio.timeout(DEADLINE_S):
-            return await check(scene)
+            return await check(context)
     except TimeoutError:
         return doubt(
             f"no answer within {DEADLINE_S:g} s", "try again; the machine may be under load"

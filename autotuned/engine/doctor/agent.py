@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
+from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.errors import SettingsError
 from autotuned.shared.files import open_to_others
 from autotuned.store import quarantine as store_quarantine
@@ -17,21 +17,21 @@ from autotuned.store.database import set_aside
 MB = 10**6
 
 
-async def settings(scene: Scene) -> Finding:
+async def settings(context: CheckContext) -> Finding:
     """The settings file as it is now can be used, and is the one in use."""
-    path = scene.settings.home / "autotuned.toml"
+    path = context.settings.home / "autotuned.toml"
     try:
-        now = await asyncio.to_thread(scene.reread)
+        now = await asyncio.to_thread(context.reread)
     except SettingsError as error:
         return broken(error.message, "correct it; until then the agent would not start again")
-    if now != scene.settings:
+    if now != context.settings:
         return doubt(f"{path} has been changed since it was read", "autotunectl daemon reload")
     return fine(f"{path} is in use" if path.exists() else f"defaults: there is no {path}")
 
 
-async def socket(scene: Scene) -> Finding:
+async def socket(context: CheckContext) -> Finding:
     """The socket is this user's alone."""
-    path = scene.settings.socket
+    path = context.settings.socket
     return await asyncio.to_thread(_private, path)
 
 
@@ -49,9 +49,9 @@ def _private(path: Path) -> Finding:
     return fine(f"{path}, for this user alone")
 
 
-async def store(scene: Scene) -> Finding:
+async def store(context: CheckContext) -> Finding:
     """The database is sound."""
-    database = scene.records.database
+    database = context.records.database
     found, version = await database.ask(_quick_check)
     size = await asyncio.to_thread(_size, database.path)
     told = f"{database.path}, schema {version}, {size / MB:.1f} MB"
@@ -80,9 +80,9 @@ def _size(path: Path) -> int:
     return sum(part.stat().st_size for part in parts if part.exists())
 
 
-async def logs(scene: Scene) -> Finding:
+async def logs(context: CheckContext) -> Finding:
     """Logs can be written, and read by this user alone."""
-    return await asyncio.to_thread(_log_folder, scene.settings.logs)
+    return await asyncio.to_thread(_log_folder, context.settings.logs)
 
 
 def _log_folder(folder: Path) -> Finding:
@@ -101,15 +101,15 @@ def _log_folder(folder: Path) -> Finding:
     return fine(f"{folder}, {size / MB:.1f} MB")
 
 
-async def lease(scene: Scene) -> Finding:
+async def lease(context: CheckContext) -> Finding:
     """No live provider is owed its restore."""
-    owed = scene.lease
+    owed = context.lease
     if owed is None:
         return fine("no live provider is owed a restore")
     reason = owed.get("reason")
-    if scene.active_run is not None and reason is None:
+    if context.active_run is not None and reason is None:
         return fine(
-            f"the live provider is stopped for run {scene.active_run}, and comes back with its end"
+            f"the live provider is stopped for run {context.active_run}, and comes back with its end"
         )
     return broken(
         f"the live provider was stopped at {owed.get('since')} and is not back: {reason or 'no reason is known'}",
@@ -117,9 +117,9 @@ async def lease(scene: Scene) -> Finding:
     )
 
 
-async def schedule(scene: Scene) -> Finding:
+async def schedule(context: CheckContext) -> Finding:
     """The nightly re-tune, where one is set, can fire and has not paused itself."""
-    told = scene.schedule
+    told = context.schedule
     if not told or not told["enabled"]:
         return fine("off")
     if told["fault"]:
@@ -132,9 +132,9 @@ async def schedule(scene: Scene) -> Finding:
     return fine(f"next at {told['next_run_at'] or 'no time'}")
 
 
-async def quarantine(scene: Scene) -> Finding:
+async def quarantine(context: CheckContext) -> Finding:
     """Nothing has taken the machine down."""
-    entries = await scene.records.database.ask(store_quarantine.entries)
+    entries = await context.records.database.ask(store_quarantine.entries)
     if not entries:
         return fine("no configuration is in quarantine")
     models = ", ".join(dict.fromkeys(entry.configuration.model for entry in entries))

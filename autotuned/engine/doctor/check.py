@@ -31,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class CheckContext:
     """The agent's pieces, for looking only."""
 
     settings: Settings
@@ -50,7 +50,7 @@ class Scene:
     schedule: Mapping[str, Any] | None
 
 
-Check = Callable[[Scene], Awaitable[Finding]]
+Check = Callable[[CheckContext], Awaitable[Finding]]
 
 
 def fine(detail: str, remedy: str | None = None) -> Finding:

@@ -8,7 +8,7 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
+from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.host import power as power_supply
 from autotuned.host.find import other_agents
 from autotuned.shared import plist
@@ -25,9 +25,9 @@ EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=5)
 
 
-async def priority(scene: Scene) -> Finding:
+async def priority(context: CheckContext) -> Finding:
     """Candidates inherit the agent's priority: measured under a low one, every figure is wrong."""
-    nice, priority = await asyncio.to_thread(scene.machine.priority)
+    nice, priority = await asyncio.to_thread(context.machine.priority)
     if nice is not None and nice > 0:
         return broken(
             f"the agent runs with nice {nice}, and so would every candidate: figures would be too low",
@@ -41,7 +41,7 @@ async def priority(scene: Scene) -> Finding:
     return fine(f"nice {nice}" + (f", priority {priority}" if priority is not None else ""))
 
 
-async def power(_: Scene) -> Finding:
+async def power(_: CheckContext) -> Finding:
     """On battery, or in low-power mode, a machine is slower than it is."""
     on_ac, low = await asyncio.gather(
         asyncio.to_thread(power_supply.on_ac), asyncio.to_thread(power_supply.low_power)
@@ -58,7 +58,7 @@ async def power(_: Scene) -> Finding:
     )
 
 
-async def clock(scene: Scene) -> Finding:
+async def clock(context: CheckContext) -> Finding:
     """A clock that is wrong puts runs into the wrong order, and a schedule into the wrong night."""
     now = datetime.now(UTC)
     remedy = (
@@ -66,16 +66,16 @@ async def clock(scene: Scene) -> Finding:
     )
     if now < EARLIEST:
         return broken(f"the clock says {now:%Y-%m-%d %H:%M} UTC", remedy)
-    for row in await scene.records.recent(1, None, Which.ALL):
+    for row in await context.records.recent(1, None, Which.ALL):
         newest = datetime.fromisoformat(row.started_at_utc)
         if newest > now + SKEW:
             return doubt(f"the newest run began in the future ({row.started_at_utc})", remedy)
     return fine(f"{now:%Y-%m-%d %H:%M} UTC")
 
 
-async def launchd(scene: Scene) -> Finding:
+async def launchd(context: CheckContext) -> Finding:
     """Which domain of launchd this session can reach."""
-    manager, gui = Launchd(scene.environ), domains()[0]
+    manager, gui = Launchd(context.environ), domains()[0]
     if manager.program is None:
         return fine(
             "no launchctl on the PATH: live providers are looked for among the processes only"
@@ -93,9 +93,9 @@ async def launchd(scene: Scene) -> Finding:
     )
 
 
-async def disabled(scene: Scene) -> Finding:
+async def disabled(context: CheckContext) -> Finding:
     """No job of ours or of the live provider is switched off: that outlasts reboots, and a restore would fail."""
-    manager, labels = Launchd(scene.environ), (LABEL, *scene.settings.live.known_labels)
+    manager, labels = Launchd(context.environ), (LABEL, *context.settings.live.known_labels)
     if manager.program is None:
         return fine("no launchctl, no switched off jobs")
     off = {
@@ -109,11 +109,11 @@ async def disabled(scene: Scene) -> Finding:
     return fine("no job is switched off")
 
 
-async def job(scene: Scene) -> Finding:
+async def job(context: CheckContext) -> Finding:
     """The agent's own job, where one is installed: its program exists, and it is not throttled."""
-    home = Path(scene.environ.get("HOME") or Path.home())
+    home = Path(context.environ.get("HOME") or Path.home())
     plist = home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
-    config = Path(scene.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    config = Path(context.environ.get("XDG_CONFIG_HOME") or home / ".config")
     unit = config / "systemd" / "user" / "autotuned.service"
     if plist.exists() or plist.is_symlink():
         return await asyncio.to_thread(_launchd_job, plist)
@@ -159,7 +159,7 @@ def _systemd_unit(path: Path) -> Finding:
     return fine(f"{path} starts {words[0]}")
 
 
-async def one_agent(_: Scene) -> Finding:
+async def one_agent(_: CheckContext) -> Finding:
     """No second agent of this user: two would each take the other's candidate for a stranger."""
     others = await asyncio.to_thread(other_agents)
     if not others:

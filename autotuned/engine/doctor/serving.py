@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autotuned.core.config import policy, reader
 from autotuned.core.request import TuneRequest
-from autotuned.engine.doctor.check import Check, Finding, Scene, broken, doubt, fine
+from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.errors import ProviderMissing
 from autotuned.weights.cache import hub_cache
 
@@ -19,12 +19,12 @@ LEAST_FREE = 2 * GB
 """Below this even the database, the logs and a small model are at risk."""
 
 
-async def provider(scene: Scene) -> Finding:
+async def provider(context: CheckContext) -> Finding:
     """The serving program is there, answers, and knows the flags that a candidate needs."""
-    if scene.active_run is not None:  # to start it now would show in what is being measured
-        return fine(f"in use by run {scene.active_run}")
+    if context.active_run is not None:  # to start it now would show in what is being measured
+        return fine(f"in use by run {context.active_run}")
     try:
-        binary = await scene.choose(scene.settings.provider.kind).locate()
+        binary = await context.choose(context.settings.provider.kind).locate()
     except ProviderMissing as error:
         return broken(
             error.message, "install the program, or name it in autotuned.toml: [provider] binary"
@@ -32,11 +32,11 @@ async def provider(scene: Scene) -> Finding:
     return fine(f"{binary.command[0]}, version {binary.version}")
 
 
-async def extras(scene: Scene) -> Finding:
+async def extras(context: CheckContext) -> Finding:
     """Which servers can come out of our own packages."""
     wheels = {"llama": "xllamacpp", "mlx": "mlx_lm"}
     found = [name for name, module in wheels.items() if importlib.util.find_spec(module)]
-    wanted = {"llama-server": "llama", "mlx-lm": "mlx"}.get(scene.settings.provider.kind)
+    wanted = {"llama-server": "llama", "mlx-lm": "mlx"}.get(context.settings.provider.kind)
     told = f"installed: {', '.join(found) or 'none'}"
     if wanted is None or wanted in found:
         return fine(told)
@@ -46,9 +46,9 @@ async def extras(scene: Scene) -> Finding:
     )
 
 
-async def weights_cache(scene: Scene) -> Finding:
+async def weights_cache(context: CheckContext) -> Finding:
     """The agent itself (its permissions differ from a terminal's) can read and write the cache of weights."""
-    folder = hub_cache(scene.environ)
+    folder = hub_cache(context.environ)
     return await asyncio.to_thread(_usable, folder)
 
 
@@ -70,9 +70,9 @@ def _usable(folder: Path) -> Finding:
     return fine(f"{folder}, {count if existing == folder else 0} models")
 
 
-async def disk(scene: Scene) -> Finding:
+async def disk(context: CheckContext) -> Finding:
     """Room for the candidates of the default list that are not here yet."""
-    folder = hub_cache(scene.environ)
+    folder = hub_cache(context.environ)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = (await asyncio.to_thread(shutil.disk_usage, existing)).free
     told = f"{free / GB:.1f} GB free for weights in {existing}"
@@ -80,7 +80,7 @@ async def disk(scene: Scene) -> Finding:
     if free < LEAST_FREE:
         return broken(told, remedy)
     try:
-        catalogue = scene.choose(scene.settings.provider.kind).catalogue
+        catalogue = context.choose(context.settings.provider.kind).catalogue
     except ProviderMissing:
         return fine(told)
     missing = [
@@ -95,12 +95,12 @@ async def disk(scene: Scene) -> Finding:
     return fine(told)
 
 
-async def port(scene: Scene) -> Finding:
+async def port(context: CheckContext) -> Finding:
     """The candidates' port is free, or our own candidate has it."""
-    number = await _usual_port(scene)
-    if scene.active_run is not None:
-        return fine(f"{number} is for the candidates of run {scene.active_run}")
-    holder = await asyncio.to_thread(scene.ports.holder, number)
+    number = await _usual_port(context)
+    if context.active_run is not None:
+        return fine(f"{number} is for the candidates of run {context.active_run}")
+    holder = await asyncio.to_thread(context.ports.holder, number)
     if holder is None:
         return fine(f"{number} is free for candidates")
     who = f"{holder.name or 'an unknown program'}" + (f" (pid {holder.pid})" if holder.pid else "")
@@ -109,18 +109,18 @@ async def port(scene: Scene) -> Finding:
     )
 
 
-async def _usual_port(scene: Scene) -> int:
+async def _usual_port(context: CheckContext) -> int:
     """Of the newest run, as the next one is likely to be asked for in the same way."""
-    for row in await scene.records.recent(1, None):
-        asked = (await scene.records.details(row.run_id)).get("request", {}).get("port")
+    for row in await context.records.recent(1, None):
+        asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
         if isinstance(asked, int):
             return asked
     return int(TuneRequest().port)
 
 
-async def provider_config(scene: Scene) -> Finding:
+async def provider_config(context: CheckContext) -> Finding:
     """The provider's configuration can be read and changed; what it says is told to nobody."""
-    path = scene.settings.provider_config
+    path = context.settings.provider_config
     return await asyncio.to_thread(_config, path)
 
 
@@ -147,9 +147,9 @@ def _config(path: Path) -> Finding:
     return fine(f"{path} is readable")
 
 
-async def config_pins(scene: Scene) -> Finding:
+async def config_pins(context: CheckContext) -> Finding:
     """Keys of the configuration that keep the provider on another model than `model` names."""
-    path = scene.settings.provider_config
+    path = context.settings.provider_config
     try:
         text = (await asyncio.to_thread(path.read_bytes)).decode("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -167,14 +167,14 @@ async def config_pins(scene: Scene) -> Finding:
     return fine("no key of the configuration pins another model")
 
 
-async def live_provider(scene: Scene) -> Finding:
+async def live_provider(context: CheckContext) -> Finding:
     """A live provider that is loaded also runs."""
-    live = scene.live
+    live = context.live
     if live is None:
         return fine("no live provider runs")
     name = f"{live['domain']}/{live['label']}" if live["kind"] == "launchd" else "in a terminal"
-    if scene.lease is not None:
-        return fine(f"{name}: {live['state']} for run {scene.lease['run_id']}")
+    if context.lease is not None:
+        return fine(f"{name}: {live['state']} for run {context.lease['run_id']}")
     starts = f", starts so far: {live['runs']}" if live["runs"] is not None else ""
     if live["loaded"] and not live["running"]:
         target = f"{live['domain']}/{live['label']}"

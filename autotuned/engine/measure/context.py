@@ -17,7 +17,7 @@ from autotuned.documents.events import TrialNamed, TrialReport
 from autotuned.documents.run import Step
 from autotuned.documents.trial import Stage
 from autotuned.engine.measure.prompt import Calibration
-from autotuned.engine.measure.watchdog import Vigil
+from autotuned.engine.measure.watchdog import Watchdog
 from autotuned.host.inflight import Inflight
 from autotuned.host.interface import Child, Machine, Ports, Processes
 from autotuned.providers.interface import Binary, Provider
@@ -57,7 +57,7 @@ class Bench:
     processes: Processes
     ports: Ports
     machine: Machine
-    vigil: Vigil
+    watchdog: Watchdog
     prewarm: Callable[[str, Callable[..., Any]], Awaitable[Weights | Failure]]
     """Model and a listener for progress; a Failure also where the weights exceed the memory."""
     refusal: Callable[[Configuration], Awaitable[Failure | None]]

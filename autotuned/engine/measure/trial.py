@@ -21,7 +21,7 @@ from autotuned.core.model import (
     STAGE_CONFIRM,
     Failure,
     FailureKind,
-    Spent,
+    PhaseTimings,
     Trial,
 )
 from autotuned.documents.events import (
@@ -39,7 +39,7 @@ from autotuned.engine.measure.context import (
     with_telling_line,
 )
 from autotuned.engine.measure.requests import Requests, settled
-from autotuned.engine.measure.watchdog import Gauge, Void
+from autotuned.engine.measure.watchdog import Sampler, Void
 from autotuned.host.clock import utc_now
 from autotuned.host.files import write_private
 from autotuned.host.interface import Child
@@ -66,8 +66,8 @@ class TrialRun:
         self._gate_ms = asked.ceiling_ms or bench.gate_ttft_ms
         self._requests = Requests(bench, asked, self._context, self._gate_ms)
         self._load_ms: float | None = None
-        self._gauge = Gauge(bench.machine, guard=bench.settings.memory_guard)
-        self._spent = Spent()
+        self._sampler = Sampler(bench.machine, guard=bench.settings.memory_guard)
+        self._spent = PhaseTimings()
         self._child: Child | None = None
         self._serve_argv: tuple[str, ...] = ()
         self._fetched = 0
@@ -98,8 +98,8 @@ class TrialRun:
             tps_median=stats.median(tps) if tps else None,
             ttft_p95_ms=load.ttft_p95_ms(replicates),
             load_ms=self._load_ms,
-            strain=self._gauge.strain,
-            conditions=self._gauge.conditions,
+            strain=self._sampler.strain,
+            conditions=self._sampler.conditions,
             spent=self._spent,
             started_at=self._started_at,
             ended_at=utc_now(),
@@ -148,16 +148,16 @@ class TrialRun:
         if holder is not None and self._child is None:
             reason = f"port {self._bench.port} is held by {holder.name or 'an unknown program'} pid {holder.pid}"
             return Failure(FailureKind.START, reason)
-        self._bench.vigil.begin()
+        self._bench.watchdog.begin()
         void = (
-            await self._bench.vigil.look()
+            await self._bench.watchdog.look()
         )  # two models at once may be more than the memory holds
         if void is not None:
             return void
         found = await self._guarded(weights)
         if isinstance(found, Failure):  # is it the candidate's own, or was it disturbed?
-            return await self._bench.vigil.look() or found
-        return found or self._bench.vigil.slept()
+            return await self._bench.watchdog.look() or found
+        return found or self._bench.watchdog.slept()
 
     def _report_prewarm(self, **progress: Unpack[PrewarmDocument]) -> None:
         if progress["activity"] == "fetch":
@@ -174,13 +174,13 @@ class TrialRun:
 
     async def _guarded(self, weights: Weights) -> Failure | Void | None:
         """Serve and measure, unless the machine runs out of memory first."""
-        await self._gauge.begin()
+        await self._sampler.begin()
         await self._bench.processes.open()
         launch = self._launch(weights)
         if launch.knobs is not None:
             self._serve_argv = self._bench.provider.serve_argv(self._bench.binary, launch)
         work = asyncio.create_task(self._serve(launch, weights))
-        watch = asyncio.create_task(self._gauge.watch())
+        watch = asyncio.create_task(self._sampler.watch())
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -195,7 +195,7 @@ class TrialRun:
     async def _serve(self, launch: Launch, weights: Weights) -> Failure | Void | None:
         began, child = time.perf_counter(), self._child
         if child is not None:
-            await self._gauge.attach(child)
+            await self._sampler.attach(child)
         else:
             with self._spending("load"):
                 try:
@@ -218,7 +218,7 @@ class TrialRun:
             return failure
         self._load_ms = (time.perf_counter() - began) * 1000
         with self._spending("measure"):
-            void = await self._gauge.counted(self._measure(child, launch, weights))
+            void = await self._sampler.counted(self._measure(child, launch, weights))
         return void or gate.judge(self._requests.replicates, self._gate_ms)
 
     def _launch(self, weights: Weights) -> Launch:
@@ -254,7 +254,7 @@ class TrialRun:
             log=self.log,
             log_max_bytes=4 * 1024 * 1024,
         )
-        await self._gauge.attach(self._child)
+        await self._sampler.attach(self._child)
         return self._child
 
     async def _ready(self, child: Child, launch: Launch) -> Failure | None:
@@ -276,18 +276,18 @@ class TrialRun:
             return await self._with_log(
                 FailureKind.START, f"warm-up request failed: {answer.error}"
             )
-        self._gauge.sample()
+        self._sampler.sample()
         return None
 
     async def _measure(self, child: Child, launch: Launch, weights: Weights) -> Void | None:
-        """All replicates, or up to the first that decides; the vigil looks before and after each."""
+        """All replicates, or up to the first that decides; the watchdog looks before and after each."""
         requests, tokens = self._requests, gate.stop_tokens(weights.special_tokens)
-        void = await self._bench.vigil.look()
+        void = await self._bench.watchdog.look()
         while void is None and not requests.enough():
-            self._gauge.measuring = True
+            self._sampler.measuring = True
             await requests.wave(launch, tokens, child)
-            self._gauge.measuring = False
-            self._gauge.sample()
+            self._sampler.measuring = False
+            self._sampler.sample()
             error = requests.error
             if error is not None or requests.enough():
                 await settled(child, DEATH_SETTLE_S)
@@ -295,7 +295,7 @@ class TrialRun:
             if error is not None and child.exit_code is not None:
                 error = (await self._died(child.exit_code, "during a request")).reason
             requests.close_wave(error, alive=alive)
-            void = await self._bench.vigil.look()
+            void = await self._bench.watchdog.look()
             if any(gate.is_final(one) for one in requests.last):
                 break
         return void

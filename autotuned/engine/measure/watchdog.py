@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from autotuned.core.doubts import BUSY
-from autotuned.core.model import Conditions, Strain
+from autotuned.core.model import Conditions, ResourceUsage
 from autotuned.host.interface import Child, Machine, Pressure, Sleep
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ async def _nothing_to_drain() -> str | None:
 
 
 @dataclass(slots=True)
-class Vigil:
+class Watchdog:
     """Keeps watch over one run. `returned` tells who has come back; None while nobody has, or nobody is drained."""
 
     sleep: Sleep
@@ -87,14 +87,14 @@ PRESSURE_POLL_S = 1.0
 PRESSURE_CRITICAL_S = 10.0
 
 
-class Gauge:
+class Sampler:
     """The strain of one trial, as it is read off."""
 
     def __init__(self, machine: Machine, *, guard: bool) -> None:
         """`guard`: critical memory pressure ends the trial."""
         self._machine, self._guard = machine, guard
         self._child: Child | None = None
-        self.strain = Strain()
+        self.strain = ResourceUsage()
         self.conditions = Conditions()
         self.measuring = False
         """A request is being measured: keep quiet."""

@@ -132,8 +132,8 @@ class Lifecycle:
             found = await self._live.came_back()
             return None if found is None else found.name
 
-        bench.vigil.returned = returned
-        bench.vigil.drain_again = lambda: self._live.drain_again(grace_s, lambda: runner.halted)
+        bench.watchdog.returned = returned
+        bench.watchdog.drain_again = lambda: self._live.drain_again(grace_s, lambda: runner.halted)
 
     async def _announce(self, runner: Runner) -> None:
         planned = runner.plan

@@ -43,7 +43,7 @@ class Progress:
     bracket: BracketDocument | None = None
     """How far a calibration is."""
     step: Step | None = None
-    """What the trial in progress does: the name of its part in `Spent`."""
+    """What the trial in progress does: the name of its part in `PhaseTimings`."""
     cells_seconds: list[float] = field(default_factory=list)
     cell_s: float | None = None
     """What a cell is expected to take, before one of this run was measured."""

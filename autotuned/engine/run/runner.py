@@ -74,7 +74,7 @@ class Runner:
         self, run_id: str, plan: Plan, bench: Bench, store: Database, events: Events, began: float
     ) -> None:
         self.run_id, self.plan = run_id, plan
-        self.progress = Progress(plan, began, lambda: unstopped_s(bench.vigil.sleep))
+        self.progress = Progress(plan, began, lambda: unstopped_s(bench.watchdog.sleep))
         self.warnings: list[str] = []
         """What the operator should know of this run, in the order in which it happened."""
         self.lossy = {name for name, knob in bench.provider.spec.knobs.items() if knob.lossy}
@@ -193,7 +193,7 @@ class Runner:
             self._returns += 1
             failed: str | None = f"for the {MAX_RETURNS}rd time"
             if self._returns < MAX_RETURNS:
-                failed = await self._bench.vigil.drain_again()
+                failed = await self._bench.watchdog.drain_again()
             if failed is not None and self._stop_for(Halt.CONFLICT):
                 self.conflict = f"{reason}: {failed}"
             if self.halted:

@@ -15,7 +15,7 @@ from autotuned.core.request import Plan, TuneRequest
 from autotuned.documents.events import TrialReport
 from autotuned.documents.run import FetchDocument, Step
 from autotuned.engine.measure.context import Bench
-from autotuned.engine.measure.watchdog import Vigil
+from autotuned.engine.measure.watchdog import Watchdog
 from autotuned.engine.quarantine import Quarantine
 from autotuned.host.files import private_folder
 from autotuned.host.interface import Machine, Ports, Processes, Sleep
@@ -71,7 +71,7 @@ def bench(
         processes=host.processes(),
         ports=host.ports,
         machine=host.machine,
-        vigil=Vigil(host.sleep),
+        watchdog=Watchdog(host.sleep),
         prewarm=prewarmer.for_run(provider.weights, memory, verify=request.verify),
         refusal=_permitted if request.ignore_quarantine else quarantine.refusal,
         inflight=quarantine.inflight,

@@ -6,7 +6,7 @@ No logic: a method validates its parameters by its model, asks, and hands back w
 from __future__ import annotations
 
 from autotuned.rpc import discover
-from autotuned.rpc.method import Method, Pieces
+from autotuned.rpc.method import Method, Services
 from autotuned.rpc.methods import (
     agent,
     apply,
@@ -20,10 +20,10 @@ from autotuned.rpc.methods import (
     weights,
 )
 
-__all__ = ["Pieces", "table"]
+__all__ = ["Services", "table"]
 
 
-def table(pieces: Pieces) -> list[Method]:
+def table(services: Services) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
     modules = (
         agent,
@@ -37,5 +37,5 @@ def table(pieces: Pieces) -> list[Method]:
         servers,
         weights,
     )
-    methods = [method for module in modules for method in module.methods(pieces)]
+    methods = [method for module in modules for method in module.methods(services)]
     return discover.with_itself(methods)

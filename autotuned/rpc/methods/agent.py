@@ -11,7 +11,7 @@ from autotuned.documents.doctor import DoctorDocument, ReloadDocument
 from autotuned.documents.run import VersionDocument
 from autotuned.engine import doctor as checks
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces
+from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire
 from autotuned.store.database import acknowledge
 
@@ -22,26 +22,26 @@ class DoctorParams(Params):
     acknowledge: bool = False
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Who answers, how it is, and how to stop it."""
     one_at_a_time = asyncio.Lock()
 
     async def version(_: Connection, __: Mapping[str, Any]) -> VersionDocument:
-        return pieces.version()
+        return services.version()
 
     async def shutdown(_: Connection, __: Mapping[str, Any]) -> Empty:
         after = 0.05  # once this answer has gone out
-        asyncio.get_running_loop().call_later(after, pieces.shut_down)
+        asyncio.get_running_loop().call_later(after, services.shut_down)
         return {}
 
     async def doctor(_: Connection, params: Mapping[str, Any]) -> DoctorDocument:
         if params["acknowledge"]:
-            await asyncio.to_thread(acknowledge, pieces.records.database.path)
+            await asyncio.to_thread(acknowledge, services.records.database.path)
         async with one_at_a_time:  # each looks at everything with threads and programs of its own
-            return await checks.examine(await pieces.scene())
+            return await checks.examine(await services.context())
 
     async def reload(_: Connection, __: Mapping[str, Any]) -> ReloadDocument:
-        return await pieces.configuration.reload()
+        return await services.configuration.reload()
 
     who, stop = "who answers, and where its files are", "stop the agent gracefully, as SIGTERM does"
     looks = "everything that a run needs, each with its remedy"

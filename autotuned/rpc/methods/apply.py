@@ -8,7 +8,7 @@ from typing import Any
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.engine.apply.consent import Consent
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces, RunParams
+from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
 
 
@@ -34,18 +34,18 @@ class RevertParams(Params):
     restart: bool = False
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Writing the configuration."""
-    applier = pieces.applier
+    applier = services.applier
 
     async def apply(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
         consent = Consent(**{name: value for name, value in params.items() if name != "run_id"})
-        return await applier.apply(params["run_id"], consent, pieces.agent.active_run)
+        return await applier.apply(params["run_id"], consent, services.agent.active_run)
 
     async def revert(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
         return await applier.revert(
             params["backup"],
-            pieces.agent.active_run,
+            services.agent.active_run,
             whole=params["whole"],
             restart=params["restart"],
         )

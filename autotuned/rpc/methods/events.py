@@ -12,7 +12,7 @@ from autotuned.documents.events import SubscribedDocument
 from autotuned.engine.events import Subscription
 from autotuned.errors import NotFound
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces, RunParams
+from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
 
 
@@ -28,17 +28,17 @@ class UnsubscribeParams(Params):
     subscription: str
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Following what happens."""
-    records = pieces.records
+    records = services.records
 
     async def subscribe(connection: Connection, params: Mapping[str, Any]) -> SubscribedDocument:
         if params["run_id"] is not None:
             await records.row(params["run_id"])
         connection.refuse_more()
-        seq = pieces.events.seq
-        subscription = pieces.events.subscribe(params["run_id"], params["since"])
-        connection.keep(subscription.id, lambda: pieces.events.unsubscribe(subscription))
+        seq = services.events.seq
+        subscription = services.events.subscribe(params["run_id"], params["since"])
+        connection.keep(subscription.id, lambda: services.events.unsubscribe(subscription))
         connection.later(_forward(connection, subscription))
         return {"subscription": subscription.id, "seq": seq}
 

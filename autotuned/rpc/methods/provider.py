@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuned.documents.provider import ForgetDocument, RestoreDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces
+from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire
 
 
@@ -17,16 +17,16 @@ class ForgetParams(Params):
     yes: bool = False
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """The live provider, beyond what `status` says of it."""
 
     async def restore(_: Connection, __: Mapping[str, Any]) -> RestoreDocument:
-        restored = await pieces.live.restore_now()
-        return {"restored": restored, "lease": pieces.live.public()}
+        restored = await services.live.restore_now()
+        return {"restored": restored, "lease": services.live.public()}
 
     async def forget(_: Connection, params: Mapping[str, Any]) -> ForgetDocument:
-        forgotten, would = await pieces.live.forget(yes=params["yes"])
-        return {"forgotten": forgotten, "would": would, "lease": pieces.live.public()}
+        forgotten, would = await services.live.forget(yes=params["yes"])
+        return {"forgotten": forgotten, "would": would, "lease": services.live.public()}
 
     drops = "drop what is owed to a live provider that cannot be brought back"
     tries = "try now to bring a drained provider back"

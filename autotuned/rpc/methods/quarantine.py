@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuned.documents.quarantine import QuarantineDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces
+from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire
 
 
@@ -17,9 +17,9 @@ class ClearParams(Params):
     entry: int | None = None
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Look, and lift."""
-    quarantine = pieces.agent.quarantine
+    quarantine = services.agent.quarantine
 
     async def entries(_: Connection, __: Mapping[str, Any]) -> QuarantineDocument:
         return {"entries": await quarantine.document(), "cleared": []}

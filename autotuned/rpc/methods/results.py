@@ -15,7 +15,7 @@ from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair
 from autotuned.engine.run.records import trial_document
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces, RunParams
+from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
 from autotuned.store import events
 
@@ -52,19 +52,19 @@ def _page(*parts: Any) -> str:
     return render(*parts)
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """What is told of runs that have ended; `noise` begins one that measures."""
-    records = pieces.records
+    records = services.records
 
     async def compared(_: Connection, params: Mapping[str, Any]) -> ComparisonDocument:
         first, second = await pair(records, params["a"], params["b"])
         return compare(first, second)
 
     async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
-        return await pieces.agent.measure_noise(params)
+        return await services.agent.measure_noise(params)
 
     async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, str]:
-        document = await pieces.agent.result(params["run_id"])
+        document = await services.agent.result(params["run_id"])
         run_id = document["run_id"]
         history = await records.history(run_id)
         entered = await records.database.ask(events.of_type, run_id, "phase")
@@ -74,7 +74,7 @@ def methods(pieces: Pieces) -> list[Method]:
         return {"html": await asyncio.to_thread(_page, document, trials, phases)}
 
     async def stale(_: Connection, __: Mapping[str, Any]) -> StaleResult:
-        return (await pieces.staleness.look()).document()
+        return (await services.staleness.look()).document()
 
     differs = "two runs, knob by knob and figure by figure, set against their noise"
     begins = "measure the machine's own noise: the best cells of a run, again and again"

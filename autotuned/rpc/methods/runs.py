@@ -18,7 +18,7 @@ from autotuned.documents.result import ResultDocument
 from autotuned.documents.trial import TrialsDocument
 from autotuned.engine.run.records import summary, trial_document
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces, RunParams
+from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
 from autotuned.store.database import set_aside
 from autotuned.store.runs import Which
@@ -56,9 +56,9 @@ STARTED = documents.StartedDocument | documents.DryRunDocument
 WAITED = documents.SummaryDocument | documents.TimedOutDocument
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Everything about runs."""
-    agent, records = pieces.agent, pieces.records
+    agent, records = services.agent, services.records
 
     async def start(
         _: Connection, params: Mapping[str, Any]
@@ -69,19 +69,19 @@ def methods(pieces: Pieces) -> list[Method]:
         return await agent.start(request if params.get("dry_run", False) is False else params)
 
     async def status(_: Connection, params: Mapping[str, Any]) -> documents.StatusDocument:
-        glanced = await pieces.staleness.glance()
+        glanced = await services.staleness.glance()
         return {
-            "daemon": pieces.version(),
+            "daemon": services.version(),
             "run": await agent.status(params["run_id"]),
             "refused": await agent.refused(),
             "set_aside": [
                 str(each) for each in await asyncio.to_thread(set_aside, records.database.path)
             ],
-            "live_provider": await pieces.live.sighting.document(pieces.live.lease),
-            "lease": pieces.live.public(),
-            "left_stopped": await pieces.live.left_stopped(),
+            "live_provider": await services.live.sighting.document(services.live.lease),
+            "lease": services.live.public(),
+            "left_stopped": await services.live.left_stopped(),
             "stale": None if glanced is None else glanced.document(),
-            "schedule": await pieces.nightly.brief(),
+            "schedule": await services.nightly.brief(),
             "quarantine": await agent.quarantine.document(),
             "pull": agent.pulls.active.document() if agent.pulls.active else None,
         }

@@ -10,7 +10,7 @@ from pydantic import Field
 from autotuned.core.schedule import Schedule
 from autotuned.documents.schedule import BegunDocument, ScheduleDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces
+from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire
 from autotuned.store.schedule import KEPT
 
@@ -23,9 +23,9 @@ class ScheduleGetParams(Params):
     history: Annotated[int, Field(ge=0, le=KEPT)] = SHOWN
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Look, set, and begin by hand."""
-    nightly = pieces.nightly
+    nightly = services.nightly
 
     async def get(_: Connection, params: Mapping[str, Any]) -> ScheduleDocument:
         return await nightly.get(params["history"])

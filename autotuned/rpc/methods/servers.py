@@ -7,7 +7,7 @@ from typing import Any
 
 from autotuned.documents.servers import ServeDocument, ServerCheck, ServersDocument, ServerText
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces, RunParams
+from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
 
 
@@ -23,9 +23,9 @@ class CheckParams(ServerParams):
     model: str | None = None
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Look, and try one. None of them can say which program is run."""
-    servers = pieces.servers
+    servers = services.servers
 
     async def listing(_: Connection, __: Mapping[str, Any]) -> ServersDocument:
         return await servers.list()

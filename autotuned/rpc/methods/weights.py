@@ -9,7 +9,7 @@ from pydantic import Field
 
 from autotuned.documents.weights import ModelsDocument, PullDocument
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, Params, Pieces
+from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire
 
 
@@ -34,15 +34,15 @@ class PullWaitParams(OnePullParams):
     timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-def methods(pieces: Pieces) -> list[Method]:
+def methods(services: Services) -> list[Method]:
     """Everything about weights outside of a run."""
-    pulls = pieces.agent.pulls
+    pulls = services.agent.pulls
 
     async def models(_: Connection, __: Mapping[str, Any]) -> ModelsDocument:
         return await pulls.models()
 
     async def pull(_: Connection, params: Mapping[str, Any]) -> PullDocument:
-        return pieces.agent.pull(**params)
+        return services.agent.pull(**params)
 
     async def wait(_: Connection, params: Mapping[str, Any]) -> PullDocument:
         return await pulls.wait(params["pull_id"], params["timeout_s"])
