@@ -38,9 +38,9 @@ def apply(
     as_json: bool,
     **consent: bool | None,
 ) -> None:
-    """Write a run's recommendation into the provider's configuration, after a backup.
+    """Write a run's recommendation into what the live server reads, after a backup.
 
-    Only `model`, `kv_bits`, `max_concurrency_override` and `max_context_override` change, and what
+    That is macprovider's configuration, or what [apply] kind of autotuned.toml names. In the former only `model`, `kv_bits`, `max_concurrency_override` and `max_context_override` change, and what
     says who chose them. Exit 12 where it is refused, with the file as it was.
 
     \b
@@ -61,7 +61,9 @@ def apply(
     click.echo(apply_text.applied(found["recipe"], found))
     make_live(found["hint"])
     if found["restarted"]:
-        click.echo("the live provider has been restarted: it is live", err=True)
+        seen = "in effect" if found.get("in_effect") else "live"
+        seen = "the recipe is not in effect" if found.get("in_effect") is False else f"it is {seen}"
+        click.echo(f"the live provider has been restarted: {seen}", err=True)
 
 
 @click.command()

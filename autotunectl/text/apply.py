@@ -11,11 +11,11 @@ KEYS = ("model", *(knob.published for knob in TABLE))
 COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 
-def applied(recipe: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+def applied(recipe: Mapping[str, Any] | None, document: Mapping[str, Any]) -> str:
     """The line that says what stands in the configuration now, and where the old one is."""
-    if not document.get("recipe") and document["changed"]:
-        words = (f"{both['after'] or 'none'}" for both in document["changed"].values())
-        return f"applied: {' '.join(words)} in {document['config_path']} ({_backup(document)})"
+    if not recipe:  # flags, in a file that is not macprovider's
+        words = [both["after"] or f"no {both['before']}" for both in document["changed"].values()]
+        return f"applied: {', '.join([*words, document['config_path']])} ({_backup(document)})"
     return (
         f"applied: {' '.join(f'{key}={shown(recipe[key])}' for key in KEYS)} ({_backup(document)})"
     )
@@ -30,6 +30,8 @@ def recipe(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def reverted(document: Mapping[str, Any]) -> str:
     """The line that says which backup is in force again."""
+    if document["reverted_to"] is None:
+        return f"reverted: {document['config_path']} is gone ({_backup(document)})"
     if document["backup_path"] is None and not document["changed"]:
         return f"reverted: {document['config_path']} was {document['reverted_to']} already (nothing changed)"
     return f"reverted: {document['config_path']} is {document['reverted_to']} again ({_backup(document)})"

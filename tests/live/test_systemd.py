@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
+from autotuned.providers.llama_server import LAUNCHER
 from tests.e2e.test_kills import (
     BRIEF,
     IN_A_RUN,
@@ -17,6 +21,7 @@ from tests.e2e.test_kills import (
     end,
 )
 from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, poll
+from tests.support.models import write_gguf
 from tests.support.systemd import Systemd, SystemdUnit
 
 pytestmark = pytest.mark.slow
@@ -90,3 +95,38 @@ def test_a_mask_in_the_middle_is_told_and_the_restore_goes_on_until_it_is_gone(o
     systemd.must("daemon-reload")
     own.rpc("provider.restore")
     poll(unit.back, "the unit is back")
+
+
+@pytest.mark.timeout(400)
+def test_a_llama_server_in_a_unit_goes_the_whole_way(own: Home) -> None:
+    """Refused by name, drained, tuned, applied with a drop-in that is in effect, and taken back."""
+    model = str(write_gguf(own.path / "tiny-1M.gguf"))
+    own.settings('[provider]\nkind = "llama-server"\n')
+    command = [sys.executable, "-P", str(LAUNCHER), "-m", model, "-np", "1", "-c", "700"]
+    unit = SystemdUnit(Systemd(own), argv=command)
+    before = unit.file.read_bytes()
+    with pytest.raises(RpcError) as refused:
+        own.begin(model)
+    assert "systemd-managed (user unit llama.service)" in refused.value.message
+    done = own.tune(
+        model, drain=True, apply=True, max_batch_axis=[2], target_context=600, concurrency=1,
+        stage2_replicates=1, timeout=300,
+    )  # fmt: skip
+    assert done["exit_reason"] == "ok", done["error"]
+    poll(unit.back, "the unit serves again")
+    assert done["applied"], done["warnings"]
+    drop_in = unit.file.with_name(f"{unit.name}.d") / "50-autotuned.conf"
+    assert done["applied"]["config_path"] == str(drop_in)
+    line = psutil.Process(unit.pid()).cmdline()
+    assert line[line.index("-np") + 1] in ("1", "2")
+    told = json.loads(own.ctl("apply", "--all-knobs", "--restart", "--json", timeout=100).stdout)
+    assert told["in_effect"], told
+    line = psutil.Process(unit.pid()).cmdline()
+    assert line[line.index("-np") + 1] == "2"
+    again = json.loads(own.ctl("apply", "--all-knobs", "--json").stdout)
+    assert (again["changed"], again["diff"]) == ({}, "")
+    taken = own.ctl("revert", "--restart", timeout=100)
+    assert taken.returncode == 0, taken.stderr
+    assert not drop_in.exists()
+    assert psutil.Process(unit.pid()).cmdline() == unit.argv
+    assert unit.file.read_bytes() == before

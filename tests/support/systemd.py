@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +133,24 @@ class Systemd:
 
 
 class SystemdUnit:
-    """The home's scripted provider in a unit of the user; `settings` are added to its `[Service]`."""
+    """The home's scripted provider in a unit of the user, or the server that `argv` starts on the port.
+
+    `settings` are added to its `[Service]`.
+    """
 
     def __init__(
-        self, systemd: Systemd, name: str = "llama.service", settings: str = "Restart=always"
+        self,
+        systemd: Systemd,
+        name: str = "llama.service",
+        settings: str = "Restart=always",
+        argv: Sequence[str] = (),
     ) -> None:
         home = systemd.home
         self.systemd, self.name, self.home, self.port = systemd, name, home, free_port()
-        own_name(home, "")
-        self.argv = [str(home.bin / home.program), "serve", "--port", str(self.port)]
+        if not argv:
+            own_name(home, "")
+            argv = [str(home.bin / home.program), "serve"]
+        self.argv = [*argv, "--port", str(self.port)]
         self.file = systemd.units / name
         self.file.write_text(
             "# the operator's own\n[Unit]\nDescription=the live server\n\n"

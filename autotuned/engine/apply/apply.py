@@ -218,7 +218,7 @@ class Applier:
             place = None  # what was written last is macprovider's
         if place is not None and place.ours and name is None:
             told = await uncancelled(self._remove(place, kind, active, restart=restart))
-            return {**told, "reverted_to": "what it was without it"}
+            return {**told, "reverted_to": None}
         path = self._settings.provider_config if place is None else place.path
         backup = await asyncio.to_thread(named_backup, path, name)
         whole = whole or place is not None
