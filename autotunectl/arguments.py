@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuned.shared import paths, wire
+from autotuned.shared.knobs import TABLE
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -165,6 +166,54 @@ def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     )
 
 
+def _axes(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, list[Any]] | None:
+    """Names and values; an axis that is given twice has all the values of both."""
+    axes: dict[str, list[Any]] = {}
+    for value in values:
+        name, _equals, listed = value.partition("=")
+        worth = [_worth(word.strip()) for word in listed.split(",")] if listed.strip() else []
+        axes.setdefault(name.strip(), []).extend(worth)
+    return axes or None
+
+
+def _worth(word: str) -> int | float | str | bool | None:
+    """A value as JSON has it."""
+    constants = {"unset": None, "true": True, "false": False}
+    if word in constants:
+        return constants[word]
+    number = INTEGER.convert(word, None, None)
+    return FLOAT.convert(word, None, None) if isinstance(number, str) else number
+
+
+def axes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The knobs of the servers, then the usual values of the one that is named; an agent is asked for them."""
+    from autotunectl.client import Client, ClientError
+
+    try:
+        with Client(connect_s=0.0) as client:
+            servers = client.request("servers", {}, timeout_s=COMPLETION_S)["servers"]
+    except ClientError:
+        return []
+    kind = ctx.params.get("provider")
+    knobs: dict[str, list[str]] = {}
+    for server in servers:
+        if kind in (None, "auto", server["name"]):
+            for knob in server["knobs"]:
+                if knob["name"] not in [each.name for each in TABLE]:
+                    usual = knob["values"] or map(str, knob["default_axis"])
+                    knobs.setdefault(knob["name"], []).extend(usual)
+    name, equals, _ = begun.partition("=")
+    if not equals:
+        return words(*(f"{knob}=" for knob in knobs))(ctx, param, begun)
+    values = dict.fromkeys(["unset", *knobs.get(name, ())])
+    found = words(*values, several=True)(ctx, param, begun[len(name) + 1 :])
+    for item in found:
+        item.value = f"{name}={item.value}"
+    return found
+
+
 class _Number(click.ParamType[int | float | str]):
     """A number; as words where JSON cannot carry it, for the agent then says which rule it breaks.
 
@@ -240,6 +289,28 @@ SEARCH_OPTIONS = [
         metavar="CSV",
         shell_complete=words("4096", "8192", "16384", "32768", several=True),
         help="Lengths of the context to try, in tokens.  [default: the target context]",
+    ),
+    click.option(
+        "--axis",
+        "axes",
+        callback=_axes,
+        metavar="NAME[=CSV]",
+        multiple=True,
+        shell_complete=axes,
+        help="A knob of the server's own and the values to try, `unset` for its default; without values the "
+        "usual ones. `autotunectl servers show` lists them. May be repeated.",
+    ),
+    click.option(
+        "--search",
+        metavar="HOW",
+        shell_complete=words("grid", "auto", "tpe"),
+        help="grid: measure every combination; tpe: only those that look promising; auto: tpe above 24 "
+        "combinations.  [default: grid]",
+    ),
+    click.option(
+        "--trials",
+        type=INTEGER,
+        help="Combinations that tpe measures at most.  [default: 8% of them, at least 16]",
     ),
     click.option(
         "--stage1-replicates",

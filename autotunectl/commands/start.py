@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
@@ -80,6 +83,8 @@ def start(
             warn(found["warnings"])
             click.echo(as_text(found)) if as_json else say(plan_text.plan(found))
             return
+        if "search" not in params and "resume" not in params and _may_be_large(params):
+            _tell_of_a_large_space(client, params)
         wait = wait or comparing
         if wait:
             interrupts.hold()
@@ -102,6 +107,24 @@ def start(
             comparing=comparing,
             applying=bool(request["apply"]),
         )
+
+
+def _may_be_large(params: Mapping[str, Any]) -> bool:
+    """Whether a request may come to more cells than one measures without a thought."""
+    if params.get("axes"):
+        return True
+    usual = {"kv_bits_axis": 3, "max_batch_axis": 2, "max_context_axis": 1}
+    return (
+        math.prod(len(params.get(name) or " " * usual[name]) for name in usual) > plan_text.LISTED
+    )
+
+
+def _tell_of_a_large_space(client: Client, params: Mapping[str, Any]) -> None:
+    """Say how long a large space takes; a request that is refused is refused by its start."""
+    with contextlib.suppress(CallError):
+        told = plan_text.large(client.call("start", dry_run=True, **params)["plan"])
+        if told is not None:
+            click.echo(told, err=True)
 
 
 class Interrupts:

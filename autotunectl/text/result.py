@@ -36,6 +36,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     lines += [
         f"  model           {answer['model']}",
         *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
+        *(f"  {name:<15} {knobs.shown(value)}" for name, value in knobs.own(chosen).items()),
         f"  target context  {answer['target_context']} tokens",
         *([f"  load            {load}"] if (load := load_line(document)) else []),
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
@@ -51,7 +52,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     if cells:
         lines += [
             "",
-            "  cells (medians; TTFT is p95, MEMORY in GB)",
+            f"  {_tried_of(document)}cells (medians; TTFT is p95, MEMORY in GB)",
             *_indented(_cells(cells, chosen), room),
         ]
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
@@ -166,6 +167,8 @@ def place(run: Mapping[str, Any]) -> tuple[str, str]:
         where = bracket(progress.get("calibration") or {})
     elif progress.get("stage") == 2:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
+        if "space" in cell:
+            where += f", out of {cell['space']}"
     return where, short(candidate.get("model") or "-")
 
 
@@ -209,7 +212,9 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
     match kind:
         case "run.started":
             candidates, cells = len(document["candidates"]), document["cells"]
-            return f"run {document['run_id']}: {count(candidates, 'candidate')}, {count(cells, 'cell')}"
+            searched = f" at most, out of {document['space']}" if "space" in document else ""
+            plan = f"{count(candidates, 'candidate')}, {count(cells, 'cell')}{searched}"
+            return f"run {document['run_id']}: {plan}"
         case "phase":
             return f"phase: {document['phase']}"
         case "prewarm.progress":
@@ -271,8 +276,26 @@ def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> lis
     ]
 
 
+def _tried_of(document: Mapping[str, Any]) -> str:
+    """`16 of 216 ` where a space was searched."""
+    search = document.get("search")
+    return "" if search is None else f"{len(document['stage2'])} of {search['cells']} cells tried: "
+
+
 def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
-    heading = ("KV", "BATCH", "CONTEXT", "TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEMORY")
+    names = [name.upper() for name in knobs.own(chosen)]
+    heading = (
+        "KV",
+        "BATCH",
+        "CONTEXT",
+        *names,
+        "TOK/S",
+        "DECODE",
+        "PREFILL",
+        "TTFT",
+        "LOAD",
+        "MEMORY",
+    )
     table: Table = [(*heading, "")]
     for cell in cells:
         tried, memory = cell["knobs"], cell.get("peak_rss_bytes")

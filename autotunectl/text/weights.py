@@ -9,6 +9,9 @@ from typing import Any
 from autotunectl.text.layout import columns, duration, size
 from autotuned.shared.knobs import flags
 
+LISTED = 24
+"""Cells that are shown one by one; up to so many `--search auto` measures all."""
+
 
 def models(document: Mapping[str, Any], room: int | None = None) -> str:
     """The table of the cache, largest weights first, with where it is and what room is left."""
@@ -45,8 +48,7 @@ def plan(document: Mapping[str, Any]) -> str:
     lines += _candidates(document["candidates"])
     lines += [
         "",
-        "cells",
-        *(f"  {index}. {flags(cell)}" for index, cell in enumerate(document["cells"], start=1)),
+        *_cells(document),
         "",
     ]
     lines.append(f"in the way     {', '.join(document['conflicts']) or 'nothing'}")
@@ -59,6 +61,41 @@ def plan(document: Mapping[str, Any]) -> str:
     )
     lines.append(f"time estimate  {known}, at most {duration(document['max_duration_s'])}")
     return "\n".join(lines)
+
+
+def _cells(document: Mapping[str, Any]) -> list[str]:
+    """The cells of a plan, of many only the first, and how many of them are measured."""
+    cells, search = document["cells"], document.get("search")
+    lines = [f"  {index}. {flags(cell)}" for index, cell in enumerate(cells[:LISTED], start=1)]
+    if len(cells) > LISTED:
+        lines.append(f"  ... and {len(cells) - LISTED} more")
+    if search is None:
+        return ["cells", *lines]
+    order = (
+        "the first is the first; the search decides which follow"
+        if search["kind"] == "tpe"
+        else "in this order"
+    )
+    heading = f"cells: {of(search['trials'], search['cells'])} measured, {order}"
+    dropped = [f"  left out: {search['left_out']} in which a knob would do nothing"]
+    return [heading, *lines, *(dropped if search["left_out"] else [])]
+
+
+def of(part: int, whole: int) -> str:
+    """`at most 17 of 216`, or `all 6`."""
+    return f"all {whole}" if part == whole else f"at most {part} of {whole}"
+
+
+def large(document: Mapping[str, Any]) -> str | None:
+    """What somebody should know who is about to measure every cell of a large space; None of a small one."""
+    search = document.get("search")
+    if search is None or search["cells"] <= LISTED:
+        return None
+    time = "as long as no run has told how long one takes, nobody knows for how long"
+    if document["cell_s"] is not None:
+        whole, part = (duration(document["cell_s"] * search[name]) for name in ("cells", "auto"))
+        time = f"some {whole}, at most {duration(document['max_duration_s'])}; with --search auto {part}"
+    return f"{search['cells']} cells: {time}; --search auto would measure {search['auto']} of them"
 
 
 def _candidates(entries: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -58,7 +58,7 @@ def next_cell(
     done = {entry.place for entry in tried}
     left = [index for index in range(len(space)) if index not in done]
     best = space[max(tried, key=lambda entry: (entry.tps or 0.0, -entry.place)).place]
-    screened = _screened(space, done, left, best)
+    screened = _screened(space, tried, left, best)
     if screened is not None:
         return screened
     neighbours = [index for index in left if _distance(space[index], best) == 1]
@@ -76,16 +76,24 @@ def _stale(tried: Sequence[Measured], epsilon: float) -> bool:
     return best > 0 and since >= PATIENCE
 
 
-def _screened(space: Sequence[Cell], done: set[int], left: Sequence[int], best: Cell) -> int | None:
-    """The cell nearest to the best with a value that no cell so far has had."""
-    seen = {(name, space[index][name]) for index in done for name in best}
+def _screened(
+    space: Sequence[Cell], tried: Sequence[Measured], left: Sequence[int], best: Cell
+) -> int | None:
+    """The cell nearest to the best with a value that no cell so far has had.
+
+    Once there is none, with a value that did not serve anywhere: beside the best of now it may.
+    """
+    failed: list[int] = []
     for name, axis in _axes(space).items():
         few = axis if len(axis) <= SCREENED else [axis[0], axis[len(axis) // 2], axis[-1]]
         for value in few:
-            if (name, value) not in seen:
-                with_it = [index for index in left if space[index][name] == value]
-                return _nearest(space, with_it, {**best, name: value})
-    return None
+            figures = [entry.tps for entry in tried if space[entry.place][name] == value]
+            wanted = {**best, name: value}
+            if not figures:
+                return _nearest(space, [i for i in left if space[i][name] == value], wanted)
+            if not any(figures):
+                failed += [i for i in left if space[i] == wanted]
+    return failed[0] if failed else None
 
 
 def _promising(space: Sequence[Cell], tried: Sequence[Measured], among: Sequence[int]) -> int:

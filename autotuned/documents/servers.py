@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from autotuned.documents import Document
+from autotuned.shared.knobs import Value
 
 
 class KnobHelp(Document):
@@ -16,6 +17,7 @@ class KnobHelp(Document):
     type: Literal["int", "float", "bool", "text"]
     min: float | None
     max: float | None
+    default_axis: list[Value]
     lossy: bool
 
 

@@ -186,5 +186,6 @@ def _help(name: str, knob: KnobSpec) -> KnobHelp:
         "type": knob.type,
         "min": knob.min,
         "max": knob.max,
+        "default_axis": list(knob.default_axis),
         "lossy": knob.lossy,
     }

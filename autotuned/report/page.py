@@ -18,9 +18,10 @@ from markupsafe import Markup
 from autotuned import __version__
 from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
-from autotuned.report import charts, load
+from autotuned.report import charts, load, search
 from autotuned.report.charts import dot_axis
-from autotuned.shared.knobs import TABLE, shown
+from autotuned.report.search import KNOB_NAMES, named
+from autotuned.shared.knobs import flat, shown
 from autotuned.shared.text import (
     DASH,
     count,
@@ -35,8 +36,6 @@ from autotuned.shared.text import (
 
 MOST = 3000
 """Requests that are shown one by one: a page of more is no longer read, and must pass through the socket."""
-KNOB_NAMES = {knob.published: knob.name for knob in TABLE}
-"""Knobs, from the names of the configuration file to those of the flags."""
 OUTCOMES = {
     "ok": "Nothing to recommend",
     "no_feasible": "No candidate is feasible",
@@ -82,7 +81,8 @@ def render(
             ),
             calibrations=load.calibrations(document),
             knob_names=KNOB_NAMES,
-            knob_heading=" / ".join(knob.name if knob.optional else knob.label for knob in TABLE),
+            knob_heading=search.knob_heading(document),
+            search=search.search(document),
             dash=DASH,
         )
     )
@@ -103,6 +103,7 @@ def environment() -> Environment:
     made.filters |= {
         "knob": shown,
         "count_of": count,
+        "flat": flat,
         "gigabytes": gigabytes,
         "rate": rate,
         "share": share,
@@ -211,7 +212,7 @@ def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
         "charts": [chart for chart in charts if chart is not None],
         "rows": [
             [
-                _named(cell),
+                named(cell["knobs"]),
                 "failed" if not cell["fits"] else "best" if index == best else "passed",
                 rate(cell["tps_median"]),
                 _against(cell, None if best in (None, index) else cells[best], spread),
@@ -224,7 +225,7 @@ def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
             for index, cell in enumerate(cells)
         ],
         "best": best,
-        "failures": [(_named(cell), cell["reason"]) for cell in cells if cell["reason"]],
+        "failures": [(named(cell["knobs"]), cell["reason"]) for cell in cells if cell["reason"]],
         "requests": rows,
         "requests_summary": f"Every request ({requests})" if whole else part,
         "requests_caption": "Every request with its figures" if whole else part,
@@ -289,7 +290,7 @@ def _chart(
 
 def _request(cell: Mapping[str, Any], number: int, sample: Mapping[str, Any]) -> list[str]:
     return [
-        _named(cell),
+        named(cell["knobs"]),
         str(number),
         rate(sample["tps"]),
         span(sample["ttft_ms"]),
@@ -356,18 +357,14 @@ def _thinned(values: Sequence[float], most: int) -> Sequence[float]:
 def _varying(document: Mapping[str, Any]) -> dict[str, bool]:
     """Which knobs take more than one value: the others need not be said again at each cell."""
     cells = document["stage2"]
-    names = cells[0]["knobs"] if cells else ()
-    return {name: len({cell["knobs"][name] for cell in cells}) > 1 for name in names}
-
-
-def _named(cell: Mapping[str, Any]) -> str:
-    return " / ".join(shown(value) for value in cell["knobs"].values())
+    names = flat(cells[0]["knobs"]) if cells else ()
+    return {name: len({flat(cell["knobs"])[name] for cell in cells}) > 1 for name in names}
 
 
 def _knobs(chosen: Mapping[str, Any], varying: Mapping[str, bool] | None = None) -> str:
     """Knobs in one line; only those that vary, where told which."""
     return " \N{MIDDLE DOT} ".join(
-        f"{KNOB_NAMES[name]} {shown(value)}"
-        for name, value in chosen.items()
+        f"{KNOB_NAMES.get(name, name)} {shown(value)}"
+        for name, value in flat(chosen).items()
         if varying is None or varying.get(name)
     )
