@@ -60,9 +60,12 @@ def servers_show(reach: Reach, name: str, as_json: bool) -> None:
 @servers.command("check")
 @NAME
 @click.option("--model", metavar="MODEL", help="With this one; else the smallest of its list.")
+@click.option("--port", type=int, help="Where it listens.  [default: 18080]")
 @json_option()
 @click.pass_obj
-def servers_check(reach: Reach, name: str, model: str | None, as_json: bool) -> None:
+def servers_check(
+    reach: Reach, name: str, model: str | None, port: int | None, as_json: bool
+) -> None:
     """Start NAME once with a model, and tell what it does: ready, stream, usage, cache, stop.
 
     Exits 0 where it works, 3 where it does not.
@@ -72,7 +75,7 @@ def servers_check(reach: Reach, name: str, model: str | None, as_json: bool) -> 
       autotunectl servers check llama-server --model ~/models/small.gguf
     """
     with reach.client() as client:
-        chosen = {} if model is None else {"model": model_or_path(model)}
+        chosen = {"model": model and model_or_path(model), "port": port}
         found = client.request("servers.check", {"name": name, **chosen}, timeout_s=CHECK_S)
     click.echo(as_text(found) if as_json else text.check(found))
     sys.exit(0 if found["reason"] is None else wire.EXIT_CODES["no_feasible"])

@@ -92,14 +92,16 @@ class Servers:
             raise ConfigError(field, name, rule or "is no server, but the choice of one")
         return named.all()[name]
 
-    async def check(self, name: str, model: str | None) -> ServerCheck:
+    async def check(self, name: str, model: str | None, port: int | None = None) -> ServerCheck:
         """Start a server once, with the smallest model of its list where none is given.
 
         Raises as `start` does; what the server itself does wrong is in the answer.
         """
         self._known(name)
-        models = {} if model is None else {"candidate_models": [model]}
-        request = parse({"provider": name, **models, **CHECK}, self._agent.descriptions)
+        chosen: dict[str, Any] = {} if model is None else {"candidate_models": [model]}
+        if port is not None:
+            chosen["port"] = port
+        request = parse({"provider": name, **chosen, **CHECK}, self._agent.descriptions)
         active = await self._agent.claim()
         try:
             async with self._host.awake():

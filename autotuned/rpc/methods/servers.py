@@ -18,9 +18,10 @@ class ServerParams(Params):
 
 
 class CheckParams(ServerParams):
-    """With which model; the smallest of the server's list where it is left out."""
+    """With which model, the smallest of the server's list where it is left out; and on which port."""
 
     model: str | None = None
+    port: int | None = None
 
 
 def methods(services: Services) -> list[Method]:
@@ -34,7 +35,7 @@ def methods(services: Services) -> list[Method]:
         return servers.show(params["name"])
 
     async def check(_: Connection, params: Mapping[str, Any]) -> ServerCheck:
-        return await servers.check(params["name"], params["model"])
+        return await servers.check(**params)
 
     async def serve(_: Connection, params: Mapping[str, Any]) -> ServeDocument:
         return await servers.serve(params["run_id"])
