@@ -67,6 +67,7 @@ def _log(reach: Reach) -> Path:
 def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
     """The provider logs of one run, in the order of its trials; with `follow` the newest as it grows."""
     from autotunectl.service import logfile
+    from autotuned.shared.text import printable
 
     mask = logfile.mask()
     found = sorted((folder / run).glob("*.log")) if run == Path(run).name else []
@@ -79,5 +80,5 @@ def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
     for path in found if not follow else found[-1:]:
         click.echo(f"==> {path.name} <==")
         for line in logfile.follow(path, lines) if follow else logfile.last(path, lines):
-            click.echo(logfile.printable(mask(line)))
+            click.echo(printable(mask(line), ""))
     raise SystemExit(0)

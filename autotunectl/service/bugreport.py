@@ -21,6 +21,7 @@ from autotunectl.client import Client, ClientError
 from autotunectl.service import logfile
 from autotuned import __version__
 from autotuned.shared import wire
+from autotuned.shared.text import printable
 
 RUNS = 5
 LOG_LINES = 2000
@@ -113,7 +114,7 @@ def _newest_provider_logs(folder: Path) -> list[Path]:
 
 
 def _tail(path: Path, lines: int) -> str:
-    return _attempt(lambda: "\n".join(map(logfile.printable, logfile.last(path, lines))) + "\n")
+    return _attempt(lambda: printable("\n".join(logfile.last(path, lines)), "") + "\n")
 
 
 def _attempt(make: Callable[[], str]) -> str:

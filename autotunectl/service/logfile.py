@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from autotuned.shared import redaction, wire
+from autotuned.shared.text import printable
 
 POLL_S = 0.2
 LONGEST_LINE = 64 * 1024
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff\ud800-\udfff]"
-)
 _SHOWN_FIRST = ("timestamp", "level", "logger", "event", "run_id", "exception")
 
 
@@ -121,16 +119,16 @@ def readable(line: str) -> str:
     try:
         entry = json.loads(line)
     except ValueError:
-        return printable(line)
+        return printable(line, "")
     if not isinstance(entry, dict) or "event" not in entry:
-        return printable(line)
+        return printable(line, "")
     moment = str(entry.get("timestamp", ""))[:23].replace("T", " ").rstrip("Z")
     fields = [f"{key}={_value(value)}" for key, value in entry.items() if key not in _SHOWN_FIRST]
     if entry.get("run_id"):
         fields.append(f"run={entry['run_id']}")
     head = f"{moment} {str(entry.get('level', '')).upper():<8}{entry['event']}"
-    lines = [printable(f"{head}  {' '.join(fields)}" if fields else head)]
-    lines += [f"    {printable(text)}" for text in _traceback(entry.get("exception"))]
+    lines = [printable(f"{head}  {' '.join(fields)}" if fields else head, "")]
+    lines += [f"    {printable(text, '')}" for text in _traceback(entry.get("exception"))]
     return "\n".join(lines)
 
 
@@ -152,11 +150,6 @@ def _traceback(chain: Any) -> Iterator[str]:
         for frame in part.get("frames", ()):
             yield f"{frame.get('filename')}:{frame.get('lineno')} in {frame.get('name')}"
         yield f"{part.get('exc_type')}: {part.get('exc_value')}"
-
-
-def printable(line: str) -> str:
-    """Without what a terminal would act upon instead of showing it."""
-    return _UNPRINTABLE.sub("", line)
 
 
 def _text(line: bytes) -> str:

@@ -8,9 +8,9 @@ DASH = "-"
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
-def printable(value: object) -> str:
-    """Any value as text. What could hide or reorder its neighbours (controls, bidi marks) shows as a mark of loss."""
-    return "".join(LOST if _hides(letter) else letter for letter in str(value))
+def printable(value: object, lost: str = LOST) -> str:
+    """Any value as text, with `lost` for what could hide or reorder its neighbours (controls, bidi marks)."""
+    return "".join(lost if _hides(letter) else letter for letter in str(value))
 
 
 def _hides(letter: str) -> bool:

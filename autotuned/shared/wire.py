@@ -1,7 +1,7 @@
 """What agent and client must agree on: names, codes and limits of the control socket.
 
-The client imports this module and nothing else of the agent, so it needs the standard library only
-and stays quick to load. It must not know how anything is served or rendered.
+The client loads it for every command, so it needs the standard library only and stays quick to load.
+Must not know how anything is served or rendered.
 """
 
 from __future__ import annotations
