@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "runs": "results",
     "compare": "results",
     "noise": "noise",
+    "check": "noise",
     "check-stale": "results",
     "quarantine": "quarantine",
     "servers": "servers",

@@ -23,6 +23,10 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         from autotunectl.text import noise
 
         click.echo(noise.measured(document["noise"]["measured"]))
+    elif "check" in document:
+        from autotunectl.text import noise
+
+        click.echo(noise.checked(document["check"]))
     if not as_json:
         warn([warning for warning in document["warnings"] if warning not in told])
     if document["exit_reason"] not in (None, "ok") and document["state"] == "finished":

@@ -7,10 +7,39 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import DURATION, DURATION_HELP, json_option, run_argument
+from autotunectl.arguments import (
+    DURATION,
+    DURATION_HELP,
+    json_option,
+    request_options,
+    run_argument,
+)
 from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
 from autotuned.shared import wire
+
+OPTIONS = [
+    click.option(
+        "--max-duration",
+        type=DURATION,
+        metavar=DURATION_HELP,
+        help="Time for all of it.  [default: 2h]",
+    ),
+    click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
+    click.option(
+        "--drain",
+        is_flag=True,
+        default=None,
+        help="Stop a live provider for the measurement, and bring it back after.",
+    ),
+    click.option(
+        "--restart-foreground",
+        is_flag=True,
+        default=None,
+        help="Start a drained foreground process again at the end.",
+    ),
+]
+"""How a measurement is made, as with `start`."""
 
 
 @click.command()
@@ -25,25 +54,7 @@ from autotuned.shared import wire
     metavar=DURATION_HELP,
     help="Rest before each pair.  [default: 60s]",
 )
-@click.option(
-    "--max-duration",
-    type=DURATION,
-    metavar=DURATION_HELP,
-    help="Time for all of it.  [default: 2h]",
-)
-@click.option("--port", type=int, help="Where candidates listen.  [default: 18080]")
-@click.option(
-    "--drain",
-    is_flag=True,
-    default=None,
-    help="Stop a live provider for the measurement, and bring it back after.",
-)
-@click.option(
-    "--restart-foreground",
-    is_flag=True,
-    default=None,
-    help="Start a drained foreground process again at the end.",
-)
+@request_options(OPTIONS)
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
 @json_option()
 @click.pass_obj
@@ -62,16 +73,54 @@ def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wish
     params = {name: value for name, value in asked.items() if value is not None}
     with reach.client() as client:
         begun = client.call("noise", **params)
+    document, cancelled = _carried(reach, begun, no_wait=no_wait, as_json=as_json)
+    sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
+
+
+@click.command()
+@request_options(OPTIONS)
+@click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
+@json_option()
+@click.pass_obj
+def check(reach: Reach, /, no_wait: bool, as_json: bool, **wishes: Any) -> None:
+    """Whether the applied recipe still serves as it did, in one start.
+
+    Measures the recipe that was applied last, else that of the last good run, as often as its cell was, and sets it
+    against those figures and this machine's noise. Nothing else is changed by it. Exit 0: same or faster, 22: slower,
+    3: it fails.
+
+    \b
+    Example:
+      autotunectl check --drain
+    """
+    with reach.client() as client:
+        begun = client.call(
+            "check", **{name: value for name, value in wishes.items() if value is not None}
+        )
+    document, cancelled = _carried(reach, begun, no_wait=no_wait, as_json=as_json)
+    code = wire.EXIT_CODES[document["exit_reason"]]
+    if cancelled:
+        code = wire.EXIT_INTERRUPTED_HERE
+    elif code == 0:
+        failed, slower = wire.EXIT_CODES["no_feasible"], wire.EXIT_SLOWER
+        code = {"fails": failed, "slower": slower}.get(document["check"]["verdict"], 0)
+    sys.exit(code)
+
+
+def _carried(
+    reach: Reach, begun: dict[str, Any], *, no_wait: bool, as_json: bool
+) -> tuple[dict[str, Any], bool]:
+    """Follow a measurement to its end and print it; its document, and whether Ctrl-C has ended it."""
     warn(begun["warnings"])
     if no_wait:
         click.echo(as_text(begun) if as_json else begun["run_id"])
-        return
+        sys.exit(0)
     cancelled = _follow(reach, begun["run_id"])
     with reach.again() as client:
         client.wait(begun["run_id"])
         document = client.call("result", run_id=begun["run_id"])
     present(document, as_json=as_json)
-    sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
+    return document, cancelled
 
 
 def _follow(reach: Reach, run_id: str) -> bool:

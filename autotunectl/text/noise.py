@@ -26,6 +26,19 @@ def verdict(noise: Mapping[str, Any]) -> str | None:
     return f"{WORDS[lead['verdict']]} ({_interval(lead)}, {basis})"
 
 
+def checked(document: Mapping[str, Any]) -> str:
+    """What came of measuring a recipe again, on two lines."""
+    verdict, difference = document["verdict"], document["difference"]
+    if difference is None:
+        return f"fails: {document['reason'] or 'there is nothing to compare'}"
+    told = verdict if verdict == "same" else f"{verdict} by {abs(difference):.1%}"
+    if document["interval"] is not None:
+        low, high = document["interval"]
+        told += f" ({difference:+.1%}, {low:+.1%} to {high:+.1%})"
+    then, now = (number(document[name], "", 2) for name in ("tps_before", "tps_median"))
+    return f"{told}\n  {now} tok/s, {then} in run {document['of_run']}"
+
+
 def measured(document: Mapping[str, Any]) -> str:
     """The NOISE block of a measurement."""
     order, probes = document["order"], document["probes"]

@@ -53,8 +53,7 @@ def _pressure(best: Trial, facts: MachineFacts) -> Iterable[str]:
 def not_compared(knobs: Knobs, lossy: Collection[str]) -> list[str]:
     """That answers with these knobs may not be those without them."""
     return [
-        f"{name} {value} is lossy and its answers were not compared with those of {UNSET}: "
-        "start --quality veto"
+        f"{name} {value} is lossy and its answers were not compared with those of {UNSET}"
         for name, value in knobs.chosen().items()
         if name in lossy
     ]

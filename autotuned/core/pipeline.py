@@ -87,7 +87,7 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     cells = [trial for trial in history if trial.stage == STAGE_CLIMB]
     if any(trial.failure and trial.failure.kind is FailureKind.INTEGRITY for trial in history):
         return Finish(ExitReason.INTEGRITY)
-    chosen = next((plan.candidates[trial.rank - 1] for trial in probes if trial.fits), None)
+    chosen = _chosen(plan, probes)
     if halt is not None:
         return _halted(halt, chosen, best_so_far(history))
     if chosen is None:
@@ -97,12 +97,19 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     place = _next_cell(plan, cells)
     if place is not None:
         return Evaluate(chosen, len(cells), plan.cells[place])
-    if plan.repeats is not None and any(cell.fits for cell in cells):
+    if plan.repeats is not None and (plan.repeats.check or any(cell.fits for cell in cells)):
         return Finish(ExitReason.OK, chosen)
     best = best_so_far(history)
     if best is None:
         return Finish(ExitReason.NO_FEASIBLE, chosen)
     return _after_the_climb(plan, history, chosen, best)
+
+
+def _chosen(plan: Plan, probes: Sequence[Trial]) -> Candidate | None:
+    """The first feasible candidate; the one that is checked needs no probe."""
+    if plan.repeats is not None and plan.repeats.check:
+        return plan.candidates[0]
+    return next((plan.candidates[trial.rank - 1] for trial in probes if trial.fits), None)
 
 
 def _after_the_climb(

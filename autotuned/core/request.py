@@ -109,7 +109,7 @@ class TuneRequest(BaseModel):
     ttft_ceiling_ms: Positive | None = None
     """What a person still finds useful; the gate where nobody says."""
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    trigger: Literal["manual", "schedule", "os_update", "noise"] = "manual"
+    trigger: Literal["manual", "schedule", "os_update", "noise", "check"] = "manual"
 
     @property
     def scheduled(self) -> bool:
@@ -124,10 +124,14 @@ class TuneRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """The cells are so many times the same pair, out of an earlier run: a measurement of noise."""
+    """The cells are so many times the same pair, out of an earlier run: a measurement of noise.
+
+    `check`: its recipe is started once instead, without a probe.
+    """
 
     of_run: str
     pairs: int
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)

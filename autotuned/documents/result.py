@@ -150,6 +150,21 @@ class ConfirmationDocument(Document):
     verdict: str
 
 
+class CheckDocument(Document):
+    """A recipe measured again, against its cell in an earlier run: `same`, `faster`, `slower` or `fails`.
+    `difference` is relative to then, with its 95 % interval; null where nothing could be compared."""
+
+    of_run: str
+    verdict: str
+    difference: float | None
+    interval: list[float] | None
+    tps_before: float | None
+    tps_median: float | None
+    ttft_p95_before_ms: float | None
+    ttft_p95_ms: float | None
+    reason: str | None
+
+
 class ResultDocument(Document):
     """The result of one run, finished or not."""
 
@@ -176,6 +191,7 @@ class ResultDocument(Document):
     left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
     """The command line that starts a server in a terminal that this run has stopped for good."""
     confirmation: NotRequired[ConfirmationDocument]
+    check: NotRequired[CheckDocument]
     timings: dict[str, float]
     stage2: list[CellDocument]
     calibration: NotRequired[CalibrationDocument]

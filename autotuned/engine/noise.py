@@ -5,18 +5,21 @@ The same engine carries it through as a tune; what differs is the plan. Must not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autotuned.core import check
 from autotuned.core.noise import layout, runner_up
 from autotuned.core.pipeline import best_so_far
 from autotuned.core.request import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
-from autotuned.shared.knobs import TABLE, Knobs
+from autotuned.shared.knobs import TABLE, Knobs, read
+from autotuned.store.runs import Which
 
-FIELD, TRIGGER, RUN = "trigger", "noise", "run_id"
+FIELD, TRIGGER, CHECK, RUN = "trigger", "noise", "check", "run_id"
 SAME = (
     "target_context",
     "gate_ttft_ms",
@@ -68,10 +71,40 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
     return params, Again(Repeats(row.run_id, pairs), pair)
 
 
+async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
+    """The parameters of a run that starts the applied recipe once, else that of the last good run.
+
+    `wishes` are fields of a request. Raises NotFound where there is neither.
+    """
+    row = await records.latest(Which.APPLIED) or await records.last_good()
+    if row is None:
+        message = "there is no good run whose recipe could be checked: autotunectl start"
+        raise NotFound(message, run_id=None)
+    answer = json.loads(row.recommendation_json or "{}")
+    knobs = read(answer["knobs"])
+    details, history = await records.details(row.run_id), await records.history(row.run_id)
+    cell = check.cell_of(history, knobs)
+    if cell is None:
+        raise ConfigError(RUN, row.run_id, "has no samples of its recipe: start a new run")
+    stored: Mapping[str, Any] = details.get("request") or {}
+    params = {
+        "target_context": row.target_context,
+        **{name: stored[name] for name in (*SAME, "concurrency") if name in stored},
+        **{name: value for name, value in wishes.items() if value is not None},
+        "stage2_replicates": max(1, cell.waves_n),
+        "candidate_models": [answer["model"]],
+        "trigger": CHECK,
+    }
+    if params.get("provider") in (None, "auto"):
+        params["provider"] = details.get("provider")
+    return params, Again(Repeats(row.run_id, 1, check=True), (knobs,))
+
+
 def planned_again(planned: Plan, again: Again | None) -> Plan:
     """`planned` with the cells of a repetition. Raises ConfigError for a tune that calls itself one."""
     if again is None:
-        if planned.request.trigger == TRIGGER:
-            raise ConfigError(FIELD, TRIGGER, "belongs to the method noise")
+        if planned.request.trigger in (TRIGGER, CHECK):
+            trigger = planned.request.trigger
+            raise ConfigError(FIELD, trigger, f"belongs to the method {trigger}")
         return planned
     return replace(planned, cells=again.pair * again.repeats.pairs, repeats=again.repeats)

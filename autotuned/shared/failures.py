@@ -107,6 +107,9 @@ FAILURES: Final[Mapping[str, Failure]] = {
     "never_tuned": Failure(
         wire.EXIT_NEVER_TUNED, "this machine was never tuned", "autotunectl start"
     ),
+    "slower": Failure(
+        wire.EXIT_SLOWER, "the recipe serves slower than it did", "autotunectl start --wait"
+    ),
     "interrupted_here": Failure(
         wire.EXIT_INTERRUPTED_HERE, "interrupted by Ctrl-C at this terminal", "autotunectl status"
     ),

@@ -30,6 +30,7 @@ from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
     AppliedDocument,
+    CheckDocument,
     ConfirmationDocument,
     ErrorDocument,
     ResultDocument,
@@ -69,7 +70,7 @@ class RunRow:
     applied: int = 0
     exit_reason: str = "interrupted"
     purpose: str = "search"
-    """Or `noise`, a measurement of it; or `refused`, a request that was turned away before it began."""
+    """Or `noise`, a measurement of it; `check`, a recipe measured again; or `refused`, a request that was turned away before it began."""
 
 
 class Details(TypedDict, total=False):
@@ -92,6 +93,7 @@ class Details(TypedDict, total=False):
     total_s: float
     left_stopped: str | None
     alternates: list[str]
+    check: CheckDocument
     confirmation: ConfirmationDocument
     error: ErrorDocument | None
     calibration: CalibrationDocument
@@ -216,6 +218,7 @@ class Which(Enum):
     BEGUN = ("purpose <> 'refused'",)
     SEARCHED = ("purpose = 'search'",)
     GOOD = (*SEARCHED, "exit_reason = 'ok'", "recommendation_json IS NOT NULL")
+    APPLIED = (*GOOD, "applied = 1")
     REFUSED = ("purpose = 'refused'",)
 
 

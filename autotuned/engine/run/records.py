@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from autotuned.core import confirm, doubts, load, noise, points
+from autotuned.core import check, confirm, doubts, load, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -19,6 +19,7 @@ from autotuned.core.request import Plan, TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.documents.result import (
     AppliedDocument,
+    CheckDocument,
     ErrorDocument,
     ExitReason,
     RecommendationDocument,
@@ -40,6 +41,7 @@ OUTCOME = frozenset(
         "total_s",
         "left_stopped",
         "alternates",
+        "check",
         "confirmation",
         "error",
         "calibration",
@@ -86,7 +88,7 @@ class Records:
         """Write a run that begins now. `max_tokens` is the length of its answers."""
         models = [candidate.model for candidate in plan.candidates]
         facts = self._machine.facts()
-        purpose = "search" if plan.repeats is None else "noise"
+        purpose = "search" if plan.repeats is None else "check" if plan.repeats.check else "noise"
         row = _row(run_id, plan.request, models, facts, binary_version, purpose=purpose)
         details: Details = {
             "trigger": plan.request.trigger,
@@ -154,6 +156,8 @@ class Records:
             if meeting is not None:
                 outcome["confirmation"] = meeting
                 outcome["warnings"] += confirm.words(winner.knobs, meeting)
+        if plan.repeats is not None and plan.repeats.check and history:
+            outcome["check"] = await self._checked(plan, plan.repeats.of_run, history[-1])
         measured = _measured(runner, history)
         if measured is not None:
             outcome["noise"] = {"measured": measured}
@@ -168,6 +172,15 @@ class Records:
         )
         if measured is not None and measured["pairs"]:
             await self.database.ask(runs.annotate, measured["of_run"], measured=measured)
+
+    async def _checked(self, plan: Plan, of_run: str, now: Trial) -> CheckDocument:
+        """How a recipe that was started again compares with its cell of that run."""
+        before = await self.history(of_run)
+        measured = (await self.details(of_run)).get("noise", {}).get("measured")
+        spread = None if measured is None else measured["start_spread"]
+        then = check.cell_of(before, plan.cells[0]) or now
+        epsilon = plan.request.tps_tie_epsilon
+        return check.judge(of_run, then, now, before, spread, epsilon)
 
     async def annotate(
         self,
@@ -273,6 +286,8 @@ class Records:
             "stage2": public.cells(history),
             "noise": {**own, **details.get("noise", {})},
         }
+        if "check" in details:
+            document["check"] = details["check"]
         if "confirmation" in details:
             document["confirmation"] = details["confirmation"]
         if (concurrency := details.get("request", {}).get("concurrency", 1)) > 1:
@@ -391,7 +406,7 @@ def trial_document(trial: Trial) -> TrialDocument:
 def _measured(runner: Runner, history: Sequence[Trial]) -> MeasuredDocument | None:
     """What a measurement of noise has found; None for a run that is none."""
     plan = runner.plan
-    if plan.repeats is None:
+    if plan.repeats is None or plan.repeats.check:
         return None
     which = noise.Measurement(runner.run_id, plan.repeats.of_run, utc_now())
     gate, epsilon = plan.request.gate_ttft_ms, plan.request.tps_tie_epsilon

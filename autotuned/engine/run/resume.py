@@ -84,8 +84,9 @@ async def take_up(
     if ExitReason(row.exit_reason) not in CUT_OFF:
         rule = f"ended as {row.exit_reason}: there is nothing to go on with"
         raise ConfigError(FIELD, row.run_id, rule)
-    if row.purpose == "noise":
-        raise ConfigError(FIELD, row.run_id, "is a measurement of noise: autotunectl noise")
+    if row.purpose in ("noise", "check"):
+        rule = f"is no search: autotunectl {row.purpose}"
+        raise ConfigError(FIELD, row.run_id, rule)
     details = await records.details(row.run_id)
     if "request" not in details:
         raise ConfigError(FIELD, row.run_id, "does not say what was asked for: start a new run")

@@ -42,7 +42,7 @@ from autotuned.engine.live.preflight import conflict
 from autotuned.engine.live.serving import LIVE, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
-from autotuned.engine.noise import Again, planned_again, repetition
+from autotuned.engine.noise import Again, planned_again, recheck, repetition
 from autotuned.engine.quarantine import Quarantine
 from autotuned.engine.run.lifecycle import Lifecycle
 from autotuned.engine.run.records import Records, run_document, summary
@@ -140,6 +140,11 @@ class Agent:
     async def measure_noise(self, wishes: Mapping[str, Any]) -> StartedDocument:
         """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
         params, again = await repetition(self._records, wishes)
+        return await self._admit(params, again)
+
+    async def check(self, wishes: Mapping[str, Any]) -> StartedDocument:
+        """Begin to measure the applied recipe once: as `start`, and it raises as that does."""
+        params, again = await recheck(self._records, wishes)
         return await self._admit(params, again)
 
     async def _admit(self, params: Mapping[str, Any], again: Again | None) -> StartedDocument:

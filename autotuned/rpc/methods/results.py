@@ -30,7 +30,18 @@ class CompareParams(Params):
     b: str | None = None
 
 
-class NoiseParams(RunParams):
+class CheckParams(Params):
+    """How a measurement is made; as for `start`."""
+
+    max_duration: float | None = None
+    port: int | None = None
+    drain: bool | None = None
+    drain_grace: float | None = None
+    restart_foreground: bool | None = None
+    retain_runs: int | None = None
+
+
+class NoiseParams(RunParams, CheckParams):
     """Whose best cells, how many pairs, how long the machine rests before each; the rest is as for `start`.
 
     `run_id` left out: the last good run.
@@ -38,12 +49,6 @@ class NoiseParams(RunParams):
 
     pairs: Annotated[int, Field(ge=1, le=1000)] = PAIRS
     idle_s: Annotated[float, Field(ge=0, le=86_400)] = IDLE_S
-    max_duration: float | None = None
-    port: int | None = None
-    drain: bool | None = None
-    drain_grace: float | None = None
-    restart_foreground: bool | None = None
-    retain_runs: int | None = None
 
 
 def _page(*parts: Any) -> str:
@@ -59,6 +64,9 @@ def methods(services: Services) -> list[Method]:
     async def compared(_: Connection, params: Mapping[str, Any]) -> ComparisonDocument:
         first, second = await pair(records, params["a"], params["b"])
         return compare(first, second)
+
+    async def check(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
+        return await services.agent.check(params)
 
     async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
         return await services.agent.measure_noise(params)
@@ -77,6 +85,7 @@ def methods(services: Services) -> list[Method]:
         return (await services.staleness.look()).document()
 
     differs = "two runs, knob by knob and figure by figure, set against their noise"
+    again = "measure the applied recipe again, one start, against its cell in its run"
     begins = "measure the machine's own noise: the best cells of a run, again and again"
     begun = (
         wire.NOT_FOUND,
@@ -90,6 +99,7 @@ def methods(services: Services) -> list[Method]:
     unknown = (wire.NOT_FOUND,)
     return [
         Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
+        Method("check", again, check, CheckParams, StartedDocument, begun),
         Method("noise", begins, noise, NoiseParams, StartedDocument, begun),
         Method("report", shows, report, RunParams, HTML, unknown),
         Method("stale", asks, stale, result=StaleResult),

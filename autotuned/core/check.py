@@ -1,0 +1,76 @@
+"""Whether a recipe still serves as it did: one start now against the samples of its cell then. Pure.
+
+The interval is that of `core/stats.py` by the spread of the requests of both, widened by how far two starts
+of one cell differ on this machine, where that was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autotuned.core.model import STAGE_CLIMB, Trial
+from autotuned.core.stats import pooled_spread, ratio, t_quantile
+from autotuned.documents.result import CheckDocument
+from autotuned.shared.knobs import Knobs
+
+CONFIDENCE = 0.95
+WITHOUT_INTERVAL = 0.1
+"""Too few values to know their spread: only a difference beyond this is one."""
+
+
+def cell_of(history: Sequence[Trial], knobs: Knobs) -> Trial | None:
+    """The trial whose samples stand for a recipe: its cell, the newest where there are several."""
+    cells = [trial for trial in history if trial.knobs == knobs and trial.fits]
+    return next((each for each in reversed(cells) if each.kept), cells[-1] if cells else None)
+
+
+def judge(
+    of_run: str,
+    then: Trial,
+    now: Trial,
+    history: Sequence[Trial],
+    start_spread: float | None,
+    epsilon: float,
+) -> CheckDocument:
+    """`history` are the trials of the run that is checked against; `start_spread` is relative."""
+    before, after = _tps(then), _tps(now)
+    document: CheckDocument = {
+        "of_run": of_run,
+        "verdict": "fails",
+        "difference": None,
+        "interval": None,
+        "tps_before": then.tps_median,
+        "tps_median": now.tps_median,
+        "ttft_p95_before_ms": then.ttft_p95_ms,
+        "ttft_p95_ms": now.ttft_p95_ms,
+        "reason": now.failure.reason if now.failure else None,
+    }
+    if now.failure is not None or not before or not after:
+        return document
+    groups = [_tps(trial) for trial in history if trial.stage == STAGE_CLIMB]
+    spread = pooled_spread([*groups, after])
+    found = ratio(before, after, spread, CONFIDENCE)
+    if found.interval is None:
+        low, high = found.relative - WITHOUT_INTERVAL, found.relative + WITHOUT_INTERVAL
+    else:
+        middle = math.log1p(found.relative)
+        within = middle - math.log1p(found.interval[0])
+        starts = (start_spread or 0.0) * math.sqrt(2) * t_quantile(CONFIDENCE, spread.freedom)
+        reach = math.hypot(within, starts)
+        low, high = math.expm1(middle - reach), math.expm1(middle + reach)
+    verdict = "same"
+    if low > 0 and found.relative > epsilon:
+        verdict = "faster"
+    elif high < 0 and found.relative < -epsilon:
+        verdict = "slower"
+    return {
+        **document,
+        "verdict": verdict,
+        "difference": found.relative,
+        "interval": None if found.interval is None else [low, high],
+    }
+
+
+def _tps(trial: Trial) -> list[float]:
+    return [each.tps for each in trial.replicates if each.error is None and each.tps is not None]

@@ -1,0 +1,36 @@
+"""`check`: the applied recipe is started once, judged, and counts for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuned.errors import ConfigError, NotFound
+from autotuned.store.runs import Which
+from tests.engine import inside
+from tests.support.home import Home, Y
+
+FAST, SLOW = {"tps": 20.0, "ttft_ms": 20}, {"tps": 10.0, "ttft_ms": 20}
+
+
+async def test_a_recipe_that_has_become_slower_is_told_and_nothing_else_changes(home: Home) -> None:
+    home.provider({Y: {"replicates": [FAST]}})
+    async with inside.agent(home) as agent:
+        with pytest.raises(NotFound, match="no good run"):
+            await agent.check({})
+        tuned = await inside.tune(agent, home, Y, kv_bits_axis=[8], stage2_replicates=2)
+        home.provider({Y: {"replicates": [SLOW]}})
+        begun = await agent.check({"port": home.port})
+        await agent.wait(begun["run_id"], 60)
+        document = await agent.result(begun["run_id"])
+        assert (document["trigger"], document["exit_reason"]) == ("check", "ok")
+        assert document["recommendation"] is None
+        checked = document["check"]
+        assert (checked["verdict"], checked["of_run"]) == ("slower", tuned["run_id"])
+        assert len(document["stage2"]) == 1
+        assert len(document["stage2"][0]["samples"]) == 2
+        assert len(home.starts()) == 3
+        latest = await agent._records.latest(Which.SEARCHED)
+        assert latest is not None
+        assert latest.run_id == tuned["run_id"]
+        with pytest.raises(ConfigError, match="belongs to the method check"):
+            await agent.start({"candidate_models": [Y], "trigger": "check", "port": home.port})
