@@ -144,7 +144,7 @@ def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind
         ),
         (
             "[provider]\nkind = 'mine2'\n[servers.mine]\ncommand = ['x']\n",
-            "or 'mine'; did you mean mine?",
+            "or 'vllm'; did you mean mine?",
         ),
         ("provider = 3\n", "provider: 3 should be a table of names and values"),
     ],

@@ -136,7 +136,7 @@ def test_each_shell_is_offered_values(home: Home, shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "begun", "values"),
     [
-        ("start --provider", "m", ["macprovider", "mlx-lm"]),
+        ("start --provider", "m", ["macprovider", "mlx-lm", "mlx-openai-server"]),
         ("pull --provider", "l", ["llama-server"]),
         ("start --kv-bits-axis", "unset,", ["unset,4", "unset,8"]),
         ("schedule set --when", "", ["stale", "always"]),
