@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from autotuned.core.model import STAGE_CLIMB, Trial
 from autotuned.core.stats import pooled_spread, ratio, t_quantile
-from autotuned.documents.result import CheckDocument
+from autotuned.documents.result import CheckedDocument
 from autotuned.shared.knobs import Knobs
 
 CONFIDENCE = 0.95
@@ -32,10 +32,10 @@ def judge(
     history: Sequence[Trial],
     start_spread: float | None,
     epsilon: float,
-) -> CheckDocument:
+) -> CheckedDocument:
     """`history` are the trials of the run that is checked against; `start_spread` is relative."""
     before, after = _tps(then), _tps(now)
-    document: CheckDocument = {
+    document: CheckedDocument = {
         "of_run": of_run,
         "verdict": "fails",
         "difference": None,

@@ -150,7 +150,7 @@ class ConfirmationDocument(Document):
     verdict: str
 
 
-class CheckDocument(Document):
+class CheckedDocument(Document):
     """A recipe measured again, against its cell in an earlier run: `same`, `faster`, `slower` or `fails`.
     `difference` is relative to then, with its 95 % interval; null where nothing could be compared."""
 
@@ -191,7 +191,7 @@ class ResultDocument(Document):
     left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
     """The command line that starts a server in a terminal that this run has stopped for good."""
     confirmation: NotRequired[ConfirmationDocument]
-    check: NotRequired[CheckDocument]
+    check: NotRequired[CheckedDocument]
     timings: dict[str, float]
     stage2: list[CellDocument]
     calibration: NotRequired[CalibrationDocument]

@@ -30,7 +30,7 @@ from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
     AppliedDocument,
-    CheckDocument,
+    CheckedDocument,
     ConfirmationDocument,
     ErrorDocument,
     ResultDocument,
@@ -93,7 +93,7 @@ class Details(TypedDict, total=False):
     total_s: float
     left_stopped: str | None
     alternates: list[str]
-    check: CheckDocument
+    check: CheckedDocument
     confirmation: ConfirmationDocument
     error: ErrorDocument | None
     calibration: CalibrationDocument

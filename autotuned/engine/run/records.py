@@ -19,7 +19,7 @@ from autotuned.core.request import Plan, TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.documents.result import (
     AppliedDocument,
-    CheckDocument,
+    CheckedDocument,
     ErrorDocument,
     ExitReason,
     RecommendationDocument,
@@ -173,7 +173,7 @@ class Records:
         if measured is not None and measured["pairs"]:
             await self.database.ask(runs.annotate, measured["of_run"], measured=measured)
 
-    async def _checked(self, plan: Plan, of_run: str, now: Trial) -> CheckDocument:
+    async def _checked(self, plan: Plan, of_run: str, now: Trial) -> CheckedDocument:
         """How a recipe that was started again compares with its cell of that run."""
         before = await self.history(of_run)
         measured = (await self.details(of_run)).get("noise", {}).get("measured")
