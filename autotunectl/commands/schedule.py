@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text import schedule as render
+
+if TYPE_CHECKING:
+    from autotuned.documents.schedule import ScheduleDocument
 
 HISTORY = 400
 
@@ -123,7 +126,7 @@ def schedule_set(
     _show(found, history=False, as_json=as_json)
 
 
-def _show(found: dict[str, Any], *, history: bool, as_json: bool) -> None:
+def _show(found: ScheduleDocument, *, history: bool, as_json: bool) -> None:
     if as_json:
         click.echo(as_text(found))
     else:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotunectl.text.layout import Table, columns, number, short
 from autotunectl.text.noise import WORDS
 from autotuned.shared.knobs import TABLE, shown
 from autotuned.shared.knobs import cells as cells_of
+
+if TYPE_CHECKING:
+    from autotuned.documents.compare import (
+        CellDifferenceDocument,
+        ComparisonDocument,
+        DifferencesDocument,
+        FigureDocument,
+        ValueDocument,
+    )
 
 NAMES = {
     "tps": "tok/s",
@@ -20,7 +28,7 @@ NAMES = {
 FLAGS = {knob.published: knob.flag for knob in TABLE}
 
 
-def comparison(document: Mapping[str, Any]) -> str:
+def comparison(document: ComparisonDocument) -> str:
     """Both runs, their settings, their figures, and what of the difference is more than noise."""
     found = document["differences"]
     lines = ["COMPARISON"]
@@ -43,17 +51,17 @@ def comparison(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def change(figure: Mapping[str, Any]) -> str:
+def change(figure: FigureDocument) -> str:
     """A relative difference with its interval, in percent."""
     if figure["relative"] is None:
         return "-"
     said = _percent(figure["relative"])
-    if figure["low"] is None:
+    if figure["low"] is None or figure["high"] is None:
         return said
     return f"{said} ({_percent(figure['low'])} to {_percent(figure['high'])})"
 
 
-def _knobs(knobs: list[Mapping[str, Any]]) -> Table:
+def _knobs(knobs: list[ValueDocument]) -> Table:
     rows: Table = [("SETTING", "A", "B", "")]
     for entry in knobs:
         said = "same" if entry["same"] else "changed"
@@ -62,7 +70,7 @@ def _knobs(knobs: list[Mapping[str, Any]]) -> Table:
     return rows
 
 
-def _figures(found: Mapping[str, Any]) -> Table:
+def _figures(found: DifferencesDocument) -> Table:
     level = f"B AGAINST A ({found['confidence']:.0%} INTERVAL)"
     rows: Table = [("FIGURE", "A", "B", level, "VERDICT", "NOISE", "DF")]
     for figure in found["figures"]:
@@ -81,7 +89,7 @@ def _figures(found: Mapping[str, Any]) -> Table:
     return rows
 
 
-def _cells(cells: list[Mapping[str, Any]]) -> Table:
+def _cells(cells: list[CellDifferenceDocument]) -> Table:
     rows: Table = [(*(knob.name.upper() for knob in TABLE), "A", "B", "B AGAINST A", "VERDICT")]
     for cell in cells:
         knobs, tps = cell["knobs"], cell["tps"]
@@ -97,7 +105,7 @@ def _cells(cells: list[Mapping[str, Any]]) -> Table:
     return rows
 
 
-def _judged(found: Mapping[str, Any]) -> str:
+def _judged(found: DifferencesDocument) -> str:
     smallest = found.get("smallest_difference")
     starts = (
         ""
@@ -110,7 +118,7 @@ def _judged(found: Mapping[str, Any]) -> str:
     )
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(short(str(entry)) for entry in value)
     return "unknown" if value is None else str(value)

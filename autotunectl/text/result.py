@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotunectl.text import noise, provider
 from autotunectl.text.layout import (
@@ -20,6 +20,9 @@ from autotunectl.text.layout import (
 )
 from autotuned.shared import knobs
 from autotuned.shared.text import span
+
+if TYPE_CHECKING:
+    from autotuned.documents.schedule import BriefDocument, ScheduleDocument, StaleResult
 
 
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
@@ -93,7 +96,7 @@ def failure(document: Mapping[str, Any]) -> list[str]:
     return lines + [f"  {reason}" for reason in detail[1:]]
 
 
-def staleness(document: Mapping[str, Any]) -> str:
+def staleness(document: StaleResult) -> str:
     """Whether the last good recipe still holds, on one line."""
     if document["never_tuned"]:
         return "never tuned: autotunectl start"
@@ -102,7 +105,7 @@ def staleness(document: Mapping[str, Any]) -> str:
     return f"fresh: nothing has changed since {document['last_run_id']}"
 
 
-def schedule_line(document: Mapping[str, Any]) -> str:
+def schedule_line(document: BriefDocument | ScheduleDocument) -> str:
     """On or off, when a run may begin next, why it cannot or has paused itself; one line."""
     if not document["enabled"]:
         return "off: autotunectl schedule set --at 03:30"

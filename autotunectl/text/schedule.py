@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotunectl.text.layout import Table, columns, duration, local
 from autotunectl.text.result import schedule_line
 
+if TYPE_CHECKING:
+    from autotuned.documents.schedule import DecisionDocument, ScheduleDocument
+
 LATEST = 5
 
 
-def schedule(document: Mapping[str, Any], *, history: bool, room: int | None = None) -> str:
+def schedule(document: ScheduleDocument, *, history: bool, room: int | None = None) -> str:
     """The schedule and its latest decisions, or all of them."""
     lines = [f"schedule  {schedule_line(document)}"]
     if document["enabled"]:
@@ -37,7 +39,7 @@ def schedule(document: Mapping[str, Any], *, history: bool, room: int | None = N
     return "\n".join(lines)
 
 
-def _decisions(decisions: list[Mapping[str, Any]]) -> Table:
+def _decisions(decisions: list[DecisionDocument]) -> Table:
     table: Table = [("NIGHT", "DECIDED", "DECISION", "RUN")]
     for each in decisions:
         run = each["run_id"] or "-"

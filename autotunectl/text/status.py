@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotunectl.text import layout, provider, result
 from autotuned.shared import knobs
+
+if TYPE_CHECKING:
+    from autotuned.documents.run import RunDocument, StatusDocument
 
 ROOM = 24
 FAILED_SHOWN = 5
 
 
-def status(document: Mapping[str, Any], error: str | None = None) -> str:
+def status(document: StatusDocument, error: str | None = None) -> str:
     """The screen. `error`: why the run made no recommendation, where it made none."""
     agent, run = document["daemon"], document.get("run")
     lines = [
@@ -21,8 +23,8 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
         *(provider.live(document) or ["live      no live provider runs"]),
         *_lease(document),
     ]
-    if document.get("stale"):
-        lines.append(f"recipe    {result.staleness(document['stale'])}")
+    if stale := document.get("stale"):
+        lines.append(f"recipe    {result.staleness(stale)}")
     if document.get("schedule"):
         lines.append(f"schedule  {result.schedule_line(document['schedule'])}")
     pull = document.get("pull")
@@ -36,22 +38,21 @@ def status(document: Mapping[str, Any], error: str | None = None) -> str:
     if document.get("quarantine"):
         counted = layout.count(len(document["quarantine"]), "configuration")
         lines.append(f"crashed   {counted} took the machine down: autotunectl quarantine")
-    if document.get("refused"):
-        refused = document["refused"]
+    if refused := document.get("refused"):
         lines.append(f"refused   {layout.local(refused['at'])}: {refused['message']}")
     if run is None:
         return "\n".join([*lines, "run       none yet", "next      autotunectl start --wait"])
     return "\n".join([*lines, *_run(run, error)])
 
 
-def _lease(document: Mapping[str, Any]) -> list[str]:
+def _lease(document: StatusDocument) -> list[str]:
     lease = document.get("lease")
     if lease is None or provider.owed(document):
         return []
     return [f"lease     run {lease['run_id']} has stopped it and brings it back at its end"]
 
 
-def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
+def _run(run: RunDocument, error: str | None) -> list[str]:
     asked = f"{layout.count(run['candidates'], 'candidate')}, {run['target_context']} tokens"
     if run["state"] == "running":
         state = "cancelling" if run.get("cancelling") else "running"
@@ -81,7 +82,7 @@ def _run(run: Mapping[str, Any], error: str | None) -> list[str]:
     return [*lines, f"next      {_next(run)}"]
 
 
-def _progress(run: Mapping[str, Any]) -> list[str]:
+def _progress(run: RunDocument) -> list[str]:
     lines = [f"phase     {run['phase']}: {result.doing(run)}"]
     progress = run.get("progress")
     if progress:
@@ -92,7 +93,7 @@ def _progress(run: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _next(run: Mapping[str, Any]) -> str:
+def _next(run: RunDocument) -> str:
     """The commands that one most often wants now."""
     if run["state"] == "running":
         return "autotunectl watch, autotunectl cancel"

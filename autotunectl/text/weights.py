@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from autotunectl.text.layout import columns, duration, size
 from autotuned.shared.knobs import flags
+
+if TYPE_CHECKING:
+    from autotuned.documents.run import FetchDocument, PlanDocument, PlannedCandidate
+    from autotuned.documents.weights import ModelDocument, ModelsDocument
 
 LISTED = 24
 """Cells that are shown one by one; up to so many `--search auto` measures all."""
 
 
-def models(document: Mapping[str, Any], room: int | None = None) -> str:
+def models(document: ModelsDocument, room: int | None = None) -> str:
     """The table of the cache, largest weights first, with where it is and what room is left."""
     found = sorted(document["models"], key=lambda entry: -entry["weights_bytes"])
     foot = (
@@ -32,13 +36,13 @@ def models(document: Mapping[str, Any], room: int | None = None) -> str:
     return f"{columns(table, room)}\n\n{foot}"
 
 
-def _state(entry: Mapping[str, Any]) -> str:
+def _state(entry: ModelDocument) -> str:
     if not entry["complete"]:
         return f"incomplete: {entry['reason']}"
     return "complete" if entry["checked_at"] is None else f"checked {entry['checked_at'][:10]}"
 
 
-def plan(document: Mapping[str, Any]) -> str:
+def plan(document: PlanDocument) -> str:
     """The plan: candidates, cells, what stands in the way, what it costs."""
     lines = [
         f"PLAN for {document['provider']} {document['binary_version']} ({shlex.join(document['binary'])})",
@@ -63,7 +67,7 @@ def plan(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cells(document: Mapping[str, Any]) -> list[str]:
+def _cells(document: PlanDocument) -> list[str]:
     """The cells of a plan, of many only the first, and how many of them are measured."""
     cells, search = document["cells"], document.get("search")
     lines = [f"  {index}. {flags(cell)}" for index, cell in enumerate(cells[:LISTED], start=1)]
@@ -86,7 +90,7 @@ def of(part: int, whole: int) -> str:
     return f"all {whole}" if part == whole else f"at most {part} of {whole}"
 
 
-def large(document: Mapping[str, Any]) -> str | None:
+def large(document: PlanDocument) -> str | None:
     """What somebody should know who is about to measure every cell of a large space; None of a small one."""
     search = document.get("search")
     if search is None or search["cells"] <= LISTED:
@@ -98,7 +102,7 @@ def large(document: Mapping[str, Any]) -> str | None:
     return f"{search['cells']} cells: {time}; --search auto would measure {search['auto']} of them"
 
 
-def _candidates(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+def _candidates(entries: Iterable[PlannedCandidate]) -> list[str]:
     """The candidates of a plan, one line each, with what their weights would cost."""
     lines = []
     for entry in entries:
@@ -107,7 +111,7 @@ def _candidates(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _fetching(document: Mapping[str, Any]) -> list[str]:
+def _fetching(document: FetchDocument) -> list[str]:
     """What a plan would fetch at most, and how long that takes at the rate measured last."""
     if not document["fetch_bytes"]:
         return ["to fetch       nothing"]
@@ -120,7 +124,7 @@ def _fetching(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _candidate(entry: Mapping[str, Any]) -> str:
+def _candidate(entry: PlannedCandidate) -> str:
     if entry["reason"] is not None:
         return str(entry["reason"])
     if entry["cached"]:

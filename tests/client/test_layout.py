@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from autotunectl.text import layout, result
 from autotunectl.text import status as status_text
+from autotuned.documents.run import StatusDocument
 from tests.support.documents import stored
 
 WORDS = st.text("abcdefgh/-", min_size=1, max_size=30)
@@ -86,7 +87,7 @@ def screen(**changed: Any) -> str:
     }  # fmt: skip
     agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
     document: dict[str, Any] = {"daemon": agent, "run": {**run, **changed.pop("run", {})}}
-    return status_text.status({**document, **changed})
+    return status_text.status(cast("StatusDocument", {**document, **changed}))
 
 
 BEST = {
@@ -126,7 +127,7 @@ def test_status_says_what_is_the_case_and_what_comes_next(
 
 def test_status_with_nothing_yet_says_how_to_begin() -> None:
     agent = {"version": "1", "pid": 2, "started_at": "2026-01-31T03:30:00.000Z"}
-    text = status_text.status({"daemon": agent, "run": None})
+    text = status_text.status(cast("StatusDocument", {"daemon": agent, "run": None}))
     assert "live      no live provider runs" in text
     assert text.endswith("run       none yet\nnext      autotunectl start --wait")
 
