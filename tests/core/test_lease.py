@@ -17,9 +17,12 @@ from autotuned.core.lease import (
     Lease,
     Rollback,
     State,
+    Target,
+    Unit,
     UnlistedStep,
     advance,
     document,
+    owed,
     parse,
     public,
     without_secrets,
@@ -30,9 +33,10 @@ JOB = Job("live.malibu.provider", "gui/501", "/p.plist", "ab", "/bin/macprovider
 PROCESS = Foreground(
     8, "12", ("/bin/macprovider-cli", "serve", SECRET), "/", {"TOKEN": SECRET}, 0o077, True, "/log"
 )
+UNIT = Unit("llama.service", "user", "/usr/bin/llama-server", 9, "13")
 
 
-def lease(state: State = State.INTENT, target: Job | Foreground = JOB) -> Lease:
+def lease(state: State = State.INTENT, target: Target = JOB) -> Lease:
     return Lease("l1", "r1", state, target, 1, "boot", "t0", "t0", 8080, 18080, "/bin/launchctl")
 
 
@@ -96,8 +100,8 @@ def test_nothing_follows_a_release() -> None:
     assert not [event for state, event in TRANSITIONS if state is State.RELEASED]
 
 
-@pytest.mark.parametrize("target", [JOB, PROCESS])
-def test_a_lease_comes_back_from_json_as_it_went(target: Job | Foreground) -> None:
+@pytest.mark.parametrize("target", [JOB, UNIT, PROCESS])
+def test_a_lease_comes_back_from_json_as_it_went(target: Target) -> None:
     rollback: Rollback = {
         "path": "/c.yaml",
         "backup": None,
@@ -153,6 +157,39 @@ def test_a_release_forgets_the_environment(event: Event) -> None:
     assert released.target.new_pid == 9
 
 
-def test_both_kinds_are_named_as_the_operator_knows_them() -> None:
+def test_all_kinds_are_named_as_the_operator_knows_them() -> None:
     assert JOB.name == "gui/501/live.malibu.provider"
+    assert UNIT.name == "llama.service"
     assert PROCESS.name == "foreground-PID-8"
+
+
+@pytest.mark.parametrize(
+    ("target", "step"),
+    [
+        (JOB, "launchctl bootstrap gui/501 /p.plist"),
+        (UNIT, "systemctl --user start llama.service"),
+        (replace(UNIT, scope="system"), "systemctl start llama.service"),
+        (PROCESS, "start foreground-PID-8 again: /bin/macprovider-cli"),
+        (replace(PROCESS, restart=False), "nothing: foreground-PID-8 was not to be started again"),
+    ],
+)
+def test_what_a_restore_would_do_is_told_in_the_words_of_whoever_manages_it(
+    target: Target, step: str
+) -> None:
+    assert owed(lease(State.DRAINED, target)) == [step]
+    written: Rollback = {"path": "/c.yaml", "backup": None, "sha256": "ab", "lines": []}
+    changed = replace(lease(State.DRAINED, target), rollback=written)
+    assert owed(changed)[1].startswith("put /c.yaml back")
+    assert owed(replace(changed, rolled_back="why")) == [step]
+
+
+def test_a_unit_is_shown_with_its_scope_and_never_stays_stopped() -> None:
+    shown = public(lease(State.DRAINED, UNIT))
+    assert (shown["kind"], shown["unit"], shown["scope"]) == ("systemd", "llama.service", "user")
+    stopped = replace(PROCESS, restart=False, command="serve it")
+    assert "serve it" in stopped.stays_stopped
+    assert "again" not in replace(stopped, command=None).stays_stopped
+    assert lease(State.RELEASED, stopped).left_stopped == stopped
+    for target in (UNIT, PROCESS, replace(stopped, command=None)):
+        assert lease(State.RELEASED, target).left_stopped is None
+    assert lease(State.DRAINED, stopped).left_stopped is None
