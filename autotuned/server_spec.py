@@ -66,7 +66,7 @@ def spelled(value: Value) -> str:
 def _parsed(hole: str) -> ast.expr:
     try:
         node = ast.parse(hole.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         node = None
     if node is None or not _plain(node):
         message = f"{{{hole}}} is no name, sum or product of names and whole numbers"
@@ -221,7 +221,8 @@ def _flags(flag: Words | None, values: Mapping[str, Words] | None) -> dict[str, 
         for index, word in enumerate(words):
             if word.startswith("-"):
                 ends = (i for i in range(index + 1, len(words)) if words[i].startswith("-"))
-                counts[word.partition("=")[0]] = next(ends, len(words)) - index - 1
+                name, joined, _ = word.partition("=")
+                counts[name] = 1 if joined else next(ends, len(words)) - index - 1
     return counts
 
 
