@@ -140,6 +140,19 @@ def _serve_command(run_id: str, argv: Sequence[str]) -> str:
     return f"autotunectl serve {run_id}" if ours else shlex.join(argv)
 
 
+def served(answer: RecommendationDocument, history: Sequence[Trial]) -> tuple[str, ...]:
+    """The program and its arguments that serve a recommendation, whatever a person is told to call."""
+    argv = tuple(shlex.split(answer["serve_command"]))
+    if argv[:1] != ("autotunectl",):
+        return argv
+    recipe = answer["model"], answer["knobs"]
+    return next(
+        trial.serve_argv
+        for trial in reversed(history)
+        if trial.knobs is not None and (trial.model, knobs_document(trial.knobs)) == recipe
+    )
+
+
 def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[str]:
     """The names of smaller candidates that were not probed; empty where none was chosen."""
     if finish.chosen is None or finish.best is None:

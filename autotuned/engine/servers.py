@@ -6,13 +6,12 @@ A check is one trial outside of any run. Must not know the flags of a server, no
 from __future__ import annotations
 
 import asyncio
-import shlex
 import shutil
 from typing import Any
 
 from autotuned.core.model import STAGE_SELECTION, Replicate, Trial
 from autotuned.core.request import TuneRequest, parse
-from autotuned.core.result import knobs_document
+from autotuned.core.result import served
 from autotuned.documents.servers import (
     KnobHelp,
     ServeDocument,
@@ -160,15 +159,7 @@ class Servers:
         if answer is None:
             message = f"run {row.run_id} recommends nothing, so there is nothing to serve"
             raise NotFound(message, run_id=row.run_id)
-        argv = tuple(shlex.split(answer["serve_command"]))
-        if argv[0] == "autotunectl":  # a server out of a wheel: as it was started
-            served = (
-                trial.serve_argv
-                for trial in reversed(await self._records.history(row.run_id))
-                if trial.knobs is not None
-                and (trial.model, knobs_document(trial.knobs)) == (answer["model"], answer["knobs"])
-            )
-            argv = next(served)
+        argv = served(answer, await self._records.history(row.run_id))
         kind = (await self._records.details(row.run_id)).get("provider")
         spec = self._agent.descriptions.all().get(str(kind))
         return {"run_id": row.run_id, "argv": [*argv], "env": {} if spec is None else {**spec.env}}

@@ -58,14 +58,24 @@ class Edited:
         return "".join(f"{line}\n" for line in lines)
 
 
-def recipe(spec: ServerSpec, model: str, knobs: Knobs, serve: str, terms: Terms) -> Recipe:
-    """The recipe in the words of the server that it was measured with; `serve` is the line that serves it."""
+def recipe(
+    spec: ServerSpec,
+    model: str,
+    knobs: Knobs,
+    serve: str,
+    terms: Terms,
+    argv: tuple[str, ...] | None = None,
+) -> Recipe:
+    """The recipe in the words of the server that it was measured with; `serve` is the line that serves it.
+
+    `argv`: what that line comes to, where it is a command of ours.
+    """
     chosen, line = knobs.chosen(), tuple(shlex.split(serve))
     settings = {
         name: Setting(knob.flags, tuple(knob.words(chosen[name], chosen)) if name in chosen else ())
         for name, knob in spec.knobs.items()
     }
-    named = None if terms.knobs_only else _model(spec, line)
+    named = None if terms.knobs_only else _model(spec, argv or line)
     if named is not None:
         settings = {MODEL: named, **settings}
     decided = {knob.name for knob in TABLE if knob.published in terms.decided}

@@ -121,6 +121,9 @@ def test_nobody_is_told_to_call_a_file_of_ours() -> None:
     found = public.recommend("r-1", plan, Finish(ExitReason.OK, plan.candidates[0], best))
     assert found is not None
     assert found["serve_command"] == "autotunectl serve r-1"
+    assert public.served(found, [probe(plan, 1), best]) == argv
+    other = {**found, "serve_command": "llama-server -m 'a b'"}
+    assert public.served(other, []) == ("llama-server", "-m", "a b")  # type: ignore[arg-type]
 
 
 def said(plan: Any, history: Any, finish: Finish) -> str:

@@ -19,6 +19,7 @@ import structlog
 from autotuned.core.config.policy import Terms, bound_warning
 from autotuned.core.config.reader import Scalar
 from autotuned.core.request import TuneRequest
+from autotuned.core.result import served
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.events import Applied
 from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
@@ -304,7 +305,9 @@ class Applier:
             return functools.partial(self._write, self._recipe(answer), terms)
         knobs = read_knobs(cast("Mapping[str, Any]", answer["knobs"]))
         spec = self._choose(kind).spec
-        wanted = recipe(spec, self._model(answer["model"]), knobs, answer["serve_command"], terms)
+        argv = served(answer, await self._records.history(run_id))
+        model, line = self._model(answer["model"]), answer["serve_command"]
+        wanted = recipe(spec, model, knobs, line, terms, argv)
         return functools.partial(self._put, place, wanted)
 
     async def _put(self, place: Place, wanted: Recipe, *, dry_run: bool = False) -> Written:
