@@ -86,7 +86,7 @@ async def disk(context: CheckContext) -> Finding:
     missing = [
         entry
         for entry in catalogue
-        if not (folder / f"models--{entry.model.replace('/', '--')}").is_dir()
+        if not (folder / f"models--{entry.model.partition(':')[0].replace('/', '--')}").is_dir()
     ]
     largest = max(missing, key=lambda entry: entry.weights_bytes, default=None)
     if largest is not None and free < largest.weights_bytes + LEAST_FREE:
