@@ -183,8 +183,8 @@ def _worth(word: str) -> int | float | str | bool | None:
     constants = {"unset": None, "true": True, "false": False}
     if word in constants:
         return constants[word]
-    number = INTEGER.convert(word, None, None)
-    return FLOAT.convert(word, None, None) if isinstance(number, str) else number
+    whole = word.lstrip("+-").isdigit()
+    return (INTEGER if whole else FLOAT).convert(word, None, None)
 
 
 def axes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:

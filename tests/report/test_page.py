@@ -238,3 +238,27 @@ def _contrast(one: str, other: str) -> float:
 
     bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
+
+
+def test_a_search_shows_what_each_knob_did_its_order_and_what_was_never_tried() -> None:
+    document = stored("v1-ok")
+    cells = document["stage2"]
+    for threads, cell in enumerate(cells, start=1):
+        cell["knobs"]["extra"] = {"threads": threads, "mmap": None}
+    document["recommendation"]["knobs"]["extra"] = {"threads": 1, "mmap": None}
+    untried = {**cells[0]["knobs"], "extra": {"threads": 99, "mmap": False}}
+    document["search"] = {
+        "kind": "tpe",
+        "cells": 216,
+        "trials": 17,
+        "auto": 17,
+        "left_out": 3,
+        "seed": 1,
+        "untried": [untried],
+    }
+    page = Reader(render(document, trials(document)))
+    assert "What each knob did" in page.words("h3")
+    assert f"{len(cells)} of 216 cells tried, 3 left out." in " ".join(page.words("p"))
+    assert "1 cell never tried" in page.words("summary")
+    assert any(words.endswith("/ 99 / False") for words in page.words("li"))
+    assert "threads" in page.words("th")
