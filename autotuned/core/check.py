@@ -10,11 +10,16 @@ import math
 from collections.abc import Sequence
 
 from autotuned.core.model import STAGE_CLIMB, Trial
-from autotuned.core.stats import pooled_spread, ratio, t_quantile
+from autotuned.core.stats import median, pooled_spread, ratio, t_quantile
 from autotuned.documents.result import CheckedDocument
 from autotuned.shared.knobs import Knobs
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.97
+"""Above the usual: the cell that was chosen then is likelier to have been lucky than not."""
+OUTLIER = 0.15
+"""A request further from its start's median was disturbed: it tells nothing of how far others stray."""
+START_SPREAD = 0.012
+"""Between two starts of one cell, where nobody has measured it on this machine."""
 WITHOUT_INTERVAL = 0.1
 """Too few values to know their spread: only a difference beyond this is one."""
 
@@ -49,14 +54,16 @@ def judge(
     if now.failure is not None or not before or not after:
         return document
     groups = [_tps(trial) for trial in history if trial.stage == STAGE_CLIMB]
-    spread = pooled_spread([*groups, after])
+    spread = pooled_spread([_undisturbed(group) for group in (*groups, after) if group])
     found = ratio(before, after, spread, CONFIDENCE)
     if found.interval is None:
         low, high = found.relative - WITHOUT_INTERVAL, found.relative + WITHOUT_INTERVAL
     else:
         middle = math.log1p(found.relative)
         within = middle - math.log1p(found.interval[0])
-        starts = (start_spread or 0.0) * math.sqrt(2) * t_quantile(CONFIDENCE, spread.freedom)
+        starts = (
+            (start_spread or START_SPREAD) * math.sqrt(2) * t_quantile(CONFIDENCE, spread.freedom)
+        )
         reach = math.hypot(within, starts)
         low, high = math.expm1(middle - reach), math.expm1(middle + reach)
     verdict = "same"
@@ -70,6 +77,11 @@ def judge(
         "difference": found.relative,
         "interval": None if found.interval is None else [low, high],
     }
+
+
+def _undisturbed(values: Sequence[float]) -> list[float]:
+    middle = median(values)
+    return [value for value in values if abs(value / middle - 1) <= OUTLIER]
 
 
 def _tps(trial: Trial) -> list[float]:

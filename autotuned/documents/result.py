@@ -152,7 +152,7 @@ class ConfirmationDocument(Document):
 
 class CheckedDocument(Document):
     """A recipe measured again, against its cell in an earlier run: `same`, `faster`, `slower` or `fails`.
-    `difference` is relative to then, with its 95 % interval; null where nothing could be compared."""
+    `difference` is relative to then, with its 97 % interval; null where nothing could be compared."""
 
     of_run: str
     verdict: str

@@ -47,8 +47,14 @@ def test_one_start_is_judged_against_the_cell_it_had(now: Trial, verdict: str) -
 
 def test_the_noise_between_starts_widens_what_counts_as_the_same() -> None:
     now = cell(9.5, 9.4, 9.6)
-    assert check.judge("r1", THEN[0], now, THEN, None, 0.02)["verdict"] == "slower"
+    assert check.judge("r1", THEN[0], now, THEN, 0.002, 0.02)["verdict"] == "slower"
     assert check.judge("r1", THEN[0], now, THEN, 0.05, 0.02)["verdict"] == "same"
+
+
+def test_a_disturbed_request_does_not_hide_a_loss() -> None:
+    disturbed = [cell(9.9, 6.0, 10.1, kept=True), THEN[1]]
+    document = check.judge("r1", disturbed[0], cell(8.5, 8.4, 8.6), disturbed, None, 0.02)
+    assert document["verdict"] == "slower"
 
 
 def test_a_recipe_that_does_not_serve_fails_with_its_reason() -> None:

@@ -1,0 +1,129 @@
+"""How far a recommendation can be trusted, in simulated tunes: `python benchmarks/trust.py [--tunes 1000]`.
+
+Each tune climbs the default grid of six cells over a machine that drifts, strays between starts and requests,
+and now and then answers one request late. The steps, the winner and the verdicts are those of the program.
+Told: how often what is recommended is truly slower than the defaults by more than a tie, without and with
+`--confirm`, and what that costs; false alarms of `check` where nothing changed, and the losses that it finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import replace
+
+from autotuned.core import check
+from autotuned.core.model import (
+    STAGE_CLIMB,
+    STAGE_CONFIRM,
+    STAGE_SELECTION,
+    Replicate,
+    Trial,
+)
+from autotuned.core.pipeline import Confirm, Evaluate, Finish, Probe, next_step, with_kept
+from autotuned.core.request import Plan, parse, plan
+from autotuned.core.stats import median
+from autotuned.documents.trial import Stage
+from autotuned.shared.knobs import Knobs
+
+DEFAULTS = Knobs(None, 1, 2000)
+BASE_TPS = 20.0
+BETWEEN_STARTS, BETWEEN_REQUESTS = 0.012, 0.01
+LATE, LATE_BY = 0.02, 0.7
+"""So many requests are answered at this share of their rate: something else ran."""
+DRIFT = 0.03
+"""A machine grows slower by up to so much from the first start to the tenth."""
+REPLICATES = 3
+
+
+class Machine:
+    """One simulated machine: what each cell truly serves, and how its figures stray."""
+
+    def __init__(self, source: random.Random, *, near: bool) -> None:
+        """`near`: all cells are within a few percent of each other, so that noise decides."""
+        self._source, self._near = source, near
+        self._true: dict[Knobs, float] = {DEFAULTS: BASE_TPS}
+        self._drift = source.uniform(-DRIFT, DRIFT) / 10
+        self.starts = 0
+
+    def true(self, knobs: Knobs) -> float:
+        """The rate of a cell without any noise."""
+        if knobs not in self._true:
+            width = 0.03 if self._near else 0.25
+            self._true[knobs] = BASE_TPS * (1 + self._source.uniform(-width, width))
+        return self._true[knobs]
+
+    def start(self, stage: Stage, knobs: Knobs | None, requests: int, share: float = 1.0) -> Trial:
+        """One start; `share` is what is left of its rate after an update."""
+        source, self.starts = self._source, self.starts + 1
+        level = self.true(knobs or DEFAULTS) * share * (1 - self._drift * self.starts)
+        level *= 1 + source.gauss(0, BETWEEN_STARTS)
+        rates = [
+            level * (LATE_BY if source.random() < LATE else 1 + source.gauss(0, BETWEEN_REQUESTS))
+            for _ in range(requests)
+        ]
+        samples = tuple(Replicate(tps=rate, ttft_ms=8000 / rate) for rate in rates)
+        ttft = max(sample.ttft_ms or 0.0 for sample in samples)
+        return Trial(stage, "m-7B", 1, knobs, samples, None, median(rates), ttft)
+
+
+def tuned(planned: Plan, machine: Machine) -> tuple[Trial, list[Trial]]:
+    """The trial that is recommended, and all that were made."""
+    history: list[Trial] = []
+    while not isinstance(step := next_step(planned, history), Finish):
+        match step:
+            case Probe():
+                trial = machine.start(STAGE_SELECTION, None, 1)
+            case Evaluate():
+                trial = machine.start(STAGE_CLIMB, step.knobs, REPLICATES)
+            case Confirm():
+                trial = machine.start(STAGE_CONFIRM, step.knobs, REPLICATES)
+            case _:
+                raise NotImplementedError
+        history.append(with_kept(planned, history, trial))
+    assert step.best is not None
+    return step.best, history
+
+
+def main() -> None:
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--tunes", type=int, default=1000)
+    tunes = options.parse_args().tunes
+    print(f"{tunes} tunes of six cells, {REPLICATES} requests each")
+    for confirm in (False, True):
+        planned = plan(
+            parse({"candidate_models": ["m-7B"], "confirm": confirm}), (), max_tokens=48, seed=1
+        )
+        lost = starts = gain = 0.0
+        for number in range(tunes):
+            machine = Machine(random.Random(number), near=number % 2 == 0)
+            best, history = tuned(planned, machine)
+            ratio = machine.true(best.knobs or DEFAULTS) / machine.true(DEFAULTS) - 1
+            lost += ratio < -planned.request.tps_tie_epsilon
+            gain += ratio
+            starts += len(history)
+        name = "with --confirm" if confirm else "default"
+        print(
+            f"  {name:<16} {lost:.0f} lose to the defaults by more than the tie band; "
+            f"mean gain {gain / tunes:+.2%}, {starts / tunes:.1f} starts a run"
+        )
+    planned = plan(parse({"candidate_models": ["m-7B"]}), (), max_tokens=48, seed=1)
+    for share in (1.0, 0.95, 0.9, 0.8):
+        verdicts = {"same": 0, "slower": 0, "faster": 0}
+        for number in range(tunes):
+            machine = Machine(random.Random(number), near=False)
+            best, history = tuned(planned, machine)
+            again = Machine(random.Random(f"{number} again"), near=False)
+            again._true = machine._true
+            now = again.start(STAGE_CLIMB, best.knobs, REPLICATES, share)
+            measured = check.judge(
+                "r", replace(best, kept=True), now, history, BETWEEN_STARTS, 0.02
+            )
+            verdicts[measured["verdict"]] += 1
+        told = ", ".join(f"{name} {count / tunes:.1%}" for name, count in verdicts.items())
+        print(f"  check at {share:.0%} of the rate: {told}")
+
+
+if __name__ == "__main__":
+    main()
