@@ -79,7 +79,7 @@ def test_only_a_request_that_may_be_large_is_looked_at_first(
 
 
 def test_a_large_space_is_told_with_its_time_and_what_a_search_would_take() -> None:
-    plan = {"search": SEARCH, "cell_s": 60.0, "max_duration_s": 7200.0}
+    plan: Any = {"search": SEARCH, "cell_s": 60.0, "max_duration_s": 7200.0}
     told = weights.large(plan)
     assert told is not None
     assert told.startswith("216 cells: some 3:36:00")
@@ -91,7 +91,7 @@ def test_a_large_space_is_told_with_its_time_and_what_a_search_would_take() -> N
 
 def test_a_plan_lists_the_first_cells_and_says_how_many_of_how_many() -> None:
     cells = [{**CELL, "extra": {"threads": n}} for n in range(1, 217)]
-    document = {
+    document: Any = {
         "provider": "p",
         "binary_version": "1",
         "binary": ["p"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ PATIENCE_S = 300.0
 
 def test_a_search_that_is_killed_goes_on_with_the_steps_it_would_have_taken(home: Home) -> None:
     model = str(write_gguf(home.path / "tiny-1M.gguf"))
-    request = {
+    request: dict[str, Any] = {
         "candidate_models": [model],
         "provider": "llama-server",
         "target_context": 300,
