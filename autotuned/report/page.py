@@ -47,6 +47,12 @@ OUTCOMES = {
     "config_error": "The request could not be run",
     "internal_error": "A bug ended this run",
 }
+CHECKED = {
+    "same": "The recipe serves as it did",
+    "faster": "The recipe serves faster than it did",
+    "slower": "The recipe serves slower than it did",
+    "fails": "The recipe does not serve any more",
+}
 LEADS = {
     "clear": "The winner stands clear of its runner-up",
     "tie": "The winner and its runner-up are a tie",
@@ -142,6 +148,8 @@ def _headline(document: Mapping[str, Any]) -> str:
         return short(document["recommendation"]["model"])
     if document["state"] == "running":
         return "Still running"
+    if "check" in document:
+        return CHECKED[document["check"]["verdict"]]
     if document["trigger"] == "noise" and document["exit_reason"] == "ok":
         return "How far this machine strays"
     if document["exit_reason"] == "no_feasible" and document["stage2"]:

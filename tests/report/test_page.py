@@ -193,6 +193,19 @@ def test_a_run_without_an_answer_says_so_and_why(name: str, headline: str) -> No
     assert not page.all("pre")
 
 
+def test_a_check_says_on_top_what_became_of_the_recipe() -> None:
+    document = stored("v1-ok")
+    checked = {**document, "trigger": "check", "recommendation": None}
+    for verdict, words in (
+        ("same", "serves as it did"),
+        ("slower", "slower"),
+        ("fails", "not serve"),
+    ):
+        page = Reader(render({**checked, "check": {"verdict": verdict}}, []))
+        assert words in page.words("h1")[0]
+        assert "A check of a recipe" in page.words("p")
+
+
 def test_a_partial_answer_says_partial_and_why() -> None:
     name = "v1-budget_exhausted_with_partial_recommendation"
     page = Reader(PAGES[name])
