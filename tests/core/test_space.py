@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -209,3 +211,16 @@ def test_a_server_s_own_knobs_are_part_of_the_recipe_only_where_there_are_any() 
     plain, with_threads = Knobs(None, 1, 2000), Knobs(None, 1, 2000, (("threads", 2),))
     assert hashed(plain) != hashed(with_threads)
     assert hashed(with_threads) == hashed(with_threads)
+
+
+def test_a_run_that_searches_nothing_loads_neither_the_sampler_nor_its_numbers() -> None:
+    code = (
+        "import sys, autotuned.daemon\n"
+        "from tests.core.worlds import planned, probe\n"
+        "from autotuned.core.pipeline import next_step\n"
+        "made = planned('m')\n"
+        "next_step(made, [probe(made, 1)])\n"
+        "print([name for name in ('optuna', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
