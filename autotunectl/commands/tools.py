@@ -76,7 +76,7 @@ def completion(shell: str, as_json: bool) -> None:
     "--report", metavar="FILE", shell_complete=files, help="Also write the report as one HTML file."
 )
 def demo(as_json: bool, report: str | None) -> None:
-    """Tune small models with a real server on this machine, in about a minute.
+    """Tune small models with a real server on this machine, in a minute or two.
 
     \b
     Example:

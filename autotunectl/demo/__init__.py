@@ -1,4 +1,4 @@
-"""`autotunectl demo`: the main job with a real server and a real pretrained model, in about a minute.
+"""`autotunectl demo`: the main job with a real server and a real pretrained model, in a minute or two.
 
 Runs an agent of its own in a throw-away home and on a port of its own, beside whatever serves here, so it
 never touches the operator's settings, runs or live server. The ladder shows each idea once; everything printed was measured on this machine.
@@ -24,7 +24,8 @@ STORY = """\
 Four candidates, largest first. The first that passes the gate is the answer, however fast a smaller one is:
   1. Colossus-70B          twice this machine's memory: rejected without starting it
   2. Babbler-1B            starts and answers, but says its end-of-sequence token aloud: rejected by measurement
-  3. SmolLM2-135M-Instruct a real chat model: chosen, then measured with each setting
+  3. SmolLM2-135M-Instruct a real chat model: chosen, measured with each setting, and calibrated: how long a
+                           context it serves, and how many requests at once
   4. Tiny-5M               much faster and never tried: it stays an alternate
 """
 
@@ -69,13 +70,16 @@ def _tune(models: list[Path], environ: Mapping[str, str], *, json_output: bool) 
     flags = {
         "--provider": "llama-server",
         "--candidate-models": ",".join(str(model) for model in models),
-        "--target-context": "1024",
+        "--target-context": "512",
         "--kv-bits-axis": "unset,8",
-        "--max-batch-axis": "1,4",
+        "--max-batch-axis": "1",
         "--stage2-replicates": "2",
+        "--context-ceiling": "1024",
+        "--concurrency-ceiling": "4",
         "--port": str(_free_port()),
     }
     words = [word for pair in flags.items() for word in pair]
+    words += ["--calibrate-context", "--calibrate-concurrency"]
     return _ctl(environ, "start", "--wait", *words, *(["--json"] if json_output else []))
 
 

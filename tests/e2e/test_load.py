@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from tests.support.home import Home, RpcError, Y
+from tests.support.documents import stored
+from tests.support.home import Home, RpcError, Y, poll
 
 SHARES = {"prefill_tps": 80_000, "decode_tps": 4000, "most_slots": 6, "most_context": 12_000}
 
@@ -78,3 +79,53 @@ def test_a_load_that_cannot_be_is_refused_before_anything_is_started(home: Home)
     with pytest.raises(RpcError, match=r"ttft_ceiling_ms.*70000.*gate"):
         home.tune(Y, ttft_ceiling_ms=70_000)
     assert home.starts() == []
+
+
+def test_a_run_that_asks_for_none_of_it_is_written_as_by_the_first_version(home: Home) -> None:
+    home.provider({Y: {}})
+    document, first = home.tune(Y), stored("v1-ok")
+    assert document["inputs"].keys() == first["inputs"].keys()
+    assert document["recommendation"].keys() >= first["recommendation"].keys()
+    assert "calibration" not in document
+    load = {"itl_p50_ms", "itl_p95_ms", "fairness", "dispatch_skew_ms"}
+    for cell in document["stage2"]:
+        assert cell.keys() >= first["stage2"][0].keys()
+        assert not load & cell.keys()
+        for sample in cell["samples"]:
+            assert sample.keys() == first["stage2"][0]["samples"][0].keys()
+    [streams] = home.sql("SELECT count(wave), count(stream), count(sent_ms) FROM samples")
+    assert streams == (0, 0, 0)
+    assert home.sql("SELECT DISTINCT concurrency FROM tune_trials") == [(None,)]
+    assert home.sql("SELECT DISTINCT stage FROM tune_trials ORDER BY stage") == [(1,), (2,)]
+    answered = home.rpc("trials")["trials"]
+    assert not any({"concurrency", "calibrates", *load} & trial.keys() for trial in answered)
+    shapes = [
+        [word for word in call["argv"] if word.startswith("--")] for call in home.calls("started")
+    ]
+    assert shapes == [
+        ["--model", "--no-join", "--port", *cell] for cell in ([], ["--max-batch", "--max-context"])
+    ]
+
+
+@pytest.mark.slow
+def test_a_cancelled_calibration_leaves_the_best_cell_and_goes_on_where_it_was(home: Home) -> None:
+    slow = {"prefill_tps": 4000, "decode_tps": 4000}
+    home.provider({Y: {"shares": slow}})
+    asked = {"calibrate_context": True, "context_ceiling": 8000, "stage2_replicates": 1}
+    run_id = home.begin(Y, **asked)
+    poll(lambda: home.sql("SELECT 1 FROM tune_trials WHERE stage = 3"))
+    home.rpc("cancel")
+    home.rpc("wait", run_id=run_id)
+    document = home.rpc("result", run_id=run_id)
+    assert document["exit_reason"] == "interrupted"
+    assert document["recommendation"]["partial"] is True
+    assert document["recommendation"]["knobs"]["max_context_override"] == 2000
+    assert document["calibration"]["context"]["answer"] is None
+    before = len(document["calibration"]["context"]["points"])
+    assert before >= 1
+    assert home.ctl("start", "--resume", run_id, "--wait").returncode == 0
+    document = home.rpc("result", run_id=run_id)
+    assert document["calibration"]["context"]["answer"] == 8000
+    assert document["recommendation"]["knobs"]["max_context_override"] == 8000
+    kept = [point["context"] for point in document["calibration"]["context"]["points"]]
+    assert kept[:before] == [2000, 4000, 8000][:before]
