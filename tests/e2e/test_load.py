@@ -97,7 +97,7 @@ def test_a_run_that_asks_for_none_of_it_is_written_as_by_the_first_version(home:
     assert streams == (0, 0, 0)
     assert home.sql("SELECT DISTINCT concurrency FROM tune_trials") == [(None,)]
     assert home.sql("SELECT DISTINCT stage FROM tune_trials ORDER BY stage") == [(1,), (2,)]
-    answered = home.rpc("trials")["trials"]
+    answered = home.rpc("trials", run_id=document["run_id"])["trials"]
     assert not any({"concurrency", "calibrates", *load} & trial.keys() for trial in answered)
     shapes = [
         [word for word in call["argv"] if word.startswith("--")] for call in home.calls("started")
