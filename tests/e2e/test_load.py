@@ -103,7 +103,8 @@ def test_a_run_that_asks_for_none_of_it_is_written_as_by_the_first_version(home:
         [word for word in call["argv"] if word.startswith("--")] for call in home.calls("started")
     ]
     assert shapes == [
-        ["--model", "--no-join", "--port", *cell] for cell in ([], ["--max-batch", "--max-context"])
+        ["--model", "--no-join", "--port", "--config", *cell]
+        for cell in ([], ["--max-batch", "--max-context"])
     ]
 
 
