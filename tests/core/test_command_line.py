@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autotuned import settings
 from autotuned.core import command_line
-from autotuned.core.command_line import is_server
+from autotuned.core.command_line import is_server, option
 from autotuned.providers import commands, made
 
 MACPROVIDER, LLAMA, MLX = (
@@ -107,3 +107,11 @@ def test_before_any_run_the_settings_tell_which_server_is_looked_for() -> None:
     assert is_server(["llama", "serve"], line(kind="llama-server"))
     assert is_server(["mine", "serve"], line(binary="/x/mine"))
     assert is_server(["mine", "-m", "f"], line(binary="/x/mine", kind="llama-server"))
+
+
+def test_an_options_value_follows_it_or_is_joined_to_it() -> None:
+    argv = ("serve", "--port", "81", "--host=::1", "--last")
+    assert option(argv, "--port") == "81"
+    assert option(argv, "--host") == "::1"
+    assert option(argv, "--last") is None
+    assert option(argv, "--config") is None

@@ -20,7 +20,7 @@ from autotuned.core.config.policy import (
     select,
 )
 from autotuned.core.config.reader import WRITTEN, Refused
-from autotuned.core.config.revert import reverted
+from autotuned.core.config.revert import LEFT, reverted
 from tests.core.test_configedit import WANTED, files, says
 
 NOTHING = Terms(decided=frozenset({"model"}))
@@ -337,3 +337,10 @@ def test_the_difference_holds_what_goes_with_our_keys_and_no_other_line() -> Non
     shown = diff(text, written(text), "config.yaml")
     assert "-max_concurrency_source: autotune\n+max_concurrency_source: owner\n" in shown
     assert "s3cret" not in shown
+
+
+def test_a_backup_whose_lines_lean_on_an_anchor_that_is_gone_is_not_taken_over() -> None:
+    backup = "base: &b 8\nkv_bits: *b\nmodel: m\n"
+    assert reverted("base: 8\nkv_bits: 4\nmodel: n\n", backup) == LEFT
+    last = "base: &b 8\nmax_context_override_provenance: *b\nmodel: m\n"
+    assert reverted("base: 8\nmodel: m\n", last) == LEFT

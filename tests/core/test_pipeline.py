@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuned.core import gate
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import (
     Confirm,
@@ -17,12 +19,13 @@ from autotuned.core.pipeline import (
     Probe,
     best_so_far,
     next_step,
+    uneven_lengths,
     with_kept,
 )
 from autotuned.core.points import Calibrate
 from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
-from tests.core.worlds import MISSED, cell, planned, probe
+from tests.core.worlds import GOOD, MISSED, cell, planned, probe
 
 World = Callable[[Probe | Evaluate | Confirm | Calibrate], Trial]
 
@@ -184,3 +187,24 @@ def test_each_way_to_halt_has_its_own_end() -> None:
     assert next_step(plan, history[:1], Halt.CANCELLED) == Finish(ExitReason.INTERRUPTED, chosen)
     assert next_step(plan, history, Halt.CONFLICT) == Finish(ExitReason.PROVIDER_CONFLICT, chosen)
     assert next_step(plan, history, Halt.INTERNAL) == Finish(ExitReason.INTERNAL_ERROR, chosen)
+
+
+def test_answers_of_another_length_are_told_beside_the_best_cell() -> None:
+    made = planned("m")
+    best, other = cell(made, 1, 0), cell(made, 1, 1)
+    short = replace(other, replicates=(replace(GOOD, completion_tokens=12),))
+    silent = replace(other, replicates=(replace(GOOD, completion_tokens=None),))
+    assert uneven_lengths(best, [best, other, silent]) == []
+    (warning,) = uneven_lengths(best, [best, short, silent])
+    assert warning.startswith("answers differ in length: 48 tokens in the best cell, 12 in others;")
+
+
+def test_tokens_of_blanks_alone_are_no_leak() -> None:
+    assert gate.stop_tokens(["\n\n", "<|mine|>"]) == (*gate.STOP_TOKENS, "<|mine|>")
+
+
+def test_a_candidate_that_never_came_up_counts_one_error() -> None:
+    made = planned("m")
+    never = replace(probe(made, 1, Failure(FailureKind.START, "x")), replicates=())
+    assert never.n_err == 1
+    assert replace(never, failure=Failure(FailureKind.STATIC, "x")).n_err == 0

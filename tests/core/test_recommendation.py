@@ -224,3 +224,12 @@ def test_an_event_is_one_flat_object_whose_own_names_win() -> None:
         "type": "trial",
         "fits": True,
     }
+
+
+def test_knobs_and_streams_have_their_public_names() -> None:
+    knobs = Knobs(8, 2, 4000)
+    assert public.cell_knobs(knobs) == {"kv_bits": 8, "max_batch": 2, "max_context": 4000}
+    plain = public.sample_document(GOOD)
+    assert "wave" not in plain
+    of_a_wave = public.sample_document(replace(GOOD, wave=1, stream=2, sent_ms=0.5))
+    assert (of_a_wave["wave"], of_a_wave["stream"], of_a_wave["sent_ms"]) == (1, 2, 0.5)

@@ -247,3 +247,11 @@ def test_a_list_whose_models_have_no_size_is_trimmed_to_those_that_have_one() ->
     assert [candidate.model for candidate in limited.candidates] == ["a/b-1B"]
     with pytest.raises(ConfigError, match=r"\(1B, unknown\)"):
         plan(parse({"max_model_size": "0.5B"}), catalogue, 48, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "alone"),
+    [("manual", False), ("noise", False), ("schedule", True), ("os_update", True)],
+)
+def test_a_scheduled_run_has_nobody_who_starts_again_by_hand(trigger: str, alone: bool) -> None:
+    assert parse({"trigger": trigger}).scheduled == alone
