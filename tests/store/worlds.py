@@ -54,6 +54,13 @@ knobs = st.builds(
     kv_bits=st.sampled_from([None, 4, 8]),
     max_batch=st.integers(1, 64),
     max_context=st.integers(1, 10**6),
+    extra=st.lists(
+        st.tuples(
+            words,
+            st.none() | st.booleans() | st.integers(-99, 99) | st.sampled_from([0.5, 1e9]) | words,
+        ),
+        max_size=3,
+    ).map(tuple),
 )
 """Every field that the store keeps; times are texts that it does not read."""
 trials = st.builds(
