@@ -32,7 +32,7 @@ from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Machine
 from autotuned.shared import wire
-from autotuned.store import runs
+from autotuned.store import runs, trials
 from autotuned.store.database import Database
 from autotuned.store.runs import Details, RunRow, Which
 
@@ -227,7 +227,7 @@ class Records:
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
         """The trials of a run, oldest first."""
-        return await self.database.ask(runs.history, run_id)
+        return await self.database.ask(trials.history, run_id)
 
     async def details(self, run_id: str) -> Details:
         """What is kept beside a run's row."""
