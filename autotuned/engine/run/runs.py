@@ -22,11 +22,10 @@ from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usabl
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
 from autotuned.documents.events import TrialReport
-from autotuned.documents.result import ExitReason, ResultDocument
+from autotuned.documents.result import ResultDocument
 from autotuned.documents.run import (
     CancelDocument,
     PlanDocument,
-    RefusedDocument,
     RunDocument,
     StartedDocument,
     Step,
@@ -44,8 +43,9 @@ from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
 from autotuned.engine.quarantine import Quarantine
+from autotuned.engine.run.documents import run_document, summary
 from autotuned.engine.run.lifecycle import Lifecycle
-from autotuned.engine.run.records import Records, run_document, summary
+from autotuned.engine.run.records import Records
 from autotuned.engine.run.resume import take_up
 from autotuned.engine.run.runner import Runner
 from autotuned.engine.run.setup import Host, bench, new_run_id, weights_ahead
@@ -378,24 +378,6 @@ class Agent:
             with contextlib.suppress(NotFound):
                 return await self._records.row(self._active.run_id)
         return await self._records.latest(Which.SEARCHED)
-
-    async def refused(self) -> RefusedDocument | None:
-        """The latest request that was refused at the door; None where a newer run stands for it."""
-        row = await self._records.latest(Which.REFUSED)
-        shown = await self._records.latest(Which.SEARCHED)
-        if row is None or (
-            shown is not None
-            and (row.started_at_utc, row.run_id) < (shown.started_at_utc, shown.run_id)
-        ):
-            return None
-        document = await self._records.result(row, running=False)
-        error = document["error"]
-        return {
-            "run_id": row.run_id,
-            "at": row.started_at_utc,
-            "exit_reason": ExitReason(row.exit_reason),
-            "message": error["message"] if error is not None else "",
-        }
 
     def active_run(self) -> str | None:
         """The id of the run in progress."""
