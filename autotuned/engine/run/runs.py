@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -21,14 +21,12 @@ from autotuned.core.candidates import size_b
 from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
-from autotuned.documents.events import TrialReport
 from autotuned.documents.result import ResultDocument
 from autotuned.documents.run import (
     CancelDocument,
     PlanDocument,
     RunDocument,
     StartedDocument,
-    Step,
     SummaryDocument,
     TimedOutDocument,
 )
@@ -44,7 +42,7 @@ from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
 from autotuned.engine.quarantine import Quarantine
 from autotuned.engine.run.documents import run_document, summary
-from autotuned.engine.run.lifecycle import Lifecycle
+from autotuned.engine.run.lifecycle import Active, Lifecycle
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.resume import take_up
 from autotuned.engine.run.runner import Runner
@@ -72,26 +70,6 @@ from autotuned.weights.verified import Ledger
 FINISHING_S = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Active:
-    """The run in progress. `ended` is set once its end is in the store."""
-
-    run_id: str
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    runner: Runner | None = None
-    task: asyncio.Task[None] | None = None
-
-    def publish(self, report: TrialReport) -> None:
-        """Pass on what a trial reports."""
-        if self.runner is not None:
-            self.runner.observe(report)
-
-    def enter(self, step: Step) -> None:
-        """Keep which part of a trial goes on; only for showing."""
-        if self.runner is not None:
-            self.runner.progress.step = step
 
 
 class Agent:
