@@ -36,7 +36,7 @@ from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import conflict
-from autotuned.engine.live.serving import LIVE, recipe, served
+from autotuned.engine.live.serving import LIVE, doubts, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
@@ -254,7 +254,7 @@ class Agent:
         """What is known before a run that may spoil it, or that it would leave behind."""
         host = self._host
         others = asyncio.to_thread(model_servers.beside, host.environ, host.marker, found.pids)
-        return [*self._live.doubts(found, request, binary), *await others]
+        return [*doubts(found, request, binary, self._settings), *await others]
 
     async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
         """What would serve a request's candidates, and in which order they are tried; changes nothing.
