@@ -28,6 +28,7 @@ from autotuned.engine.apply import writer as writer_module
 from autotuned.engine.apply.consent import (
     CONFIGURED_KIND,
     Consent,
+    must_be_this_machine,
     must_have_a_file,
     named_backup,
     recommended,
@@ -382,20 +383,11 @@ class Applier:
         return (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
 
     async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
-        facts = self._machine.facts()
         try:
             version = (await self._choose(kind).locate()).version
         except ProviderMissing:
             version = "not installed"
-        pairs = {
-            "RAM": (f"{row.machine_ram_gb} GB", f"{facts.ram_gb} GB"),
-            "chip": (row.machine_chip, facts.chip),
-            "provider's version": (row.binary_version, version),
-        }
-        other = [f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now]
-        if other:
-            message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
-            raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
+        must_be_this_machine(row, self._machine.facts(), version)
 
     def _recipe(self, answer: RecommendationDocument) -> dict[str, Scalar]:
         knobs = cast("Mapping[str, Scalar]", answer["knobs"])
