@@ -144,6 +144,12 @@ PROVIDER_OPTION = click.option(
     shell_complete=words(*PROVIDERS),
     help="The serving program: auto, or one that `autotunectl servers` lists.",
 )
+RESTART_FOREGROUND_OPTION = click.option(
+    "--restart-foreground",
+    is_flag=True,
+    default=None,
+    help="Start a drained foreground process again at the end.",
+)
 SEARCH_OPTIONS = [
     click.option(
         "--target-context",
@@ -366,12 +372,7 @@ START_OPTIONS = [
         default=None,
         help="Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
     ),
-    click.option(
-        "--restart-foreground",
-        is_flag=True,
-        default=None,
-        help="Start a drained foreground process again at the end.",
-    ),
+    RESTART_FOREGROUND_OPTION,
 ]
 """What belongs to one start by hand, and not to a request that is kept."""
 
