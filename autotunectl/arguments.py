@@ -1,38 +1,20 @@
-"""Arguments and options that many commands share, with what the shell may complete in their place."""
+"""Arguments and options that many commands share."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from autotuned.shared import paths, wire
-from autotuned.shared.knobs import TABLE
+from autotunectl.completion import PROVIDERS, axes, run_ids, words
+from autotuned.shared import paths
 
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-import math
-
-COMPLETION_S = 1.0
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-
-Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem"]]
-PROVIDERS = (
-    *("auto", "macprovider", "mlx-lm", "llama-server"),
-    *("vllm", "sglang", "mlx-openai-server", "vllm-mlx", "rapid-mlx"),
-)
-"""The servers that are shipped, for the shell."""
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-METHODS = (
-    "apply", "cancel", "check", "compare", "doctor", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
-    "quarantine", "quarantine.clear", "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
-    "serve", "servers", "servers.check", "servers.show", "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
-)  # fmt: skip
-"""The agent's methods, for the shell: completion asks nobody."""
 DURATION_HELP = "SECONDS|4h|1h30m"
 PARTS = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -66,49 +48,9 @@ def _whole(number: float) -> float:
 DURATION = Duration()
 
 
-def words(*choices: str, several: bool = False) -> Completer:
-    """Completes one of these words, or with `several` the last one of a list with commas."""
-
-    def complete(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        before, comma, last = begun.rpartition(",") if several else ("", "", begun)
-        used = before.split(",")
-        return [
-            CompletionItem(before + comma + word)
-            for word in choices
-            if word.startswith(last) and word not in used
-        ]
-
-    return complete
-
-
 def model(word: str) -> str:
     """A model's id, or the absolute path of what exists here: the agent works in another folder."""
     return paths.resolved(word, os.environ)
-
-
-def files(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Has the shell complete the name of a file."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(begun, type="file")]
-
-
-def backups(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Backups beside the configuration, newest first."""
-    from click.shell_completion import CompletionItem
-
-    names = [name for name in _listing(wire.config_folder()) if ".bak-" in name]
-    newest = sorted(names, key=lambda name: name.rpartition(".bak-")[2], reverse=True)
-    return [CompletionItem(name) for name in newest if name.startswith(begun)]
-
-
-def _listing(folder: str) -> Sequence[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - pathlib costs start-up time
-    except OSError:
-        return []
 
 
 def run_argument(name: str = "run") -> Decorator:
@@ -119,24 +61,6 @@ def run_argument(name: str = "run") -> Decorator:
 def json_option(text: str = "One JSON document on stdout.") -> Decorator:
     """`--json`, as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help=text)
-
-
-def run_ids(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Runs whose id begins so, newest first; with what became of them where an agent answers."""
-    from click.shell_completion import CompletionItem
-
-    from autotunectl.client import Client, ClientError
-
-    try:
-        with Client(connect_s=0.0) as client:
-            runs = client.request("runs", {"limit": 100}, timeout_s=COMPLETION_S)["runs"]
-        notes = {
-            run["run_id"]: f"{run['exit_reason'] or 'running'} {run['model'] or ''}" for run in runs
-        }
-    except ClientError:
-        logs = sorted(_listing(f"{wire.log_folder()}/runs"), reverse=True)
-        notes = dict.fromkeys(logs, "")
-    return [CompletionItem(run, help=note) for run, note in notes.items() if run.startswith(begun)]
 
 
 def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -187,33 +111,6 @@ def _worth(word: str) -> int | float | str | bool | None:
     return (INTEGER if whole else FLOAT).convert(word, None, None)
 
 
-def axes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The knobs of the servers, then the usual values of the one that is named; an agent is asked for them."""
-    from autotunectl.client import Client, ClientError
-
-    try:
-        with Client(connect_s=0.0) as client:
-            servers = client.request("servers", {}, timeout_s=COMPLETION_S)["servers"]
-    except ClientError:
-        return []
-    kind = ctx.params.get("provider")
-    knobs: dict[str, list[str]] = {}
-    for server in servers:
-        if kind in (None, "auto", server["name"]):
-            for knob in server["knobs"]:
-                if knob["name"] not in [each.name for each in TABLE]:
-                    usual = knob["values"] or map(str, knob["default_axis"])
-                    knobs.setdefault(knob["name"], []).extend(usual)
-    name, equals, _ = begun.partition("=")
-    if not equals:
-        return words(*(f"{knob}=" for knob in knobs))(ctx, param, begun)
-    values = dict.fromkeys(["unset", *knobs.get(name, ())])
-    found = words(*values, several=True)(ctx, param, begun[len(name) + 1 :])
-    for item in found:
-        item.value = f"{name}={item.value}"
-    return found
-
-
 class _Number(click.ParamType[int | float | str]):
     """A number; as words where JSON cannot carry it, for the agent then says which rule it breaks.
 
@@ -246,6 +143,12 @@ PROVIDER_OPTION = click.option(
     metavar="NAME",
     shell_complete=words(*PROVIDERS),
     help="The serving program: auto, or one that `autotunectl servers` lists.",
+)
+RESTART_FOREGROUND_OPTION = click.option(
+    "--restart-foreground",
+    is_flag=True,
+    default=None,
+    help="Start a drained foreground process again at the end.",
 )
 SEARCH_OPTIONS = [
     click.option(
@@ -469,12 +372,7 @@ START_OPTIONS = [
         default=None,
         help="Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
     ),
-    click.option(
-        "--restart-foreground",
-        is_flag=True,
-        default=None,
-        help="Start a drained foreground process again at the end.",
-    ),
+    RESTART_FOREGROUND_OPTION,
 ]
 """What belongs to one start by hand, and not to a request that is kept."""
 

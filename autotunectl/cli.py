@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from autotunectl.arguments import files
+from autotunectl.completion import files
 from autotunectl.errors import CallError, ClientError, CommandError
 from autotunectl.output import as_text, complain, in_flags, refusal
 from autotunectl.reach import Reach

@@ -112,10 +112,12 @@ class _File(_Section):
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
     servers: dict[str, ServerSpec] = {}
+    """`[servers.NAME]`: serving programs of the operator's own description."""
     candidates: dict[str, tuple[Annotated[str, Field(min_length=1)], ...]] = {}
+    """`[candidates]`: the operator's own lists of models."""
 
 
-class Settings(_Section):
+class Settings(_File):
     """Everything that is decided before the agent starts."""
 
     home: Path
@@ -123,15 +125,6 @@ class Settings(_Section):
     socket: Path
     database: Path
     logs: Path
-    provider: ProviderSettings = ProviderSettings()
-    live: LiveSettings = LiveSettings()
-    apply: ApplySettings = ApplySettings()
-    notify: NotifySettings = NotifySettings()
-    log: LogSettings = LogSettings()
-    servers: dict[str, ServerSpec] = {}
-    """`[servers.NAME]`: serving programs of the operator's own description."""
-    candidates: dict[str, tuple[str, ...]] = {}
-    """`[candidates]`: the operator's own lists of models."""
 
     @property
     def descriptions(self) -> Descriptions:

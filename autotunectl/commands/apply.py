@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import APPLY_OPTIONS, backups, json_option, request_options, run_argument
+from autotunectl.arguments import APPLY_OPTIONS, json_option, request_options, run_argument
 from autotunectl.client import CALL_S
+from autotunectl.completion import backups
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
 from autotunectl.text import apply as apply_text

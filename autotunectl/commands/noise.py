@@ -10,6 +10,7 @@ import click
 from autotunectl.arguments import (
     DURATION,
     DURATION_HELP,
+    RESTART_FOREGROUND_OPTION,
     json_option,
     request_options,
     run_argument,
@@ -32,12 +33,7 @@ OPTIONS = [
         default=None,
         help="Stop a live provider for the measurement, and bring it back after.",
     ),
-    click.option(
-        "--restart-foreground",
-        is_flag=True,
-        default=None,
-        help="Start a drained foreground process again at the end.",
-    ),
+    RESTART_FOREGROUND_OPTION,
 ]
 """How a measurement is made, as with `start`."""
 

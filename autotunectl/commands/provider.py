@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from autotunectl.arguments import json_option
-from autotunectl.client import Client, ClientError, NoAnswer, Unreachable
+from autotunectl.client import Client, NoAnswer, Unreachable
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.text import provider as provider_text
@@ -119,8 +119,6 @@ def _ask(reach: Reach, method: str) -> dict[str, Any] | None:
         if reach.hosts:
             raise
         return None
-    except ClientError:
-        raise
 
 
 def _break_glass(command: str, *, as_json: bool, words: Sequence[str] = ()) -> NoReturn:

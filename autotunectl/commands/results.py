@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from autotunectl.arguments import files, json_option, run_argument
+from autotunectl.arguments import json_option, run_argument
+from autotunectl.completion import files
 from autotunectl.output import as_text, fail, named, present, say, write_file
 from autotunectl.reach import Reach
 from autotunectl.text import compare as compare_text

@@ -8,14 +8,13 @@ import click
 
 from autotunectl.arguments import (
     APPLY_OPTIONS,
-    DAYS,
     DURATION,
     DURATION_HELP,
     SEARCH_OPTIONS,
     json_option,
     request_options,
-    words,
 )
+from autotunectl.completion import DAYS, words
 from autotunectl.output import as_text, say
 from autotunectl.reach import Reach
 from autotunectl.text import layout

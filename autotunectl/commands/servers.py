@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from autotunectl.arguments import PROVIDERS, json_option, run_argument, words
+from autotunectl.arguments import json_option, run_argument
 from autotunectl.arguments import model as model_or_path
+from autotunectl.completion import PROVIDERS, words
 from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
 from autotunectl.text import layout

@@ -7,7 +7,8 @@ import sys
 
 import click
 
-from autotunectl.arguments import METHODS, files, json_option, words
+from autotunectl.arguments import json_option
+from autotunectl.completion import METHODS, files, words
 from autotunectl.output import as_text, fail
 from autotunectl.reach import Reach
 

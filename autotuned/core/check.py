@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from autotuned.core.model import STAGE_CLIMB, Trial
-from autotuned.core.stats import median, pooled_spread, ratio, t_quantile
+from autotuned.core.stats import median, pooled_spread, ratio, side, t_quantile
 from autotuned.documents.result import CheckedDocument
 from autotuned.shared.knobs import Knobs
 
@@ -20,6 +20,7 @@ OUTLIER = 0.15
 """A request further from its start's median was disturbed: it tells nothing of how far others stray."""
 START_SPREAD = 0.012
 """Between two starts of one cell, where nobody has measured it on this machine."""
+VERDICTS = {1: "faster", 0: "same", -1: "slower"}
 WITHOUT_INTERVAL = 0.1
 """Too few values to know their spread: only a difference beyond this is one."""
 
@@ -66,14 +67,9 @@ def judge(
         )
         reach = math.hypot(within, starts)
         low, high = math.expm1(middle - reach), math.expm1(middle + reach)
-    verdict = "same"
-    if low > 0 and found.relative > epsilon:
-        verdict = "faster"
-    elif high < 0 and found.relative < -epsilon:
-        verdict = "slower"
     return {
         **document,
-        "verdict": verdict,
+        "verdict": VERDICTS[side(found.relative, low, high, epsilon)],
         "difference": found.relative,
         "interval": None if found.interval is None else [low, high],
     }

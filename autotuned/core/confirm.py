@@ -12,11 +12,12 @@ from dataclasses import replace
 from autotuned.core.candidates import identity
 from autotuned.core.model import STAGE_CLIMB, STAGE_CONFIRM, Trial
 from autotuned.core.request import Plan
-from autotuned.core.stats import median, p95_nearest_rank, pooled_spread, ratio
+from autotuned.core.stats import median, p95_nearest_rank, pooled_spread, ratio, side
 from autotuned.documents.result import ConfirmationDocument
 from autotuned.shared.knobs import Knobs
 
 CONFIDENCE = 0.95
+VERDICTS = {1: "better", 0: "tie", -1: "worse"}
 ORDER = (0, 1, 1, 0)
 """Which side each of the four starts is: 0 the winner, 1 its opponent."""
 
@@ -95,16 +96,11 @@ def judge(
     mine, theirs = _tps(winner), _tps(opponent)
     found = ratio(theirs, mine, pooled_spread([mine, theirs]), CONFIDENCE)
     low, high = found.interval or (found.relative, found.relative)
-    verdict = "tie"
-    if low > 0 and found.relative > epsilon:
-        verdict = "better"
-    elif high < 0 and found.relative < -epsilon:
-        verdict = "worse"
     return {
         **document,
         "difference": found.relative,
         "interval": None if found.interval is None else list(found.interval),
-        "verdict": verdict,
+        "verdict": VERDICTS[side(found.relative, low, high, epsilon)],
     }
 
 

@@ -50,6 +50,13 @@ class Ratio:
         return low > 0 or high < 0
 
 
+def side(relative: float, low: float, high: float, epsilon: float) -> int:
+    """1 for a gain and -1 for a loss: its interval leaves out 0, and it is more than `epsilon`; else 0."""
+    if low > 0 and relative > epsilon:
+        return 1
+    return -1 if high < 0 and relative < -epsilon else 0
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the middle two. `values` is not empty."""
     ordered = sorted(values)

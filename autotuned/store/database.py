@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import sqlite3
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from autotuned.errors import StoreError
 from autotuned.store.migrations import migrate, refuse_newer
@@ -105,6 +106,11 @@ class transaction:  # noqa: N801 - reads as a statement: `with transaction(db):`
             self._db.execute("COMMIT")
         elif self._db.in_transaction:  # a full disk has ended it already
             self._db.execute("ROLLBACK")
+
+
+def json_text(value: Any) -> str:
+    """A value as a column of JSON holds it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:

@@ -15,7 +15,8 @@ import pytest
 from click.shell_completion import BashComplete
 
 from autotunectl import cli
-from autotunectl.arguments import DURATION, METHODS, PROVIDERS, SEARCH_OPTIONS, request_options
+from autotunectl.arguments import DURATION, SEARCH_OPTIONS, request_options
+from autotunectl.completion import METHODS, PROVIDERS
 from autotuned.descriptions import shipped
 from autotuned.shared import wire
 from tests.client.test_words import commands

@@ -13,7 +13,7 @@ import pytest
 
 from autotuned.errors import StoreError
 from autotuned.store import database as files
-from autotuned.store import events, runs
+from autotuned.store import events, runs, trials
 from autotuned.store.database import Database
 from autotuned.store.migrations import MIGRATIONS
 from tests.store.worlds import row
@@ -79,7 +79,7 @@ async def test_a_prototype_is_upgraded_in_place_and_twice_is_harmless(
     prototype(path, PROTOTYPES[kind])
     for _turn in range(2):
         store = await Database.open(path)
-        [old] = await store.ask(runs.history, "old")
+        [old] = await store.ask(trials.history, "old")
         await store.close()
         assert set(PUBLIC["tune_trials"].split()) <= set(columns(path, "tune_trials"))
         stage = 2 if kind == "with a stage" else 1

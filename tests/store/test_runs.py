@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from autotuned.core.model import Event, Replicate, Trial
 from autotuned.shared.knobs import Knobs
-from autotuned.store import events, runs
+from autotuned.store import events, runs, trials
 from autotuned.store.migrations import MIGRATIONS, migrate
-from tests.store.worlds import row, trials
+from tests.store import worlds
+from tests.store.worlds import row
 
 OWNED = ("tune_runs", "run_details", "tune_trials", "trial_details", "samples", "events")
 TRIAL = Trial(2, "m", 1, Knobs(None, 1, 2000), (Replicate(tps=1.0), Replicate(error="x")), None)
@@ -39,15 +40,15 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 @settings(max_examples=60)
-@given(st.lists(trials, max_size=3))
+@given(st.lists(worlds.trials, max_size=3))
 def test_the_history_that_comes_back_is_the_one_that_was_kept(history: list[Trial]) -> None:
     with memory() as db:
         runs.begin(db, row("r"), {})
         runs.begin(db, row("other"), {})
         for trial in history:
-            runs.append_trial(db, "r", trial, 2000, 48)
-        assert runs.history(db, "r") == tuple(history)
-        assert runs.history(db, "other") == ()
+            trials.append(db, "r", trial, 2000, 48)
+        assert trials.history(db, "r") == tuple(history)
+        assert trials.history(db, "other") == ()
 
 
 def test_a_run_reads_interrupted_until_its_end_is_written(db: sqlite3.Connection) -> None:
@@ -87,7 +88,7 @@ def test_runs_are_paged_newest_first(db: sqlite3.Connection) -> None:
 def filled(db: sqlite3.Connection, *names: str) -> None:
     for day, name in enumerate(names, start=1):
         runs.begin(db, row(name, f"2026-01-{day:02d}T00:00:00.000Z"), {"seed": 1})
-        runs.append_trial(db, name, TRIAL, 2000, 48)
+        trials.append(db, name, TRIAL, 2000, 48)
         events.append(
             db, [Event(2 * day, "t", name, "phase", {}), Event(2 * day + 1, "t", name, "x", {})]
         )
@@ -134,7 +135,7 @@ def test_a_trial_is_written_with_its_samples_or_not_at_all(db: sqlite3.Connectio
         "CREATE TRIGGER faulty BEFORE INSERT ON samples WHEN NEW.idx = 1 BEGIN SELECT RAISE(ABORT, 'planned'); END"
     )
     with pytest.raises(sqlite3.Error, match="planned"):
-        runs.append_trial(db, "r", TRIAL, 2000, 48)
+        trials.append(db, "r", TRIAL, 2000, 48)
     assert counts(db)["tune_trials"] == 0
 
 

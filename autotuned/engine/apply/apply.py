@@ -7,10 +7,11 @@ the writer's; nothing that comes over the socket names a file here but a backup 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from autotuned.engine.apply import writer as writer_module
 from autotuned.engine.apply.consent import (
     CONFIGURED_KIND,
     Consent,
+    must_be_this_machine,
     must_have_a_file,
     named_backup,
     recommended,
@@ -114,21 +116,32 @@ class Applier:
         active: Callable[[], str | None],
     ) -> ConfigurationResult:
         """Write and note it, then restart what serves, if that was asked for."""
-        unfit: str | None = "not asked for"
-        if consent.restart:
-            unfit = await self._restarter.claim(run_id, active, kind)
-        try:
+        async with self._claimed(run_id, kind, active, restart=consent.restart) as unfit:
             written = await write()
             hint = await self._restarter.commands(kind) if unfit else None
             await self._note(run_id, written, hint)
-        except BaseException:
-            if unfit is None:
-                self._restarter.give_up()
-            raise
         told = await self._made_live(written, hint, unfit, asked=consent.restart)
         if told["restarted"] and written.wanted is not None:
             await self._see(kind, written.wanted, told)
         return told
+
+    @contextlib.asynccontextmanager
+    async def _claimed(
+        self, run_id: str, kind: str, active: Callable[[], str | None], *, restart: bool
+    ) -> AsyncIterator[str | None]:
+        """What serves is claimed for a restart, where that is asked for, and given up if the block fails.
+
+        Gives why it will not be restarted; None where it will.
+        """
+        unfit: str | None = "not asked for"
+        if restart:
+            unfit = await self._restarter.claim(run_id, active, kind)
+        try:
+            yield unfit
+        except BaseException:
+            if unfit is None:
+                self._restarter.give_up()
+            raise
 
     async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
         """Whether the live server runs the recipe, by its command line."""
@@ -230,20 +243,13 @@ class Applier:
         self, place: Place, kind: str, active: Callable[[], str | None], *, restart: bool
     ) -> ConfigurationResult:
         """Take away a file that is ours alone."""
-        unfit: str | None = "not asked for"
-        if restart:
-            unfit = await self._restarter.claim("revert", active, kind)
-        try:
+        async with self._claimed("revert", kind, active, restart=restart) as unfit:
             async with self._turn:
                 written = await asyncio.to_thread(writer_module.remove, place, int(time.time()))
                 if place.unit is not None:
                     await self._restarter.reload(place.unit)
             hint = await self._restarter.commands(kind) if unfit else None
             self._publish(None, written)
-        except BaseException:
-            if unfit is None:
-                self._restarter.give_up()
-            raise
         return await self._made_live(written, hint, unfit, asked=restart)
 
     async def _revert(
@@ -256,10 +262,7 @@ class Applier:
         whole: bool,
         restart: bool,
     ) -> ConfigurationResult:
-        unfit: str | None = "not asked for"
-        if restart:
-            unfit = await self._restarter.claim("revert", active, kind)
-        try:
+        async with self._claimed("revert", kind, active, restart=restart) as unfit:
             async with self._turn:
                 written = await asyncio.to_thread(
                     writer_module.put_back,
@@ -272,10 +275,6 @@ class Applier:
             hint = await self._restarter.commands(kind) if unfit else None
             log.info("reverted", backup=str(backup), kept=str(written.backup))
             self._publish(None, written, reverted_to=backup)
-        except BaseException:
-            if unfit is None:
-                self._restarter.give_up()
-            raise
         return await self._made_live(written, hint, unfit, asked=restart)
 
     async def _made_live(
@@ -382,20 +381,11 @@ class Applier:
         return (await self._records.details(row.run_id)).get("provider") or CONFIGURED_KIND
 
     async def _must_be_this_machine(self, row: RunRow, kind: str) -> None:
-        facts = self._machine.facts()
         try:
             version = (await self._choose(kind).locate()).version
         except ProviderMissing:
             version = "not installed"
-        pairs = {
-            "RAM": (f"{row.machine_ram_gb} GB", f"{facts.ram_gb} GB"),
-            "chip": (row.machine_chip, facts.chip),
-            "provider's version": (row.binary_version, version),
-        }
-        other = [f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now]
-        if other:
-            message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
-            raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
+        must_be_this_machine(row, self._machine.facts(), version)
 
     def _recipe(self, answer: RecommendationDocument) -> dict[str, Scalar]:
         knobs = cast("Mapping[str, Scalar]", answer["knobs"])

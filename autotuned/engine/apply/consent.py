@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, decided
+from autotuned.core.model import MachineFacts
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.result import RecommendationDocument
 from autotuned.engine.apply.writer import Written
@@ -53,6 +54,19 @@ def recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
         message = f"the recommendation of run {row.run_id} is partial, not every cell was measured: take it with --allow-partial"
         raise ApplyRefused(message, "partial", run_id=row.run_id)
     return answer
+
+
+def must_be_this_machine(row: RunRow, facts: MachineFacts, version: str) -> None:
+    """A run says nothing of another machine. `version`: of the provider, now. Raises ApplyRefused."""
+    pairs = {
+        "RAM": (f"{row.machine_ram_gb} GB", f"{facts.ram_gb} GB"),
+        "chip": (row.machine_chip, facts.chip),
+        "provider's version": (row.binary_version, version),
+    }
+    other = [f"{name} {was}, now {now}" for name, (was, now) in pairs.items() if was != now]
+    if other:
+        message = f"run {row.run_id} was measured on another machine ({'; '.join(other)}): tune again, or insist with --force"
+        raise ApplyRefused(message, "other_machine", run_id=row.run_id, differences=other)
 
 
 def must_have_a_file(kind: str, run_id: str) -> None:

@@ -10,10 +10,12 @@ import dataclasses
 
 import structlog
 
-from autotuned.core.lease import Foreground, Job, Lease, Unit
+from autotuned.core.lease import Event, Foreground, Job, Lease, Unit
 from autotuned.documents.events import LiveNamed
 from autotuned.engine.events import Events
-from autotuned.errors import StoreError
+from autotuned.errors import ProviderConflict, StoreError
+from autotuned.host.files import Lock
+from autotuned.host.find import Found
 from autotuned.host.restore.journal import Journal
 from autotuned.store import lease as lease_module
 from autotuned.store import runs
@@ -29,6 +31,27 @@ def reread(journal: Journal, lease: Lease) -> Lease:
     except ValueError:
         return lease
     return found if found is not None and found.lease_id == lease.lease_id else lease
+
+
+def locked(journal: Journal, found: Found) -> Lock:
+    """The lock for a drain of what was found. Raises ProviderConflict naming who holds it."""
+    lock = journal.take_lock()
+    if lock is None:
+        holder = journal.holder()
+        message = (
+            "the live provider is being drained or restored by somebody else: "
+            f"held by {holder} ({journal.lock_path})"
+        )
+        raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
+    return lock
+
+
+def forgotten(journal: Journal, lease: Lease) -> Lease:
+    """The lease as the journal has it, dropped by the operator where it is still open."""
+    lease = reread(journal, lease)
+    if lease.open:
+        lease = journal.advance(lease, Event.FORGOTTEN, reason="forgotten by the operator")
+    return lease
 
 
 async def stored(database: Database) -> Lease | None:

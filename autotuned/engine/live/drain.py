@@ -26,19 +26,19 @@ from autotuned.engine.events import Events
 from autotuned.engine.live import copies
 from autotuned.engine.live.reappearance import Returned, returned
 from autotuned.engine.live.recovery import Recovered
-from autotuned.engine.live.serving import other_program, update_over
+from autotuned.engine.live.serving import update_over
 from autotuned.engine.live.status import Sighting
-from autotuned.errors import Busy, ProviderConflict, StoreError
+from autotuned.errors import Busy, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock
-from autotuned.host.find import Finder, Found, Process
+from autotuned.host.find import Finder, Found
 from autotuned.host.interface import Ports, Processes
 from autotuned.host.managers import Managers
 from autotuned.host.managers.stopping import Stopper
 from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.lease import contract, foreground
+from autotuned.host.restore.lease import contract
 from autotuned.host.restore.restorer import Pace, Restorer
-from autotuned.providers.interface import Binary, Provider
+from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
 from autotuned.store.database import Database
@@ -142,11 +142,7 @@ class LiveProvider:
 
     def claim(self, run_id: str, found: Found, request: TuneRequest) -> None:
         """Take the lock for a drain of what was found. Raises ProviderConflict naming who holds it."""
-        lock = self._journal.take_lock()
-        if lock is None:
-            holder = self._journal.holder()
-            message = f"the live provider is being drained or restored by somebody else: held by {holder} ({self._journal.lock_path})"
-            raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
+        lock = copies.locked(self._journal, found)
         try:
             failpoint.reach("drain.locked")
             self._lease = contract(run_id, found, request, self._finder.managers, self._settings)
@@ -154,14 +150,6 @@ class LiveProvider:
             lock.release()
             raise
         self._lock = lock
-
-    def doubts(self, found: Found, request: TuneRequest, binary: Binary) -> list[str]:
-        """What a drain of `found` would leave behind, and what does not carry over to it."""
-        live, doubts = found.live, []
-        if isinstance(live, Process) and request.drain and not request.restart_foreground:
-            doubts.append(foreground(live, request, self._settings).stays_stopped)
-        doubts += other_program(found, binary)
-        return doubts
 
     def unclaim(self) -> None:
         """Let a claim go of which nothing has been written yet. Idempotent."""
@@ -346,8 +334,7 @@ class LiveProvider:
             lease = self.lease
             if lease is None:
                 return True
-            if self._lock is None:
-                self._lock = self._journal.take_lock()
+            self._lock = self._lock or self._journal.take_lock()
             lease = self._lease = await asyncio.to_thread(copies.reread, self._journal, lease)
             if self._lock is None and lease.open:
                 return False  # somebody else is at it
@@ -399,13 +386,7 @@ class LiveProvider:
                     f"somebody is at it: held by {self._journal.holder()}; try again in a minute"
                 )
                 raise Busy(message, run_id=lease.run_id)
-            lease = await asyncio.to_thread(copies.reread, self._journal, lease)
-            if lease.open:
-                reason = "forgotten by the operator"
-                lease = await asyncio.to_thread(
-                    self._journal.advance, lease, Event.FORGOTTEN, reason=reason
-                )
-            self._lease = lease
+            lease = self._lease = await asyncio.to_thread(copies.forgotten, self._journal, lease)
             await self._done(lease, restored=False)
         self._again.set()
         return True, owed

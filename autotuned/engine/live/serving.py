@@ -14,12 +14,15 @@ from pathlib import Path
 from autotuned.core.command_line import Commands, names_program, option, program
 from autotuned.core.config import reader
 from autotuned.core.lease import Foreground, Lease
+from autotuned.core.request import TuneRequest
 from autotuned.engine.measure import readiness
 from autotuned.errors import ConfigError
-from autotuned.host.find import Found, Managed
+from autotuned.host.find import Found, Managed, Process
+from autotuned.host.restore.lease import foreground
 from autotuned.providers import binary as programs
 from autotuned.providers import naming
 from autotuned.providers.interface import Binary
+from autotuned.settings import Settings
 from autotuned.shared.knobs import TABLE, Knobs
 
 LIVE = "live"
@@ -86,7 +89,15 @@ def _values(path: Path) -> dict[str, reader.Scalar]:
     return {key: value for key, value in read if key and not isinstance(value, reader.Refused)}
 
 
-def other_program(found: Found, binary: Binary) -> list[str]:
+def doubts(found: Found, request: TuneRequest, binary: Binary, settings: Settings) -> list[str]:
+    """What a drain of `found` would leave behind, and what does not carry over to it."""
+    live, left = found.live, []
+    if isinstance(live, Process) and request.drain and not request.restart_foreground:
+        left.append(foreground(live, request, settings).stays_stopped)
+    return [*left, *_other_program(found, binary)]
+
+
+def _other_program(found: Found, binary: Binary) -> list[str]:
     """That the candidates run another program than the live provider, where that is so."""
     words = program(found.live.argv) if found.live is not None else ()
     if not words or not Path(words[0]).is_absolute():

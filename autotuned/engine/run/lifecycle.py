@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
 from autotuned.core.pipeline import Finish
 from autotuned.core.result import recommend
-from autotuned.documents.events import RunStarted
+from autotuned.documents.events import RunStarted, TrialReport
 from autotuned.documents.result import ErrorDocument, ExitReason, RecommendationDocument
+from autotuned.documents.run import Step
 from autotuned.engine.apply.apply import Applier
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
@@ -28,6 +30,26 @@ from autotuned.errors import StoreError
 from autotuned.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Active:
+    """The run in progress. `ended` is set once its end is in the store."""
+
+    run_id: str
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    runner: Runner | None = None
+    task: asyncio.Task[None] | None = None
+
+    def publish(self, report: TrialReport) -> None:
+        """Pass on what a trial reports."""
+        if self.runner is not None:
+            self.runner.observe(report)
+
+    def enter(self, step: Step) -> None:
+        """Keep which part of a trial goes on; only for showing."""
+        if self.runner is not None:
+            self.runner.progress.step = step
 
 
 class Lifecycle:

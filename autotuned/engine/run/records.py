@@ -1,8 +1,4 @@
-"""What is written down about runs, and the documents that are read from it.
-
-The bridge between the store's rows and the public documents: one place builds each of them. Decides
-nothing about a run.
-"""
+"""What is written down about runs, and read again. Decides nothing about a run."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from autotuned.core import check, confirm, doubts, load, noise, points
+from autotuned.core import check, confirm, doubts, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
@@ -25,14 +21,14 @@ from autotuned.documents.result import (
     RecommendationDocument,
     ResultDocument,
 )
-from autotuned.documents.run import RunDocument, SummaryDocument
-from autotuned.documents.trial import TrialDocument
+from autotuned.documents.run import RefusedDocument
+from autotuned.engine.run import documents
 from autotuned.engine.run.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
 from autotuned.host.interface import Machine
 from autotuned.shared import wire
-from autotuned.store import runs
+from autotuned.store import runs, trials
 from autotuned.store.database import Database
 from autotuned.store.runs import Details, RunRow, Which
 
@@ -227,7 +223,7 @@ class Records:
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
         """The trials of a run, oldest first."""
-        return await self.database.ask(runs.history, run_id)
+        return await self.database.ask(trials.history, run_id)
 
     async def details(self, run_id: str) -> Details:
         """What is kept beside a run's row."""
@@ -244,61 +240,25 @@ class Records:
                 "noise": {**details["document"]["noise"], **details.get("noise", {})},
             }
         history = await self.history(row.run_id)
-        error = details.get("error")
-        if not running and row.ended_at_utc is None:
-            error = {"code": row.exit_reason, "message": "the agent ended before this run did"}
-        answer = row.recommendation_json if details else None  # a prototype's may be anything
-        own = noise.of_run(history) if row.purpose == "search" else {}
-        document: ResultDocument = {
-            "spec_version": wire.SPEC_VERSION,
+        return documents.result(row, details, history, str(self.database.path), running=running)
+
+    async def refused(self) -> RefusedDocument | None:
+        """The latest request that was refused at the door; None where a newer run stands for it."""
+        row = await self.latest(Which.REFUSED)
+        shown = await self.latest(Which.SEARCHED)
+        if row is None or (
+            shown is not None
+            and (row.started_at_utc, row.run_id) < (shown.started_at_utc, shown.run_id)
+        ):
+            return None
+        document = await self.result(row, running=False)
+        error = document["error"]
+        return {
             "run_id": row.run_id,
-            "started_at": row.started_at_utc,
-            "ended_at": row.ended_at_utc,
-            "machine": {
-                "ram_gb": row.machine_ram_gb,
-                "chip": row.machine_chip,
-                "os_version": row.machine_os_version,
-                "binary_version": row.binary_version,
-            },
-            "inputs": {
-                "target_context": row.target_context,
-                "candidate_models": json.loads(row.candidate_models_json),
-                "stage1_replicates": row.stage1_replicates,
-                "stage2_replicates": row.stage2_replicates,
-                "gate_ttft_ms": row.gate_ttft_ms,
-                "tps_tie_epsilon": row.tps_tie_epsilon,
-            },
-            "recommendation": json.loads(answer) if answer else None,
-            "alternates": details.get("alternates", []),
-            "infeasible": public.infeasible(history),
-            "recipe_hash": row.recipe_hash,
-            "db_path": str(self.database.path),
+            "at": row.started_at_utc,
             "exit_reason": ExitReason(row.exit_reason),
-            "state": "running" if running else "finished",
-            "trigger": details.get("trigger", "manual"),
-            "provider": details.get("provider"),
-            "warnings": details.get("warnings", []),
-            "error": error,
-            "applied": details.get("applied"),
-            "live_model": details.get("live_model"),
-            "left_stopped": details.get("left_stopped"),
-            "timings": public.timings(history, details.get("total_s")),
-            "stage2": public.cells(history),
-            "noise": {**own, **details.get("noise", {})},
+            "message": error["message"] if error is not None else "",
         }
-        if "check" in details:
-            document["check"] = details["check"]
-        if "confirmation" in details:
-            document["confirmation"] = details["confirmation"]
-        if (concurrency := details.get("request", {}).get("concurrency", 1)) > 1:
-            document["inputs"]["concurrency"] = concurrency
-        if "calibration" in details:
-            document["calibration"] = details["calibration"]
-        if "search" in details:
-            document["search"] = details["search"]
-            if "untried" in details:
-                document["search"]["untried"] = details["untried"]
-        return document
 
     async def estimate_s(self, plan: Plan) -> float | None:
         """How long the plan may take, from the last good run's mean time a trial; None without one."""
@@ -324,83 +284,6 @@ class Records:
             if history and isinstance(total, float):
                 return total / len(history)
         return None
-
-
-def run_document(
-    row: RunRow, details: Details, history: Sequence[Trial], runner: Runner | None
-) -> RunDocument:
-    """The run document; `runner` is the one in progress, None for a run that has ended."""
-    best = best_so_far(history)
-    return {
-        **summary(row, running=runner is not None),
-        "phase": "finished" if runner is None else runner.progress.phase,
-        "progress": None if runner is None else runner.progress.document(),
-        "best": None
-        if best is None or best.knobs is None
-        else {
-            "model": best.model,
-            "knobs": public.knobs_document(best.knobs),
-            "tps_median": best.tps_median,
-            "ttft_p95_ms": best.ttft_p95_ms,
-        },
-        "infeasible": public.infeasible(history),
-        "warnings": [
-            *details.get("warnings", ()),
-            *(runner.warnings if runner is not None else ()),
-        ],
-        "trigger": details.get("trigger", "manual"),
-        "provider": details.get("provider"),
-        "cancelling": runner is not None and runner.cancelled,
-    }
-
-
-def summary(row: RunRow, *, running: bool) -> SummaryDocument:
-    """One line of the table of runs."""
-    answer = json.loads(row.recommendation_json) if row.recommendation_json else {}
-    return {
-        "run_id": row.run_id,
-        "state": "running" if running else "finished",
-        "exit_reason": None if running else ExitReason(row.exit_reason),
-        "started_at": row.started_at_utc,
-        "ended_at": row.ended_at_utc,
-        "target_context": row.target_context,
-        "candidates": len(json.loads(row.candidate_models_json)),
-        "model": answer.get("model"),
-        "tps_median": answer.get("tps_median"),
-        "ttft_p95_ms": answer.get("ttft_p95_ms"),
-        "partial": bool(answer.get("partial", False)),
-        "recipe_hash": row.recipe_hash,
-        "applied": bool(row.applied),
-    }
-
-
-def trial_document(trial: Trial) -> TrialDocument:
-    """One trial with all its samples, as `trials` gives it."""
-    knobs = trial.knobs
-    return {
-        **load.point_document(trial),
-        "stage": trial.stage,
-        "model": trial.model,
-        "rank": trial.rank,
-        "knobs": None if knobs is None else public.knobs_document(knobs),
-        "fits": trial.fits,
-        "kept": trial.kept,
-        "n_err": trial.n_err,
-        "failure": None if trial.failure is None else trial.failure.kind.value,
-        "reason": None if trial.failure is None else trial.failure.reason,
-        "tps_median": trial.tps_median,
-        "ttft_p95_ms": trial.ttft_p95_ms,
-        "load_ms": trial.load_ms,
-        "peak_rss_bytes": trial.strain.peak_rss_bytes,
-        "worst_pressure": trial.strain.worst_pressure,
-        "nice": trial.strain.nice,
-        "priority": trial.strain.priority,
-        "conditions": public.conditions_document(trial.conditions),
-        "spent": dataclasses.asdict(trial.spent),
-        "started_at": trial.started_at,
-        "ended_at": trial.ended_at,
-        "samples": [public.sample_document(replicate) for replicate in trial.replicates],
-    }
 
 
 def _measured(runner: Runner, history: Sequence[Trial]) -> MeasuredDocument | None:

@@ -45,7 +45,7 @@ from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.trial import TrialRun, stop_standing
 from autotuned.engine.measure.watchdog import MAX_RETURNS, Cause, Void, unstopped_s
 from autotuned.engine.run.progress import Progress
-from autotuned.store import runs
+from autotuned.store import trials
 from autotuned.store.database import Database
 from autotuned.weights.cache import Weights
 from autotuned.weights.integrity import context_window
@@ -113,7 +113,7 @@ class Runner:
             while True:
                 if self.progress.budget_left_s <= 0:  # timers may not know yet: the machine slept
                     self._stop_for(Halt.BUDGET)
-                history = await self._store.ask(runs.history, self.run_id)
+                history = await self._store.ask(trials.history, self.run_id)
                 await self._learn_window(history)
                 # Off the loop: a search in a large space loads its sampler, and takes its time.
                 step = await asyncio.to_thread(next_step, self.plan, history, self._halt)
@@ -146,7 +146,7 @@ class Runner:
             return
         trial = with_kept(self.plan, history, evaluated)
         target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
-        await self._store.ask(runs.append_trial, self.run_id, trial, target, answer)
+        await self._store.ask(trials.append, self.run_id, trial, target, answer)
         self.progress.step = None
         if asked.stage == STAGE_SELECTION:
             self.progress.learn(trial)

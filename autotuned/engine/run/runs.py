@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -21,15 +21,12 @@ from autotuned.core.candidates import size_b
 from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
-from autotuned.documents.events import TrialReport
-from autotuned.documents.result import ExitReason, ResultDocument
+from autotuned.documents.result import ResultDocument
 from autotuned.documents.run import (
     CancelDocument,
     PlanDocument,
-    RefusedDocument,
     RunDocument,
     StartedDocument,
-    Step,
     SummaryDocument,
     TimedOutDocument,
 )
@@ -39,13 +36,14 @@ from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import conflict
-from autotuned.engine.live.serving import LIVE, recipe, served
+from autotuned.engine.live.serving import LIVE, doubts, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
 from autotuned.engine.quarantine import Quarantine
-from autotuned.engine.run.lifecycle import Lifecycle
-from autotuned.engine.run.records import Records, run_document, summary
+from autotuned.engine.run.documents import run_document, summary
+from autotuned.engine.run.lifecycle import Active, Lifecycle
+from autotuned.engine.run.records import Records
 from autotuned.engine.run.resume import take_up
 from autotuned.engine.run.runner import Runner
 from autotuned.engine.run.setup import Host, bench, new_run_id, weights_ahead
@@ -72,26 +70,6 @@ from autotuned.weights.verified import Ledger
 FINISHING_S = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Active:
-    """The run in progress. `ended` is set once its end is in the store."""
-
-    run_id: str
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    runner: Runner | None = None
-    task: asyncio.Task[None] | None = None
-
-    def publish(self, report: TrialReport) -> None:
-        """Pass on what a trial reports."""
-        if self.runner is not None:
-            self.runner.observe(report)
-
-    def enter(self, step: Step) -> None:
-        """Keep which part of a trial goes on; only for showing."""
-        if self.runner is not None:
-            self.runner.progress.step = step
 
 
 class Agent:
@@ -276,7 +254,7 @@ class Agent:
         """What is known before a run that may spoil it, or that it would leave behind."""
         host = self._host
         others = asyncio.to_thread(model_servers.beside, host.environ, host.marker, found.pids)
-        return [*self._live.doubts(found, request, binary), *await others]
+        return [*doubts(found, request, binary, self._settings), *await others]
 
     async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:
         """What would serve a request's candidates, and in which order they are tried; changes nothing.
@@ -378,24 +356,6 @@ class Agent:
             with contextlib.suppress(NotFound):
                 return await self._records.row(self._active.run_id)
         return await self._records.latest(Which.SEARCHED)
-
-    async def refused(self) -> RefusedDocument | None:
-        """The latest request that was refused at the door; None where a newer run stands for it."""
-        row = await self._records.latest(Which.REFUSED)
-        shown = await self._records.latest(Which.SEARCHED)
-        if row is None or (
-            shown is not None
-            and (row.started_at_utc, row.run_id) < (shown.started_at_utc, shown.run_id)
-        ):
-            return None
-        document = await self._records.result(row, running=False)
-        error = document["error"]
-        return {
-            "run_id": row.run_id,
-            "at": row.started_at_utc,
-            "exit_reason": ExitReason(row.exit_reason),
-            "message": error["message"] if error is not None else "",
-        }
 
     def active_run(self) -> str | None:
         """The id of the run in progress."""

@@ -13,7 +13,7 @@ from autotuned.documents.compare import ComparisonDocument
 from autotuned.documents.run import StartedDocument
 from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair
-from autotuned.engine.run.records import trial_document
+from autotuned.engine.run.documents import trial_document
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire

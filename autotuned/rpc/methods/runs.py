@@ -16,7 +16,7 @@ from autotuned.core.result import json_schema
 from autotuned.documents import run as documents
 from autotuned.documents.result import ResultDocument
 from autotuned.documents.trial import TrialsDocument
-from autotuned.engine.run.records import summary, trial_document
+from autotuned.engine.run.documents import summary, trial_document
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, RunParams, Services
 from autotuned.shared import wire
@@ -73,7 +73,7 @@ def methods(services: Services) -> list[Method]:
         return {
             "daemon": services.version(),
             "run": await agent.status(params["run_id"]),
-            "refused": await agent.refused(),
+            "refused": await records.refused(),
             "set_aside": [
                 str(each) for each in await asyncio.to_thread(set_aside, records.database.path)
             ],
