@@ -136,6 +136,12 @@ def never_tuned(home: Home) -> Done:
     return home.ctl("check-stale")
 
 
+def slower(home: Home) -> Done:
+    tuned(home)
+    serve(home, {Y: {"replicates": [{"ttft_ms": 50, "total_ms": 500}]}})
+    return home.ctl("check", "--port", str(home.port))
+
+
 def interrupted_here(home: Home) -> Done:
     serve(home, {Y: SLOWLY})
     home.start_daemon()
@@ -167,6 +173,7 @@ CASES: dict[int, tuple[Callable[[Home], Done], str, str | None]] = {
     13: (restore_outstanding, "is not back yet", "autotunectl provider restore"),
     20: (stale, "", None),
     21: (never_tuned, "", None),
+    22: (slower, "", None),
     130: (interrupted_here, "interrupted: the run was cancelled", "autotunectl start --resume"),
 }
 """By exit code: what provokes it, what stderr says of it, and what its hint says."""

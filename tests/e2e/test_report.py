@@ -86,7 +86,10 @@ def test_a_run_of_a_prototype_has_a_result_and_a_report(home: Home) -> None:
     home.start_daemon()
     with contextlib.closing(sqlite3.connect(home.database)) as db, db:
         values = "'old', '2026-01-01 00:00:00', NULL, 'x', 'v', 16, 'c', 'o', 2000, '[\"m\"]', 1, 3, 60000, 0.02"
-        db.execute(f"INSERT INTO tune_runs VALUES ({values}, NULL, NULL, 0, 'no_feasible')")  # noqa: S608
+        columns = [row[1] for row in db.execute("PRAGMA table_info(tune_runs)")][:18]
+        db.execute(
+            f"INSERT INTO tune_runs({', '.join(columns)}) VALUES ({values}, NULL, NULL, 0, 'no_feasible')"  # noqa: S608
+        )
         db.execute(
             "INSERT INTO tune_trials(ts_utc, run_id, stage, model, target_context, max_tokens, notes) "
             "VALUES ('2026-01-01 00:00:09', 'old', 1, 'm', 2000, 48, 'no room')"
