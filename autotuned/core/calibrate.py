@@ -110,10 +110,8 @@ def next_context(bounds: ContextBounds, points: Sequence[Point]) -> Ask | Contex
             return ContextAnswer(None, bound)
         return Ask(bounds.target, bound)
     top = max(low, bound)
-    if high > top:
-        value = min(bounds.at_most(max(2 * low, bounds.above(low))), top)
-    else:
-        value = bounds.at_most((low + high) / 2)
+    doubles = high > top
+    value = min(bounds.above(2 * low - 1), top) if doubles else bounds.at_most((low + high) / 2)
     if value <= low:
         value = bounds.above(low)
     if low < value < high and value <= top:

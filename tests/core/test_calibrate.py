@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autotuned.core.calibrate import (
@@ -187,6 +187,7 @@ def window(most: int, memory: int = 10**9, confirmed: int = 10**9) -> Callable[[
     st.integers(1, 300_000),
     st.sampled_from([None, 1, 100, 4_096]),
 )
+@example(target=79, room=2_421, most=2_300, quantum=100)
 def test_the_context_is_exact_to_its_step_in_few_points(
     target: int, room: int, most: int, quantum: int | None
 ) -> None:
