@@ -110,10 +110,8 @@ def next_context(bounds: ContextBounds, points: Sequence[Point]) -> Ask | Contex
             return ContextAnswer(None, bound)
         return Ask(bounds.target, bound)
     top = max(low, bound)
-    if high > top:
-        value = min(bounds.at_most(max(2 * low, bounds.above(low))), top)
-    else:
-        value = bounds.at_most((low + high) / 2)
+    doubles = high > top
+    value = min(bounds.above(2 * low - 1), top) if doubles else bounds.at_most((low + high) / 2)
     if value <= low:
         value = bounds.above(low)
     if low < value < high and value <= top:
@@ -183,12 +181,13 @@ def _guess(
     low: int, high: int, ceiling_ms: float, passed: Sequence[Point], missed: Point | None
 ) -> int:
     """Where the crossing between `low` and `high` is looked for."""
-    if missed is not None and missed.in_time is not None:
-        return min(largest_in_time(missed.in_time), high - 1)
-    if missed is not None:
-        return (low + high) // 2
+    halfway = high - 1 if missed is None else (low + high) // 2
+    if missed is not None and (missed.in_time is None or largest_in_time(missed.in_time) > low):
+        return halfway if missed.in_time is None else min(largest_in_time(missed.in_time), high - 1)
     foretold = _crossing(passed, ceiling_ms)
-    return high - 1 if foretold is None else min(foretold, high - 1)
+    if foretold is None or (missed is not None and foretold >= high):
+        return halfway
+    return min(foretold, high - 1)
 
 
 def _crossing(passed: Sequence[Point], ceiling_ms: float) -> int | None:
@@ -197,9 +196,9 @@ def _crossing(passed: Sequence[Point], ceiling_ms: float) -> int | None:
     if len(known) < 2:
         return None
     (fewer, sooner), (more, later) = known[-2:]
-    slope = (later - sooner) / (_rank(more) - _rank(fewer))
-    if slope <= 0:
+    if later <= sooner or _rank(more) == _rank(fewer):
         return None
+    slope = (later - sooner) / (_rank(more) - _rank(fewer))
     rank = _rank(more) + (ceiling_ms - later) / slope
     return None if rank > _rank(4 * more) else max(more + 1, largest_in_time(math.floor(rank)))
 

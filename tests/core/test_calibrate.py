@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autotuned.core.calibrate import (
@@ -78,6 +78,30 @@ def test_where_prefill_decides_the_largest_is_exact_in_seven_points(prefill_ms: 
     answer, points = calibrate(server)
     assert answer.largest == truth(server)
     assert len(points) <= 7
+
+
+@pytest.mark.parametrize("prefill_ms", [*range(100, 4_000, 90), 5_000])
+def test_where_all_first_tokens_come_at_once_the_largest_is_exact_in_few_points(
+    prefill_ms: int,
+) -> None:
+    """A wave that misses the ceiling then has no stream in time, which tells nothing."""
+
+    def server(n: int) -> Point:
+        return wave(n, [prefill_ms * n] * n, 100 * n / (n + 3))
+
+    answer, points = calibrate(server)
+    assert answer.largest == truth(server)
+    assert len(points) <= 9
+
+
+def test_two_numbers_with_the_same_rank_foretell_nothing() -> None:
+    """The p95 of 19 streams and of 20 is the 19th."""
+    ttft_ms = {1: 100, 2: 200, 4: 300, 8: 410, 16: 3_050, 18: 3_700, 19: 3_890, 20: 3_950}
+    answer, points = calibrate(
+        lambda n: Point(n, n in ttft_ms, float(ttft_ms.get(n, 5_000)), 100.0, in_time=min(n, 20))
+    )
+    assert answer.largest == 20
+    assert [point.value for point in points][5:8] == [18, 19, 20]
 
 
 @pytest.mark.parametrize("slots", range(1, 40))
@@ -163,6 +187,7 @@ def window(most: int, memory: int = 10**9, confirmed: int = 10**9) -> Callable[[
     st.integers(1, 300_000),
     st.sampled_from([None, 1, 100, 4_096]),
 )
+@example(target=79, room=2_421, most=2_300, quantum=100)
 def test_the_context_is_exact_to_its_step_in_few_points(
     target: int, room: int, most: int, quantum: int | None
 ) -> None:
