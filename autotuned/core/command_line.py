@@ -11,13 +11,14 @@ Commands = Sequence[tuple[str, ...]]
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*[a-z]*|Python")
 _SHELL = re.compile(r"(?:ba|da|k|z)?sh|env|node|ruby|perl")
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
-_QUESTIONS = ("--help", "-h", "--version")
+_NO_SERVER = ("--help", "-h", "--version", "--autotune-candidate")
+"""Questions, and the flag of macprovider's private candidates: also asked alone whether a binary knows it."""
 
 
 def is_server(argv: Sequence[str], commands: Commands) -> bool:
-    """The program itself is one of these servers, started to serve and not to answer a question."""
+    """The program itself is one of these servers, started to serve and not to answer a question or to be measured."""
     words = program(argv)
-    if not words or not set(_QUESTIONS).isdisjoint(words[1:]):
+    if not words or not set(_NO_SERVER).isdisjoint(words[1:]):
         return False
     return any(
         _is_named(words[0], command[0]) and tuple(words[1 : len(command)]) == command[1:]

@@ -115,3 +115,7 @@ def test_an_options_value_follows_it_or_is_joined_to_it() -> None:
     assert option(argv, "--host") == "::1"
     assert option(argv, "--last") is None
     assert option(argv, "--config") is None
+
+
+def test_a_candidate_of_anybodys_tune_is_no_live_server() -> None:
+    assert not is_server(("/x/macprovider-cli", "serve", "--autotune-candidate"), MACPROVIDER)

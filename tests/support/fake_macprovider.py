@@ -44,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     behaviour: dict[str, Any]
     model: str
     measured = 0
+    most = 48
+    """Tokens that were asked for."""
     slots = threading.Semaphore()
     prefill, counting = threading.Lock(), threading.Lock()
     active = 0
@@ -66,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         arrived = time.perf_counter()
         asked = json.loads(body)
         prompt = asked["messages"][-1]["content"]
-        warm = asked["max_tokens"] == 1
+        warm, self.most = asked["max_tokens"] == 1, asked["max_tokens"]
         plans = self.behaviour.get("replicates", [{}])
         plan = {} if warm else plans[min(Handler.measured, len(plans) - 1)]
         Handler.measured += not warm
@@ -129,7 +131,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def stream(self, plan: dict[str, Any], arrived: float, characters: int, *, warm: bool) -> None:
         """The events at their planned times, counted from the request's arrival."""
-        tokens = 1 if warm else plan.get("tokens", 48)
+        tokens = 1 if warm else plan.get("tokens", min(48, self.most))
         total_s = (
             0.001
             if warm
