@@ -218,6 +218,10 @@ class Which(Enum):
     BEGUN = ("purpose <> 'refused'",)
     SEARCHED = ("purpose = 'search'",)
     GOOD = (*SEARCHED, "exit_reason = 'ok'", "recommendation_json IS NOT NULL")
+    PAST = (
+        "exit_reason = 'ok'",
+        "(purpose = 'check' OR purpose = 'search' AND recommendation_json IS NOT NULL)",
+    )
     APPLIED = (*GOOD, "applied = 1")
     REFUSED = ("purpose = 'refused'",)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from autotunectl.text.compare import history
+from autotuned.engine.compare import past
 from autotuned.errors import ConfigError, NotFound
 from autotuned.store.runs import Which
 from tests.engine import inside
@@ -32,5 +34,14 @@ async def test_a_recipe_that_has_become_slower_is_told_and_nothing_else_changes(
         latest = await agent._records.latest(Which.SEARCHED)
         assert latest is not None
         assert latest.run_id == tuned["run_id"]
+        check, tune = (await past(agent._records, 9))["history"]
+        assert (check["kind"], check["run_id"]) == ("check", begun["run_id"])
+        assert check["check"] == checked
+        assert (tune["kind"], tune["run_id"]) == ("tune", tuned["run_id"])
+        assert (tune["check"], check["knobs"]) == (None, tune["knobs"])
+        assert check["tps_median"] == checked["tps_median"]
+        rows = history({"history": [check, tune]})
+        assert rows[1][-1].startswith("check: slower -")
+        assert rows[2][-1] == "tuned"
         with pytest.raises(ConfigError, match="belongs to the method check"):
             await agent.start({"candidate_models": [Y], "trigger": "check", "port": home.port})
