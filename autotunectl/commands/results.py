@@ -1,4 +1,4 @@
-"""`show`, `runs`, `compare`, `history` and `check-stale`: what runs have found, and whether it still holds."""
+"""`show`, `runs`, `compare`, `history`, `check-stale`: what runs have found; does it still hold."""
 
 from __future__ import annotations
 

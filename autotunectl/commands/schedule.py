@@ -78,7 +78,7 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     "--first",
     metavar="WHAT",
     shell_complete=words("tune", "check"),
-    help="tune, or check: after a change check the recipe, and tune only where it lost.  [default: tune]",
+    help="tune, or check: check the recipe, and tune only where it lost.  [default: tune]",
 )
 @click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
 @click.option(

@@ -114,8 +114,8 @@ WRONG_CLOCK = timedelta(days=1)
 
 
 class Action(StrEnum):
-    """What was decided: a run began; a check began, and the rest rests on it; no run will begin this night; not
-    now, but perhaps later this night; it was slept through."""
+    """What was decided: a run began; a check began, and the rest rests on it; no run will
+    begin this night; not now, but perhaps later this night; it was slept through."""
 
     FIRED = "fired"
     CHECKING = "checking"
@@ -276,7 +276,7 @@ def checking(book: Book) -> Decision | None:
 
 
 def after_check(outcome: str, verdict: str | None, system: str) -> tuple[Action, str]:
-    """What follows from a check that has ended so; `system` is the operating system that it ran on."""
+    """What follows from a check that has ended so; `system`: the operating system it ran on."""
     if verdict in ("same", "faster"):
         return Action.SKIPPED, f"confirmed on {system}"
     if outcome in (CRASHED, *NEUTRAL):

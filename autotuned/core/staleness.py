@@ -52,7 +52,7 @@ class Verdict:
     last_run_id: str | None
     os_changed: bool = False
     checkable: bool = False
-    """What has changed is the machine or its serving program, so that a check of the recipe can answer it."""
+    """Only the machine or its serving program has changed: a check can answer that."""
 
     @property
     def never_tuned(self) -> bool:

@@ -91,7 +91,7 @@ class ComparisonDocument(Document):
 
 
 class PastDocument(Document):
-    """A good tune, or a check that has come to a verdict: the recipe, where it was measured, and its figures.
+    """A good tune, or a check with a verdict: the recipe, what it was measured on, its figures.
 
     `power_source`: `ac` or `battery`; null where unknown. `check` is null for a tune.
     """

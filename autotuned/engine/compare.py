@@ -1,7 +1,7 @@
 """Which results stand side by side: the two of `compare`, and all of `history`.
 
-Of two, a run that is named counts when it has a recommendation, also a partial one; a run that is looked for
-must have ended `ok`.
+Of two, a run that is named counts when it has a recommendation, also a partial one; a run that is
+looked for must have ended `ok`.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ class Confirmed(TypedDict):
 class Details(TypedDict, total=False):
     """What is known of a run beside its row, which a prototype's run has nothing of.
 
-    The request's side is written at the begin, the outcome at the end; `warnings`, `applied`, `confirmed` and `noise` at any time.
+    The request's side is written at the begin, the outcome at the end; `warnings`, `applied`,
+    `confirmed` and `noise` at any time.
     """
 
     trigger: str
@@ -186,8 +187,8 @@ def annotate(
     measured: MeasuredDocument | None = None,
     confirmed: Confirmed | None = None,
 ) -> None:
-    """Add to a run, ended or not: what was applied of it, warnings, what is measured of its noise, the machine
-    that it was confirmed on. A run that is gone meanwhile stays gone."""
+    """Add to a run, ended or not: what was applied of it, warnings, what is measured of its noise,
+    the machine that it was confirmed on. A run that is gone meanwhile stays gone."""
     with transaction(db, durable=True):
         if run(db, run_id) is None:
             return

@@ -104,7 +104,7 @@ class Staleness:
         return repeated({} if row is None else await self._request_of(row), own)
 
     async def confirm(self, check_id: str) -> None:
-        """The check `check_id` has found the last good recipe as good as it was: what it ran on is its machine."""
+        """The check `check_id` found the recipe as good as it was: what it ran on is its machine."""
         row, check = await self._records.last_good(), await self._records.row(check_id)
         if row is not None:
             machine = _machine(check, await self._records.details(check_id))

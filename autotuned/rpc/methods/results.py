@@ -1,4 +1,4 @@
-"""What runs have found, beyond their documents: `compare`, `history`, `noise`, `report` and `stale`."""
+"""What runs have found beyond documents: `compare`, `history`, `noise`, `report` and `stale`."""
 
 from __future__ import annotations
 
