@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "results",
     "noise": "noise",
     "check": "noise",
+    "history": "results",
     "check-stale": "results",
     "quarantine": "quarantine",
     "servers": "servers",

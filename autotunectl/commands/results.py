@@ -1,4 +1,4 @@
-"""`show`, `runs`, `compare` and `check-stale`: what runs have found, and whether it still holds."""
+"""`show`, `runs`, `compare`, `history`, `check-stale`: what runs have found; does it still hold."""
 
 from __future__ import annotations
 
@@ -119,6 +119,29 @@ def compare(reach: Reach, a: str | None, b: str | None, as_json: bool) -> None:
     with reach.client() as client:
         found = client.call("compare", **sides)
     click.echo(as_text(found)) if as_json else say(compare_text.comparison(found))
+
+
+@click.command()
+@click.option("--limit", type=int, default=100, show_default=True)
+@json_option()
+@click.pass_obj
+def history(reach: Reach, limit: int, as_json: bool) -> None:
+    """Good tunes and checks over time: the recipe, what it ran on, its figures and verdicts.
+
+    Newest first. A check's verdict is against the recipe's cell in the run that it belongs to.
+
+    \b
+    Example:
+      autotunectl history
+    """
+    with reach.client() as client:
+        found = client.call("history", limit=limit)
+    if as_json:
+        click.echo(as_text(found))
+    elif not found["history"]:
+        click.echo("no good run yet")
+    else:
+        click.echo(layout.columns(compare_text.history(found), layout.width()))
 
 
 @click.command("check-stale")

@@ -73,6 +73,12 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     shell_complete=words("stale", "always"),
     help="stale or always.  [default: stale]",
 )
+@click.option(
+    "--first",
+    metavar="WHAT",
+    shell_complete=words("tune", "check"),
+    help="tune, or check: check the recipe, and tune only where it lost.  [default: tune]",
+)
 @click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
 @click.option(
     "--restart-foreground",
@@ -97,6 +103,7 @@ def schedule_set(
     at: str | None,
     window_s: float | None,
     when: str | None,
+    first: str | None,
     drain: bool,
     restart_foreground: bool,
     apply: bool,
@@ -114,7 +121,7 @@ def schedule_set(
     Example:
       autotunectl schedule set --at 03:30 --window 4h --drain --apply --only-on-ac --days mon,thu
     """
-    given = {"at": at, "window_s": window_s, "when": when, "days": days}
+    given = {"at": at, "window_s": window_s, "when": when, "first": first, "days": days}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"drain": drain, "apply": apply, "only_on_ac": only_on_ac}
     if restart_foreground:  # an older agent does not know it

@@ -1,12 +1,12 @@
-"""A comparison of two runs as text for people: plain strings, no decisions."""
+"""A comparison of two runs, and runs over time, as text for people: plain strings, no decisions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autotunectl.text.layout import Table, columns, number, short
+from autotunectl.text.layout import Table, columns, local, number, short
 from autotunectl.text.noise import WORDS
-from autotuned.shared.knobs import TABLE, shown
+from autotuned.shared.knobs import TABLE, shown, words
 from autotuned.shared.knobs import cells as cells_of
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         ComparisonDocument,
         DifferencesDocument,
         FigureDocument,
+        HistoryDocument,
+        PastDocument,
         ValueDocument,
     )
 
@@ -130,3 +132,29 @@ def _percent(value: float) -> str:
 
 def _indented(table: Table, width: int = 2) -> list[str]:
     return [" " * width + line for line in columns(table).splitlines()]
+
+
+def history(document: HistoryDocument) -> Table:
+    """A row a run, with its verdict in words."""
+    heads = ("RUN", "BEGAN", "SYSTEM", "SERVER", "POWER", "MODEL", "SETTINGS", "TOK/S", "TTFT")
+    table: Table = [(*heads, "VERDICT")]
+    for each in document["history"]:
+        system, server = each["os_version"], each["binary_version"]
+        tps, ttft = number(each["tps_median"], "", 2), number(each["ttft_p95_ms"], " ms", 0)
+        recipe = (short(each["model"]), words(each["knobs"]))
+        where = (each["run_id"], local(each["at"]), system, server, each["power_source"] or "-")
+        table.append((*where, *recipe, tps, ttft, _outcome(each)))
+    return table
+
+
+def _outcome(each: PastDocument) -> str:
+    check = each["check"]
+    if check is None:
+        return "tuned, applied" if each["applied"] else "tuned"
+    if check["difference"] is None:
+        return f"check: {check['verdict']}: {check['reason'] or 'nothing to compare'}"
+    found = f"check: {check['verdict']} {check['difference']:+.1%}"
+    if check["interval"] is None:
+        return found
+    low, high = check["interval"]
+    return f"{found} ({low:+.1%} to {high:+.1%})"

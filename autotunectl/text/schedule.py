@@ -30,6 +30,8 @@ def schedule(document: ScheduleDocument, *, history: bool, room: int | None = No
             f"when      {'something has changed' if document['when'] == 'stale' else 'always'}",
             f"permits   {'; '.join(permits)}",
         ]
+        if document.get("first") == "check":
+            lines.append("first     checks the recipe after a change; tunes only where it lost")
         if document["request"]:
             fields = (f"{name}={value}" for name, value in document["request"].items())
             lines.append(f"request   {' '.join(fields)}, the rest as in the last good run")

@@ -55,6 +55,8 @@ class Schedule(BaseModel):
     at: Annotated[str, AfterValidator(_time_of_day)] = "03:30"
     window_s: Annotated[int, Field(ge=60, le=24 * 3600)] = 4 * 3600
     when: Literal["stale", "always"] = "stale"
+    first: Literal["tune", "check"] = "tune"
+    """`check`: after a change the recipe is checked, and tuned again only where it lost."""
     drain: bool = False
     restart_foreground: bool = False
     """May stop a server that somebody runs from a terminal, for it is started again."""
@@ -99,6 +101,8 @@ def _checked(params: Mapping[str, Any], named: Descriptions) -> Schedule:
     return schedule
 
 
+CRASHED = "crashed"
+"""How a run has ended of whose end nothing was written down."""
 FAILURES = 3
 """Failures in a row after which the schedule pauses itself."""
 NEUTRAL = ("interrupted", "unknown")
@@ -110,12 +114,18 @@ WRONG_CLOCK = timedelta(days=1)
 
 
 class Action(StrEnum):
-    """What was decided: a run began; none will this night; not now, but perhaps later this night; it was slept through."""
+    """What was decided: a run began; a check began, and the rest rests on it; no run will
+    begin this night; not now, but perhaps later this night; it was slept through."""
 
     FIRED = "fired"
+    CHECKING = "checking"
     SKIPPED = "skipped"
     WAITING = "waiting"
     MISSED = "missed"
+
+
+BEGUN = (Action.FIRED, Action.CHECKING)
+"""A run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,8 @@ def paused(book: Book, now: datetime) -> str | None:
     good = book.last_good if book.last_good is not None and book.last_good <= now else None
     in_a_row: list[Decision] = []
     for decision in _standing(book):
-        if decision.action is not Action.FIRED or (good is not None and decision.at <= good):
+        counts = decision.action is Action.FIRED or decision.outcome == CRASHED
+        if not counts or (good is not None and decision.at <= good):
             continue
         if decision.failed:
             in_a_row.append(decision)
@@ -245,13 +256,32 @@ def obstacle(
 
 
 def judge(schedule: Schedule, verdict: Verdict) -> tuple[Action, str]:
-    """Fire or skip, and why, when nothing stands in the way."""
+    """Fire, check or skip, and why, when nothing stands in the way."""
     if verdict.never_tuned:
         return Action.FIRED, "never tuned"
     if verdict.fresh:
         words = f"fresh: nothing has changed since {verdict.last_run_id}"
         return (Action.SKIPPED, words) if schedule.when == "stale" else (Action.FIRED, "always")
-    return Action.FIRED, f"stale: {'; '.join(verdict.reasons)}"
+    action = Action.FIRED
+    if schedule.first == "check" and verdict.checkable:
+        action = Action.CHECKING
+    return action, f"stale: {'; '.join(verdict.reasons)}"
+
+
+def checking(book: Book) -> Decision | None:
+    """The check that began under the schedule as it is set, while nothing has followed from it."""
+    final = [each for each in _standing(book) if each.action is not Action.WAITING]
+    begun = book.schedule.enabled and final and final[-1].action is Action.CHECKING
+    return final[-1] if begun else None
+
+
+def after_check(outcome: str, verdict: str | None, system: str) -> tuple[Action, str]:
+    """What follows from a check that has ended so; `system`: the operating system it ran on."""
+    if verdict in ("same", "faster"):
+        return Action.SKIPPED, f"confirmed on {system}"
+    if outcome in (CRASHED, *NEUTRAL):
+        return Action.SKIPPED, f"the check has ended as {outcome}"
+    return Action.FIRED, f"check: {verdict or outcome}"
 
 
 def _due(schedule: Schedule, night: date, zone: tzinfo) -> datetime:
@@ -282,6 +312,6 @@ def _standing(book: Book) -> list[Decision]:
 
 def _decided(book: Book, night: date) -> bool:
     """Nothing more is decided about this night. A run that began ends it, however often the schedule is set."""
-    fired = any(d.night == night and d.action is Action.FIRED for d in book.decisions)
+    begun = any(d.night == night and d.action in BEGUN for d in book.decisions)
     final = (Action.SKIPPED, Action.MISSED)
-    return fired or any(d.night == night and d.action in final for d in _standing(book))
+    return begun or any(d.night == night and d.action in final for d in _standing(book))

@@ -20,6 +20,9 @@ NAMED = 3
 CONSENTS = ("drain", "apply", "restart_foreground")
 """Fields of a request by which the operator lets a run touch what is theirs: never repeated by ourselves."""
 
+CHECKED = ("max_duration", "port", "drain_grace", "retain_runs")
+"""Those that a check takes, too."""
+
 ONCE = ("trigger", "resume", "ignore_quarantine")
 """Fields that belong to one run alone."""
 
@@ -48,6 +51,8 @@ class Verdict:
     reasons: tuple[str, ...]
     last_run_id: str | None
     os_changed: bool = False
+    checkable: bool = False
+    """Only the machine or its serving program has changed: a check can answer that."""
 
     @property
     def never_tuned(self) -> bool:
@@ -72,17 +77,23 @@ class Verdict:
 def compare(then: Fingerprint, now: Fingerprint, run_id: str, *others: str) -> Verdict:
     """What differs, the operating system first; `others` are reasons that the caller has found itself."""
     system = _system(then, now)
-    rest = (
+    machine = (
+        system,
         _provider(then, now),
         _changed("chip", then.chip, now.chip),
         _changed("RAM", _size(then.ram_gb), _size(now.ram_gb)),
+    )
+    asked = (
         _candidates(then.candidate_models, now.candidate_models),
         _changed("target context", str(then.target_context), f"{now.target_context} tokens")
         if then.target_context != now.target_context
         else None,
+        *others,
     )
-    reasons = tuple(reason for reason in (system, *rest, *others) if reason)
-    return Verdict(reasons, run_id, os_changed=system is not None)
+    reasons = tuple(reason for reason in (*machine, *asked) if reason)
+    serves = bool(now.binary_version) and then.provider in ("", now.provider)
+    checkable = serves and any(machine) and not any(asked)
+    return Verdict(reasons, run_id, os_changed=system is not None, checkable=checkable)
 
 
 def repeated(last: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

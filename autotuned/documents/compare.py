@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 
-from autotuned.documents import Document
+from autotuned.documents import Document, Moment
 from autotuned.documents.noise import LeadDocument
+from autotuned.documents.result import CheckedDocument
 from autotuned.documents.trial import KnobsDocument
 
 Verdict = Literal["a is better", "b is better", "tie", "cannot tell"]
@@ -87,3 +88,32 @@ class ComparisonDocument(Document):
     a: SideDocument
     b: SideDocument
     differences: DifferencesDocument
+
+
+class PastDocument(Document):
+    """A good tune, or a check with a verdict: the recipe, what it was measured on, its figures.
+
+    `power_source`: `ac` or `battery`; null where unknown. `check` is null for a tune.
+    """
+
+    run_id: str
+    kind: Literal["tune", "check"]
+    at: Moment
+    trigger: str
+    os_version: str
+    provider: str | None
+    binary_version: str
+    power_source: str | None
+    model: str
+    knobs: KnobsDocument
+    target_context: int
+    tps_median: float | None
+    ttft_p95_ms: float | None
+    applied: bool
+    check: CheckedDocument | None
+
+
+class HistoryDocument(Document):
+    """Good tunes and checks, newest first."""
+
+    history: list[PastDocument]

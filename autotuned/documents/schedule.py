@@ -16,7 +16,7 @@ class DecisionDocument(Document):
 
     at: str
     night: str | None
-    decision: Literal["fired", "skipped", "waiting", "missed"]
+    decision: Literal["fired", "checking", "skipped", "waiting", "missed"]
     reason: str
     run_id: str | None
     outcome: str | None
@@ -44,6 +44,7 @@ class ScheduleSettings(Document):
     at: NotRequired[Annotated[str, Field(default="03:30")]]
     window_s: NotRequired[Annotated[int, Field(default=14400, ge=60, le=86400)]]
     when: NotRequired[Annotated[Literal["stale", "always"], Field(default="stale")]]
+    first: NotRequired[Annotated[Literal["tune", "check"], Field(default="tune")]]
     drain: NotRequired[Annotated[bool, Field(default=False)]]
     restart_foreground: NotRequired[Annotated[bool, Field(default=False)]]
     apply: NotRequired[Annotated[bool, Field(default=False)]]

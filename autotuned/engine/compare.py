@@ -1,16 +1,22 @@
-"""Which two results `compare` sets against each other.
+"""Which results stand side by side: the two of `compare`, and all of `history`.
 
-A run that is named counts when it has a recommendation, also a partial one; a run that is looked for
-must have ended `ok`.
+Of two, a run that is named counts when it has a recommendation, also a partial one; a run that is
+looked for must have ended `ok`.
 """
 
 from __future__ import annotations
 
+import json
+
+from autotuned.core.check import cell_of
 from autotuned.core.compare import comparable
-from autotuned.documents.result import ResultDocument
+from autotuned.core.result import knobs_document
+from autotuned.documents.compare import HistoryDocument, PastDocument
+from autotuned.documents.result import RecommendationDocument, ResultDocument
 from autotuned.engine.run.records import Records
 from autotuned.errors import NotFound
-from autotuned.store.runs import Which
+from autotuned.shared.knobs import read
+from autotuned.store.runs import RunRow, Which
 
 LOOKED_AT = 50
 """Good runs that are looked through: those of a prototype have no document and are passed over."""
@@ -61,3 +67,44 @@ async def _good(
             return document
     message = f"there is {missing}: autotunectl start --wait makes one"
     raise NotFound(message, run_id=other_than)
+
+
+async def past(records: Records, limit: int) -> HistoryDocument:
+    """The newest good tunes and checks, newest first."""
+    entries = [await _past(records, row) for row in await records.recent(limit, None, Which.PAST)]
+    return {"history": [entry for entry in entries if entry is not None]}
+
+
+async def _past(records: Records, row: RunRow) -> PastDocument | None:
+    """One entry; None for a check without a verdict, and for a prototype's run."""
+    details, trials = await records.details(row.run_id), await records.history(row.run_id)
+    checked = details.get("check")
+    if row.purpose == "check":
+        cell = trials[-1] if trials else None
+        if checked is None or cell is None or cell.knobs is None:
+            return None
+        model, knobs = cell.model, cell.knobs
+        tps, ttft = checked["tps_median"], checked["ttft_p95_ms"]
+    else:
+        if not details:  # a prototype's recommendation may be anything
+            return None
+        answer: RecommendationDocument = json.loads(row.recommendation_json or "{}")
+        model, knobs = answer["model"], read(answer["knobs"])
+        tps, ttft, cell = answer["tps_median"], answer["ttft_p95_ms"], cell_of(trials, knobs)
+    return {
+        "run_id": row.run_id,
+        "kind": "tune" if checked is None else "check",
+        "at": row.started_at_utc,
+        "trigger": details.get("trigger", "manual"),
+        "os_version": row.machine_os_version,
+        "provider": details.get("provider"),
+        "binary_version": row.binary_version,
+        "power_source": None if cell is None else cell.conditions.power_source,
+        "model": model,
+        "knobs": knobs_document(knobs),
+        "target_context": row.target_context,
+        "tps_median": tps,
+        "ttft_p95_ms": ttft,
+        "applied": bool(row.applied),
+        "check": checked,
+    }

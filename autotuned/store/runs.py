@@ -56,10 +56,21 @@ class RunRow:
     """Or `noise`, a measurement of it; `check`, a recipe measured again; or `refused`, a request that was turned away before it began."""
 
 
+class Confirmed(TypedDict):
+    """The machine on which a scheduled check has found a run's recipe as good as it was."""
+
+    os_version: str
+    os_build: str
+    binary_version: str
+    chip: str
+    ram_gb: int
+
+
 class Details(TypedDict, total=False):
     """What is known of a run beside its row, which a prototype's run has nothing of.
 
-    The request's side is written at the begin, the outcome at the end; `warnings`, `applied` and `noise` at any time.
+    The request's side is written at the begin, the outcome at the end; `warnings`, `applied`,
+    `confirmed` and `noise` at any time.
     """
 
     trigger: str
@@ -81,6 +92,7 @@ class Details(TypedDict, total=False):
     error: ErrorDocument | None
     calibration: CalibrationDocument
     applied: AppliedDocument | None
+    confirmed: Confirmed
     noise: NoiseDocument
     search: SearchDocument
     untried: list[KnobsDocument]
@@ -156,9 +168,10 @@ def annotate(
     applied: AppliedDocument | None = None,
     warnings: Sequence[str] = (),
     measured: MeasuredDocument | None = None,
+    confirmed: Confirmed | None = None,
 ) -> None:
-    """Add to a run, ended or not: what was applied of it, warnings, what is measured of its noise. A run that is
-    gone meanwhile stays gone."""
+    """Add to a run, ended or not: what was applied of it, warnings, what is measured of its noise,
+    the machine that it was confirmed on. A run that is gone meanwhile stays gone."""
     with transaction(db, durable=True):
         if run(db, run_id) is None:
             return
@@ -166,6 +179,8 @@ def annotate(
         details["warnings"] = [*details.get("warnings", ()), *warnings]
         if measured is not None:
             details["noise"] = {**details.get("noise", {}), "measured": measured}
+        if confirmed is not None:
+            details["confirmed"] = confirmed
         if applied is not None:
             details["applied"] = applied
             db.execute("UPDATE tune_runs SET applied = 1 WHERE run_id = ?", (run_id,))
@@ -201,6 +216,10 @@ class Which(Enum):
     BEGUN = ("purpose <> 'refused'",)
     SEARCHED = ("purpose = 'search'",)
     GOOD = (*SEARCHED, "exit_reason = 'ok'", "recommendation_json IS NOT NULL")
+    PAST = (
+        "exit_reason = 'ok'",
+        "(purpose = 'check' OR purpose = 'search' AND recommendation_json IS NOT NULL)",
+    )
     APPLIED = (*GOOD, "applied = 1")
     REFUSED = ("purpose = 'refused'",)
 

@@ -392,3 +392,61 @@ def test_setting_keeps_nothing_of_an_earlier_schedule_and_off_keeps_all() -> Non
     off = parse({"enabled": False}, before)
     assert off == before.model_copy(update={"enabled": False})
     assert tuple(DAYS) == ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def test_only_where_it_is_asked_for_and_can_answer_a_check_comes_first() -> None:
+    changed = Verdict(("macOS 26.3 -> 26.4",), "r0", os_changed=True, checkable=True)
+    first = Schedule(enabled=True, first="check")
+    assert rules.judge(first, changed) == (Action.CHECKING, "stale: macOS 26.3 -> 26.4")
+    assert rules.judge(Schedule(enabled=True), changed)[0] is Action.FIRED
+    other = dataclasses.replace(changed, checkable=False)
+    assert rules.judge(first, other)[0] is Action.FIRED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "expected"),
+    [
+        ("ok", "same", (Action.SKIPPED, "confirmed on macOS 26.4")),
+        ("ok", "faster", (Action.SKIPPED, "confirmed on macOS 26.4")),
+        ("ok", "slower", (Action.FIRED, "check: slower")),
+        ("ok", "fails", (Action.FIRED, "check: fails")),
+        ("config_error", None, (Action.FIRED, "check: config_error")),
+        ("crashed", None, (Action.SKIPPED, "the check has ended as crashed")),
+        ("interrupted", None, (Action.SKIPPED, "the check has ended as interrupted")),
+    ],
+)
+def test_a_tune_follows_only_a_check_that_the_recipe_lost(
+    outcome: str, verdict: str | None, expected: tuple[Action, str]
+) -> None:
+    assert rules.after_check(outcome, verdict, "macOS 26.4") == expected
+
+
+def test_a_night_that_began_with_a_check_is_open_to_what_follows_from_it_alone() -> None:
+    opens = datetime(2026, 5, 4, 1, 30, tzinfo=UTC)  # 03:30 in Berlin
+    night = date(2026, 5, 4)
+    check = Decision(opens, night, Action.CHECKING, "stale", "r1")
+    waits = Decision(opens, night, Action.WAITING, "on battery")
+    schedule = Schedule(enabled=True, first="check")
+    book = Book(schedule, opens - timedelta(days=1), (check, waits))
+    assert rules.checking(book) == check
+    assert rules.open_night(book, opens, BERLIN) is None
+    after = dataclasses.replace(
+        book, decisions=(check, dataclasses.replace(waits, action=Action.SKIPPED))
+    )
+    assert rules.checking(after) is None
+    assert rules.checking(dataclasses.replace(book, decisions=())) is None
+    assert rules.checking(dataclasses.replace(book, since=opens + BEAT)) is None
+    off = dataclasses.replace(book, schedule=Schedule(first="check"))
+    assert rules.checking(off) is None
+
+
+def test_checks_that_the_agent_crashes_in_pause_it_too_and_other_checks_end_no_series() -> None:
+    opens = datetime(2026, 5, 4, 1, 30, tzinfo=UTC)
+    crashed = [
+        Decision(opens + timedelta(days=day), None, Action.CHECKING, "stale", "r", "crashed")
+        for day in range(3)
+    ]
+    good = dataclasses.replace(crashed[0], outcome="ok")
+    book = Book(Schedule(enabled=True, first="check"), opens, (*crashed[:2], good, crashed[2]))
+    assert rules.paused(book, opens + timedelta(days=4)) is not None
+    assert rules.paused(dataclasses.replace(book, decisions=(good,) * 3), opens) is None

@@ -126,3 +126,22 @@ def test_fields_of_its_own_replace_those_that_they_make_meaningless() -> None:
         "candidate_models": ["a"],
         "target_context": 4000,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "others", "checkable"),
+    [
+        ({"os_version": "macOS 26.4"}, (), True),
+        ({"binary_version": "macprovider-cli 1.5.0"}, (), True),
+        ({}, (), False),
+        ({"binary_version": ""}, (), False),
+        ({"provider": "mlx-lm"}, (), False),
+        ({"os_version": "macOS 26.4", "target_context": 4000}, (), False),
+        ({"os_version": "macOS 26.4"}, ("the last good request would be refused now",), False),
+    ],
+)
+def test_a_check_answers_for_a_changed_machine_but_not_for_a_changed_question(
+    change: dict[str, Any], others: tuple[str, ...], *, checkable: bool
+) -> None:
+    now = dataclasses.replace(THEN, **change)
+    assert compare(THEN, now, "r1", *others).checkable is checkable

@@ -42,6 +42,8 @@ def test_off_by_default_and_set_shown_and_switched_off_by_the_client(home: Home)
             "90m",
             "--when",
             "always",
+            "--first",
+            "check",
             "--drain",
             "--only-on-ac",
             "--days",
@@ -52,12 +54,14 @@ def test_off_by_default_and_set_shown_and_switched_off_by_the_client(home: Home)
     document = json.loads(done.stdout)
     assert document["window_s"] == 5400
     assert document["days"] == ["mon", "thu"]
+    assert document["first"] == "check"
     assert document["drain"]
     assert not document["apply"]
     assert document["request"] == {"target_context": 4000}
     coming = datetime.fromisoformat(document["next_run_at"]).astimezone()
     assert f"{coming:%H:%M}" == "03:30"
     assert coming.weekday() in (0, 3)
+    assert "checks the recipe after a change" in home.ctl("schedule", "show").stdout
     status = home.ctl("status").stdout
     assert "schedule  nightly at 03:30, next" in status
     assert home.daemon is not None

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from autotunectl.text.compare import history
+from autotuned import settings
+from autotuned.engine.compare import past
+from autotuned.engine.schedule.staleness import Staleness
+from autotuned.engine.settings import Configuration
 from autotuned.errors import ConfigError, NotFound
+from autotuned.host.machine import ThisMachine
 from autotuned.store.runs import Which
 from tests.engine import inside
 from tests.support.home import Home, Y
 
+OLDER = "UPDATE tune_runs SET machine_os_version = 'macOS 26.3' WHERE run_id = ?"
 FAST, SLOW = {"tps": 20.0, "ttft_ms": 20}, {"tps": 10.0, "ttft_ms": 20}
 
 
@@ -32,5 +39,21 @@ async def test_a_recipe_that_has_become_slower_is_told_and_nothing_else_changes(
         latest = await agent._records.latest(Which.SEARCHED)
         assert latest is not None
         assert latest.run_id == tuned["run_id"]
+        check, tune = (await past(agent._records, 9))["history"]
+        assert (check["kind"], check["run_id"]) == ("check", begun["run_id"])
+        assert check["check"] == checked
+        assert (tune["kind"], tune["run_id"]) == ("tune", tuned["run_id"])
+        assert (tune["check"], check["knobs"]) == (None, tune["knobs"])
+        assert check["tps_median"] == checked["tps_median"]
+        rows = history({"history": [check, tune]})
+        assert rows[1][-1].startswith("check: slower -")
+        assert rows[2][-1] == "tuned"
+        machine, chosen = ThisMachine(), settings.load(home.environ)
+        staleness = Staleness(agent, agent._records, machine, Configuration(chosen, lambda: chosen))
+        await agent._records.database.ask(lambda db: db.execute(OLDER, (tuned["run_id"],)))
+        changed = await staleness.look()
+        assert (changed.os_changed, changed.checkable) == (True, True)
+        await staleness.confirm(begun["run_id"])
+        assert (await staleness.look()).fresh
         with pytest.raises(ConfigError, match="belongs to the method check"):
             await agent.start({"candidate_models": [Y], "trigger": "check", "port": home.port})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from autotuned.engine.schedule.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, ConfigError, ProviderConflict, RestoreOutstanding
 from autotuned.host.clock import LocalZone, utc_now
 from autotuned.host.machine import ThisMachine
+from autotuned.store import runs
 from autotuned.store.database import Database
 
 NIGHT = datetime(2036, 5, 4, 3, 30, 10, tzinfo=LocalZone()).astimezone(UTC)
@@ -46,9 +48,12 @@ class World:
         self.owed = False
         self.on_ac: bool | None = True
         self.own: Mapping[str, Any] = {}
+        self.checked: list[Mapping[str, Any]] = []
+        self.confirmed: list[str] = []
+        self.active: str | None = None
 
-    def active_run(self) -> None:
-        return None
+    def active_run(self) -> str | None:
+        return self.active
 
     async def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
         self.started.append(params)
@@ -57,7 +62,17 @@ class World:
         return {"run_id": f"r{len(self.started)}"}
 
     async def look(self) -> Verdict:
-        return Verdict(("chip A -> B",), "r0")
+        return Verdict(("chip A -> B",), "r0", checkable=True)
+
+    async def check(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        self.checked.append(wishes)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.active = "c1"
+        return {"run_id": "c1"}
+
+    async def confirm(self, check_id: str) -> None:
+        self.confirmed.append(check_id)
 
     async def request(self, own: Mapping[str, Any]) -> dict[str, Any]:
         return {"candidate_models": ["a"]}
@@ -347,3 +362,61 @@ async def test_a_schedule_for_mains_power_alone_is_refused_where_the_machine_can
         with pytest.raises(ConfigError, match="on battery"):
             await made.set({"at": "03:30", "only_on_ac": True})
         assert not (await made.get(0))["enabled"]
+
+
+@pytest.mark.parametrize(("verdict", "tunes"), [("same", False), ("slower", True), ("fails", True)])
+async def test_a_check_comes_first_and_a_tune_follows_the_same_night_only_where_it_lost(
+    tmp_path: Path, verdict: str, *, tunes: bool
+) -> None:
+    world = World()
+    async with nightly(tmp_path, world) as made:
+        database = made._records.database
+        details = cast("runs.Details", {"check": {"verdict": verdict}})
+        began = "2036-05-04T01:30:10Z"
+        row = runs.RunRow("c1", began, None, "v", "s 1", 8, "B", "macOS 26.4", 9, "[]", 1, 1, 9, 0)
+        await made.set({"at": "03:30", "first": "check", "drain": True})
+        await database.ask(runs.begin, row, {})
+        made._think_soon()
+        (checking,) = await decided(made, 1)
+        assert (checking["decision"], checking["run_id"]) == ("checking", "c1")
+        assert world.checked == [{"drain": True}]
+        made._think_soon()
+        await decided(made, 1)  # while it goes on nothing else is decided
+        world.active = None
+
+        def end(db: sqlite3.Connection) -> None:
+            runs.finish(
+                db,
+                "c1",
+                exit_reason="ok",
+                ended_at=began,
+                recommendation=None,
+                recipe_hash=None,
+                details=details,
+            )
+
+        await database.ask(end)
+        world.now += timedelta(hours=5)
+        made._think_soon()
+        followed, _ = await decided(made, 2)
+    assert followed["night"] == "2036-05-04"
+    if tunes:
+        assert (followed["decision"], followed["reason"]) == ("fired", f"check: {verdict}")
+        assert (len(world.started), world.confirmed) == (1, [])
+    else:
+        assert (followed["decision"], followed["reason"]) == ("skipped", "confirmed on macOS 26.4")
+        assert (world.started, world.confirmed) == ([], ["c1"])
+
+
+async def test_a_check_that_is_refused_is_followed_by_the_tune(tmp_path: Path) -> None:
+    world = World()
+    field = "run_id"
+    world.refusals = [ConfigError(field, "r0", "has no samples of its recipe")]
+    async with nightly(tmp_path, world) as made:
+        await made.set({"at": "03:30", "first": "check"})
+        made._think_soon()
+        (checking,) = await decided(made, 1)
+        assert (checking["decision"], checking["outcome"]) == ("checking", "config_error")
+        made._think_soon()
+        fired, _ = await decided(made, 2)
+    assert (fired["decision"], fired["reason"]) == ("fired", "check: config_error")

@@ -16,6 +16,7 @@ import structlog
 
 from autotuned.core import schedule as rules
 from autotuned.core.schedule import Action, Book, Decision
+from autotuned.core.staleness import CHECKED
 from autotuned.documents.schedule import (
     BriefDocument,
     DecisionDocument,
@@ -216,6 +217,9 @@ class Nightly:
         await self._settle()
         if self._zone.fault() is not None:
             return
+        if (begun := rules.checking(self._book)) is not None:
+            await self._follow(begun)
+            return
         now = self._now()
         closed = rules.gone_by(self._book, now, self._zone)
         if closed is not None:
@@ -237,10 +241,40 @@ class Nightly:
         if action is Action.SKIPPED:
             await self._record(decision)
             return
+        await self._try(decision, os_changed=verdict.os_changed)
+
+    async def _try(self, decision: Decision, *, os_changed: bool) -> None:
         try:
-            await self._fire(decision, os_changed=verdict.os_changed)
+            await self._fire(decision, os_changed=os_changed)
         except AutotunedError as error:
             log.warning("the scheduled run was refused", reason=error.message)
+
+    async def _follow(self, begun: Decision) -> None:
+        """Do what follows from a check once it has ended."""
+        now, run_id = self._now(), begun.run_id
+        if begun.outcome is None:
+            self._again = now + AGAIN
+            return
+        verdict, system = None, ""
+        if run_id is not None and begun.outcome == "ok":
+            if (checked := (await self._records.details(run_id)).get("check")) is not None:
+                verdict = checked["verdict"]
+            system = (await self._records.row(run_id)).machine_os_version
+        action, reason = rules.after_check(begun.outcome, verdict, system)
+        decision = Decision(now, begun.night, action, reason)
+        if action is Action.SKIPPED:
+            if run_id is not None and verdict is not None:
+                await self._staleness.confirm(run_id)
+            await self._record(decision)
+            return
+        obstacle = await self._obstacle()
+        if obstacle is None:
+            await self._try(decision, os_changed=(await self._staleness.look()).os_changed)
+        elif now < begun.at + timedelta(seconds=self._book.schedule.window_s):
+            await self._wait(Decision(now, begun.night, Action.WAITING, obstacle))
+        else:
+            obstacle = f"until its window closed: {obstacle}"
+            await self._record(Decision(now, begun.night, Action.SKIPPED, obstacle))
 
     async def _obstacle(self) -> str | None:
         schedule = self._book.schedule
@@ -265,20 +299,26 @@ class Nightly:
         Refused because of what may go away, the night has not begun after all.
         """
         schedule = self._book.schedule
-        consents = {"drain": schedule.drain, "apply": schedule.apply}
+        consents = {"drain": schedule.drain}
         decision = await self._record(decision)
         self._firing = decision.id
+        trigger = "os_update" if os_changed else "schedule"
+        if checks := decision.action is Action.CHECKING:
+            self._again = self._now() + AGAIN
         try:
             request = await self._staleness.request(schedule.request)
             if schedule.apply:
                 request.setdefault("confirm", True)
             if schedule.restart_foreground:
                 consents["restart_foreground"] = True
-            trigger = "os_update" if os_changed else "schedule"
-            begun = await self._agent.start({**request, **consents, "trigger": trigger})
-            decision = await self._record(
-                dataclasses.replace(decision, run_id=str(begun["run_id"]))
-            )
+            if checks:
+                kept = {name: request[name] for name in CHECKED if name in request}
+                begun = await self._agent.check({**kept, **consents})
+            else:
+                own = {"apply": schedule.apply, "trigger": trigger}
+                begun = await self._agent.start({**request, **consents, **own})
+            decision = dataclasses.replace(decision, run_id=str(begun["run_id"]))
+            decision = await self._record(decision)
         except (Busy, RestoreOutstanding, ShuttingDown) as error:
             await self._not_after_all(decision, error.message)
             raise
@@ -286,7 +326,8 @@ class Nightly:
             refused = error.data.get("run_id")
             await self._record(dataclasses.replace(decision, run_id=refused, outcome=error.kind))
             # Nobody waits for this answer, so that it is told as the end of any run is.
-            self._events.publish({"type": "run.finished", "exit_reason": error.kind}, refused)
+            if not checks:  # after a check comes more
+                self._events.publish({"type": "run.finished", "exit_reason": error.kind}, refused)
             raise
         finally:
             self._firing = None
@@ -305,7 +346,7 @@ class Nightly:
         good = None if row is None else _moment(row.started_at_utc)
         self._book = dataclasses.replace(self._book, last_good=good)
         for decision in self._book.decisions:
-            if decision.action is Action.FIRED and decision.outcome is None:
+            if decision.action in rules.BEGUN and decision.outcome is None:
                 if decision.id == self._firing:
                     continue
                 outcome = await self._outcome(decision.run_id)
@@ -315,14 +356,14 @@ class Nightly:
     async def _outcome(self, run_id: str | None) -> str | None:
         """How a run has ended; `crashed` where nothing was written down; None while it goes on."""
         if run_id is None:
-            return "crashed"
+            return rules.CRASHED
         if run_id == self._agent.active_run():
             return None
         try:
             row = await self._records.row(run_id)
         except NotFound:
             return "unknown"
-        return row.exit_reason if row.ended_at_utc is not None else "crashed"
+        return row.exit_reason if row.ended_at_utc is not None else rules.CRASHED
 
     async def _record(self, decision: Decision) -> Decision:
         """Write a new decision, or one of ours again as it is now."""

@@ -23,7 +23,8 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.host.interface import Machine
 from autotuned.settings import ProviderSettings
-from autotuned.store.runs import RunRow
+from autotuned.store import runs
+from autotuned.store.runs import Confirmed, Details, RunRow
 
 KEEP_S = 600.0
 """A glance's answer is looked at again after this, for what shows in no file that we watch."""
@@ -102,6 +103,14 @@ class Staleness:
         row = await self._records.last_good()
         return repeated({} if row is None else await self._request_of(row), own)
 
+    async def confirm(self, check_id: str) -> None:
+        """The check `check_id` found the recipe as good as it was: what it ran on is its machine."""
+        row, check = await self._records.last_good(), await self._records.row(check_id)
+        if row is not None:
+            machine = _machine(check, await self._records.details(check_id))
+            await self._records.database.ask(runs.annotate, row.run_id, confirmed=machine)
+        self._seen = None
+
     def _basis(self, row: RunRow | None) -> tuple[str | None, Mapping[str, Any], ProviderSettings]:
         """What an answer rests on beside the machine."""
         run_id = None if row is None else row.run_id
@@ -126,12 +135,8 @@ class Staleness:
     ) -> tuple[Verdict, tuple[str, ...]]:
         details = await self._records.details(row.run_id)
         then = Fingerprint(
-            os_version=row.machine_os_version,
-            os_build=details.get("os_build", ""),
+            **details.get("confirmed", _machine(row, details)),
             provider=details.get("provider") or "",
-            binary_version=row.binary_version,
-            chip=row.machine_chip,
-            ram_gb=row.machine_ram_gb,
             candidate_models=tuple(json.loads(row.candidate_models_json)),
             target_context=row.target_context,
         )
@@ -164,6 +169,17 @@ class Staleness:
             target_context=context,
         )
         return compare(then, now, row.run_id, *others), words
+
+
+def _machine(row: RunRow, details: Details) -> Confirmed:
+    """What a run was measured on."""
+    return {
+        "os_version": row.machine_os_version,
+        "os_build": details.get("os_build", ""),
+        "binary_version": row.binary_version,
+        "chip": row.machine_chip,
+        "ram_gb": row.machine_ram_gb,
+    }
 
 
 def _unchanged(files: Identity) -> bool:

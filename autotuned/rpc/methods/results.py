@@ -1,4 +1,4 @@
-"""What runs have found, beyond their documents: `compare`, `noise`, `report` and `stale`."""
+"""What runs have found beyond documents: `compare`, `history`, `noise`, `report` and `stale`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from autotuned.core.compare import compare
-from autotuned.documents.compare import ComparisonDocument
+from autotuned.documents.compare import ComparisonDocument, HistoryDocument
 from autotuned.documents.run import StartedDocument
 from autotuned.documents.schedule import StaleResult
-from autotuned.engine.compare import pair
+from autotuned.engine.compare import pair, past
 from autotuned.engine.run.documents import trial_document
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, RunParams, Services
@@ -28,6 +28,12 @@ class CompareParams(Params):
 
     a: str | None = None
     b: str | None = None
+
+
+class HistoryParams(Params):
+    """How many of the newest to give back."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class CheckParams(Params):
@@ -65,6 +71,9 @@ def methods(services: Services) -> list[Method]:
         first, second = await pair(records, params["a"], params["b"])
         return compare(first, second)
 
+    async def history(_: Connection, params: Mapping[str, Any]) -> HistoryDocument:
+        return await past(records, params["limit"])
+
     async def check(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
         return await services.agent.check(params)
 
@@ -85,6 +94,7 @@ def methods(services: Services) -> list[Method]:
         return (await services.staleness.look()).document()
 
     differs = "two runs, knob by knob and figure by figure, set against their noise"
+    over_time = "good tunes and checks over time: recipe, machine, figures and verdicts"
     again = "measure the applied recipe again, one start, against its cell in its run"
     begins = "measure the machine's own noise: the best cells of a run, again and again"
     begun = (
@@ -99,6 +109,7 @@ def methods(services: Services) -> list[Method]:
     unknown = (wire.NOT_FOUND,)
     return [
         Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
+        Method("history", over_time, history, HistoryParams, HistoryDocument),
         Method("check", again, check, CheckParams, StartedDocument, begun),
         Method("noise", begins, noise, NoiseParams, StartedDocument, begun),
         Method("report", shows, report, RunParams, HTML, unknown),
