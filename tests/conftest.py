@@ -39,7 +39,8 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def home() -> Iterator[homes.Home]:
-    """An operator's home of its own, clean afterwards."""
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[homes.Home]:
+    """An operator's home of its own, clean afterwards; an agent in this process sees no busy machine either."""
     with homes.home() as made:
+        monkeypatch.setenv("AUTOTUNED_BUSY_FILE", made.environ["AUTOTUNED_BUSY_FILE"])
         yield made
