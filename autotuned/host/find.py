@@ -285,19 +285,25 @@ class Finder:
                 continue  # gone, or not ours to read
 
     def _is_not_live(self, process: psutil.Process) -> bool:
-        """It carries our marker; a process whose environment is not ours to read counts as a live provider.
-
-        `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, for tests beside a real server.
-        """
-        home = self.managers.environ.get("AUTOTUNED_LIVE_HOME")
+        """A process whose environment is not ours to read counts as a live provider."""
         try:
-            environ = process.environ()
-            if not environ:  # just being started: the system has not set it up yet
-                time.sleep(0.02)
-                environ = process.environ()
+            return is_apart(process, self.marker, self.managers.environ)
         except psutil.AccessDenied:
+            home = self.managers.environ.get("AUTOTUNED_LIVE_HOME")
             return home is not None and process.uids().real != os.getuid()
-        return self.marker in environ or (home is not None and environ.get("HOME", home) != home)
+
+
+def is_apart(process: psutil.Process, marker: str, environ: Mapping[str, str]) -> bool:
+    """It is a candidate, which carries `marker`, or of another home than `AUTOTUNED_LIVE_HOME` of `environ`.
+
+    The variable is for tests beside a real server. Raises psutil.Error where that cannot be read.
+    """
+    home = environ.get("AUTOTUNED_LIVE_HOME")
+    around = process.environ()
+    if not around:  # just being started: the system has not set it up yet
+        time.sleep(0.02)
+        around = process.environ()
+    return marker in around or (home is not None and around.get("HOME", home) != home)
 
 
 def _foreign(process: Process, container: str | None, unit: str | None) -> Managed:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from autotuned.host.find import is_apart
+
 SHARE = 0.1
 """Of the machine's memory, from which a server is told of."""
 KNOWN = {
@@ -27,17 +29,13 @@ def beside(environ: Mapping[str, str], marker: str, known: Collection[int]) -> l
 
     `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, as for the live provider. Blocks.
     """
-    home = environ.get("AUTOTUNED_LIVE_HOME")
     whole = psutil.virtual_memory().total
     sentences = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             share = process.memory_info().rss / whole
             server = _server(process.cmdline()) if share > SHARE else None
-            if server is None or _is_known(process, known):
-                continue
-            around = process.environ()
-            if marker in around or (home is not None and around.get("HOME", home) != home):
+            if server is None or _is_known(process, known) or is_apart(process, marker, environ):
                 continue
             name, stop = server
             sentences.append(
