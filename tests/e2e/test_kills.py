@@ -175,7 +175,10 @@ def assert_sound(home: Home, job: LaunchdJob | SystemdUnit) -> None:
     poll(job.back, "the live provider is back")
     assert not candidates(home)
     assert port_is_free(home.port)
-    poll(lambda: home.rpc("status")["lease"] is None, "it was watched for long enough, and nothing is owed")
+    poll(
+        lambda: home.rpc("status")["lease"] is None,
+        "it was watched for long enough, and nothing is owed",
+    )
     assert poll(lambda: home.rpc("status")["live_provider"])["state"] == "running"
     ends = home.sql("SELECT exit_reason, ended_at_utc FROM tune_runs")
     assert ends in ([], [("interrupted", None)])  # none: it died before there was a run
