@@ -323,6 +323,12 @@ SEARCH_OPTIONS = [
         help="More requests at once must bring at least this share of tok/s.  [default: 0.15]",
     ),
     click.option(
+        "--quality",
+        type=click.Choice(["off", "warn", "veto"]),
+        help="Compare the answers of lossy cells with those of the lossless one; with veto a broken one "
+        "cannot win.  [default: off]",
+    ),
+    click.option(
         "--confirm/--no-confirm",
         default=None,
         help="Start the winner again, in turns with the defaults and the live settings; a tie "

@@ -23,7 +23,7 @@ PROVIDERS = (
 """The servers that are shipped, for the shell."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 METHODS = (
-    "apply", "cancel", "check", "compare", "doctor", "history", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
+    "answers", "apply", "cancel", "check", "compare", "doctor", "history", "models", "noise", "provider.forget", "provider.restore", "pull", "pull.cancel", "pull.wait",
     "quarantine", "quarantine.clear", "reload", "report", "result", "revert", "rpc.discover", "runs", "schedule.get", "schedule.run_now", "schedule.set",
     "serve", "servers", "servers.check", "servers.show", "shutdown", "stale", "start", "status", "subscribe", "trials", "unsubscribe", "version", "wait",
 )  # fmt: skip

@@ -3,20 +3,27 @@
 Each tune climbs the default grid of six cells over a machine that drifts, strays between starts and requests,
 and now and then answers one request late. The steps, the winner and the verdicts are those of the program.
 Told: how often what is recommended is truly slower than the defaults by more than a tie, without and with
-`--confirm`, and what that costs; false alarms of `check` where nothing changed, and the losses that it finds.
+`--confirm`, and what that costs; false alarms of `check` where nothing changed, and the losses that it finds; how often
+the quality guard calls healthy cells broken, and finds planted faults, with models that solve few tasks or many.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
+from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
-from autotuned.core import check
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from autotuned.core import check, quality
 from autotuned.core.model import (
     STAGE_CLIMB,
     STAGE_CONFIRM,
     STAGE_SELECTION,
+    Answers,
     Replicate,
     Trial,
 )
@@ -25,6 +32,7 @@ from autotuned.core.request import Plan, parse, plan
 from autotuned.core.stats import median
 from autotuned.documents.trial import Stage
 from autotuned.shared.knobs import Knobs
+from tests.support.battery import right
 
 DEFAULTS = Knobs(None, 1, 2000)
 BASE_TPS = 20.0
@@ -34,6 +42,8 @@ LATE, LATE_BY = 0.02, 0.7
 DRIFT = 0.03
 """A machine grows slower by up to so much from the first start to the tenth."""
 REPLICATES = 3
+FLIPS_ALONE, FLIPS_LOSSY = 0.005, 0.03
+"""Chance that a task comes out otherwise: when the same cell is asked again, and with a lossy knob that is sound."""
 
 
 class Machine:
@@ -85,6 +95,56 @@ def tuned(planned: Plan, machine: Machine) -> tuple[Trial, list[Trial]]:
     return step.best, history
 
 
+class Speaker:
+    """A simulated model: which tasks it solves, and how often an answer comes out otherwise by chance."""
+
+    def __init__(self, source: random.Random, able: float) -> None:
+        """`able`: the share of tasks that it solves."""
+        self._source = source
+        self._solves = {
+            task: source.random() < able for each in quality.battery() for task in each.tasks
+        }
+
+    def answers(self, flips: float, lost: Collection[str] = ()) -> Answers:
+        """A round: each task comes out otherwise with this chance; those of the `lost` kinds are garbled."""
+        texts = []
+        for question in quality.battery():
+            solved = []
+            for task in question.tasks:
+                solves = self._solves[task] != (self._source.random() < flips)
+                solved.append(right(task.rule) if solves and task.kind not in lost else "?")
+            texts.append("\n".join(solved))
+        return tuple(texts)
+
+
+def guard(tunes: int) -> None:
+    """Print how often the guard is wrong."""
+    kinds = sorted({task.kind for question in quality.battery() for task in question.tasks})
+    blank = Trial(STAGE_CLIMB, "m-7B", 1, DEFAULTS, (), None)
+    for able in (0.4, 0.7, 0.95):
+        false = missed = unjudged = 0
+        for number in range(tunes):
+            source = random.Random(f"{number} {able}")
+            model = Speaker(source, able)
+            known = replace(blank, answers=(model.answers(0.0), model.answers(FLIPS_ALONE)))
+            lossy = replace(blank, knobs=DEFAULTS._replace(kv_bits=4))
+            healthy = replace(lossy, answers=(model.answers(FLIPS_LOSSY),))
+            faulty = replace(lossy, answers=(model.answers(FLIPS_LOSSY, source.sample(kinds, 5)),))
+            found = quality.document("veto", [known, healthy, faulty])
+            assert found is not None
+            if found["reason"] is not None:
+                unjudged += 1
+                continue
+            first, second = found["cells"]
+            false += first["verdict"] == "broken"
+            missed += second["verdict"] != "broken"
+        judged = tunes - unjudged
+        print(
+            f"  a model that solves {able:.0%}: {unjudged} of {tunes} not judged, healthy called broken "
+            f"{false / max(1, judged):.1%}, five of {len(kinds)} classes garbled found {1 - missed / max(1, judged):.1%}"
+        )
+
+
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -123,6 +183,7 @@ def main() -> None:
             verdicts[measured["verdict"]] += 1
         told = ", ".join(f"{name} {count / tunes:.1%}" for name, count in verdicts.items())
         print(f"  check at {share:.0%} of the rate: {told}")
+    guard(tunes)
 
 
 if __name__ == "__main__":

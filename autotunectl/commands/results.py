@@ -26,8 +26,13 @@ from autotuned.shared import wire
     help="Write the report as one HTML file instead; - for stdout.",
 )
 @click.option("--open", "opening", is_flag=True, help="Show the report in the browser.")
+@click.option(
+    "--answers", is_flag=True, help="What the cells answered to the quality guard, side by side."
+)
 @click.pass_obj
-def show(reach: Reach, run: str | None, as_json: bool, file: str | None, opening: bool) -> None:
+def show(
+    reach: Reach, run: str | None, as_json: bool, file: str | None, opening: bool, answers: bool
+) -> None:
     """The recommendation of a run again, or its report.
 
     A file of that name is replaced. The page asks nobody for anything: it may be kept, sent or printed.
@@ -36,6 +41,13 @@ def show(reach: Reach, run: str | None, as_json: bool, file: str | None, opening
     Example:
       autotunectl show --report tune.html --open
     """
+    if answers:
+        if file is not None or opening:
+            fail("--answers and --report exclude each other", 2, "the report has the answers in it")
+        with reach.client() as client:
+            answered = client.call("answers", **named(run))
+        click.echo(as_text(answered)) if as_json else say(result.answers(answered))
+        return
     if file is not None or opening:
         _report(reach, run, file, opening=opening, as_json=as_json)
         return

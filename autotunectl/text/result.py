@@ -19,7 +19,7 @@ from autotunectl.text.layout import (
     transfer,
 )
 from autotuned.shared import knobs
-from autotuned.shared.text import span
+from autotuned.shared.text import printable, span
 
 if TYPE_CHECKING:
     from autotuned.documents.schedule import BriefDocument, ScheduleDocument, StaleResult
@@ -50,6 +50,8 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     said = noise.verdict(document.get("noise", {}))
     if said is not None:
         lines.append(f"  noise           {said}")
+    if "quality" in document:
+        lines.append(f"  quality         {_quality(document)}")
     if "confirmation" in document:
         lines.append(f"  confirmed       {_confirmed(document['confirmation'])}")
     if cells:
@@ -83,6 +85,37 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     if document.get("recipe_hash"):
         lines += ["", f"  run {document['run_id']}, recipe {document['recipe_hash']}"]
     return "\n".join(lines)
+
+
+def _quality(document: Mapping[str, Any]) -> str:
+    """How the answers of the recommended settings compare: `same: 15 of 19 tasks solved, as without loss`."""
+    found, chosen = document["quality"], document["recommendation"]["knobs"]
+    if found["reason"] is not None:
+        return f"not judged: {found['reason']}"
+    base = found["baseline"]
+    without = f"{base['solved']} of {found['tasks']} tasks solved"
+    for cell in found["cells"]:
+        if cell["knobs"] == chosen:
+            lost = f"; lost: {', '.join(cell['lost'])}" if cell["lost"] else ""
+            return f"{cell['verdict']}: {cell['solved']} of {found['tasks']} tasks solved, {base['solved']} without loss{lost}"
+    broken = [cell for cell in found["cells"] if cell["verdict"] == "broken"]
+    out = "".join(f"; broken: {knobs.words(cell['knobs'])}" for cell in broken)
+    return f"the reference itself: {without}{out}"
+
+
+def answers(document: Mapping[str, Any]) -> str:
+    """Each question of the quality guard with the answers to it."""
+    lines: list[str] = []
+    for question in document["tasks"]:
+        lines += [question["task"], *(f"  | {line}" for line in question["prompt"].splitlines())]
+        for answer in question["answers"]:
+            again = f", round {answer['round']}" if answer["round"] > 1 else ""
+            solved = f"{sum(answer['solved'])}/{len(answer['solved'])}"
+            lines.append(f"  {knobs.words(answer['knobs'])}{again}: {solved}")
+            text = "(the request failed)" if answer["text"] is None else answer["text"]
+            lines += [f"    {printable(line)}" for line in text.splitlines() or ["(empty)"]]
+        lines.append("")
+    return "\n".join(lines).rstrip() or "no answers were compared in this run: start --quality warn"
 
 
 def failure(document: Mapping[str, Any]) -> list[str]:
@@ -123,6 +156,7 @@ STEPS = {
     "load": "loading",
     "warm": "warming up",
     "measure": "asking",
+    "quality": "comparing answers",
     "stop": "stopping",
 }
 """The parts of a trial, as what the candidate does."""

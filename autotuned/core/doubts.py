@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from autotuned.core import load, noise
+from autotuned.core import load, noise, quality
 from autotuned.core.model import STAGE_CLIMB, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
 from autotuned.core.request import Plan
@@ -23,18 +23,18 @@ def of_run(
     facts: MachineFacts,
     history: Sequence[Trial],
     finish: Finish,
-    lossy: Collection[str],
-    *,
-    compared: bool,
 ) -> list[str]:
-    """All doubts about a finished search. `lossy`: names of knobs that may change answers; `compared`: they were."""
+    """All doubts about a finished search."""
     best = finish.best
     if best is None:
         return busy(history)
     warnings = [*load.skew_warning([best]), *_pressure(best, facts), *busy(history)]
     warnings += tie(history, plan.request.tps_tie_epsilon)
-    if not compared and best.knobs is not None:
-        warnings += not_compared(best.knobs, lossy)
+    if plan.request.quality != "off":
+        found = quality.document(plan.request.quality, history)
+        warnings += quality.warnings(found, best.knobs)
+    elif best.knobs is not None:
+        warnings += not_compared(best.knobs, plan.lossy)
     warnings += sorted({remark for each in best.replicates for remark in each.remarks})
     if finish.partial:
         warnings.append("the recommendation is partial: not every cell was measured")
@@ -53,7 +53,7 @@ def _pressure(best: Trial, facts: MachineFacts) -> Iterable[str]:
 def not_compared(knobs: Knobs, lossy: Collection[str]) -> list[str]:
     """That answers with these knobs may not be those without them."""
     return [
-        f"{name} {value} is lossy and its answers were not compared with those of {UNSET}"
+        f"{name} {value} is lossy and its answers were not compared with those of {UNSET}: start --quality veto"
         for name, value in knobs.chosen().items()
         if name in lossy
     ]

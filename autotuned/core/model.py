@@ -130,6 +130,10 @@ class PhaseTimings:
     stop_ms: float | None = None
 
 
+Answers = tuple[str | None, ...]
+"""What was answered to each question of the quality guard, in their order; None where a request failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a trial is not feasible. `reason` is a sentence of at most 480 characters."""
@@ -172,6 +176,10 @@ class Trial:
     confirms: bool = False
     serve_argv: tuple[str, ...] = ()
     """The command line that serves this cell without us."""
+    answers: tuple[Answers, ...] = ()
+    """Of each round in which the quality guard asked this cell."""
+    vetoed: str | None = None
+    """Why this cell cannot win though it fits."""
 
     @property
     def fits(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from autotuned.core import confirm, search, stats
+from autotuned.core import confirm, quality, search, stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
 from autotuned.core.points import Calibrate, next_point, recipe
 from autotuned.core.request import Plan
@@ -157,7 +157,27 @@ def with_kept(plan: Plan, history: Sequence[Trial], trial: Trial) -> Trial:
     """`trial` with `kept` decided by the keep-best rule; probes and repetitions are never kept."""
     if trial.stage != STAGE_CLIMB or plan.repeats is not None:
         return trial
-    return replace(trial, kept=wins(trial, best_so_far(history), plan.request.tps_tie_epsilon))
+    if plan.request.quality == "veto":
+        trial = quality.vetoed(history, trial)
+    return replace(trial, kept=trial.vetoed is None and _would_win(plan, history, trial))
+
+
+def battery_rounds(plan: Plan, history: Sequence[Trial], trial: Trial) -> int:
+    """How often the quality guard asks a feasible trial, right after its replicates."""
+    if plan.request.quality == "off" or plan.repeats is not None:
+        return 0
+    return quality.rounds(history, trial, plan.lossy, wins=_would_win(plan, history, trial))
+
+
+def _would_win(plan: Plan, history: Sequence[Trial], trial: Trial) -> bool:
+    """The keep-best rule; with the guard's veto a lossy cell that only ties does not win."""
+    best, epsilon = best_so_far(history), plan.request.tps_tie_epsilon
+    if not wins(trial, best, epsilon):
+        return False
+    if plan.request.quality != "veto" or best is None or quality.is_lossy(best.knobs, plan.lossy):
+        return True
+    faster = (trial.tps_median or 0.0) > (best.tps_median or 0.0) * (1 + epsilon)
+    return faster or not quality.is_lossy(trial.knobs, plan.lossy)
 
 
 def _halted(halt: Halt, chosen: Candidate | None, best: Trial | None) -> Finish:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from autotuned.core import candidates, search, space
+from autotuned.core import candidates, quality, search, space
 from autotuned.core.model import Candidate
 from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, invalid, unknown
@@ -95,6 +95,8 @@ class TuneRequest(BaseModel):
     thermal_gate: bool = False
     confirm: bool = False
     """Start the winner again, in turns with the defaults and with what the live provider runs."""
+    quality: Literal["off", "warn", "veto"] = "off"
+    """Compare the answers of lossy cells with those of the lossless one; `veto`: a broken one cannot win."""
     ignore_quarantine: bool = False
     """Start also what took the machine down before."""
     resume: str | None = None
@@ -151,6 +153,8 @@ class Plan:
     left_out: int = 0
     """Cells that were dropped since a knob of theirs would do nothing."""
     repeats: Repeats | None = None
+    lossy: frozenset[str] = frozenset()
+    """Names of the knobs of this server that may change its answers."""
     live_model: str | None = None
     """The candidate that was asked for as `live`."""
     window: int | None = None
@@ -256,14 +260,27 @@ def plan(
     chosen, warnings = _candidates(request, catalogue)
     cells, left_out = space.spanned(_cells(request), request.axes, server)
     seed = seed if request.seed is None else request.seed
-    if request.search == "tpe" or (request.search == "auto" and len(cells) > search.GRID_CELLS):
-        return _searching(request, Plan(request, chosen, cells, warnings, seed, 0, left_out))
-    if request.cell_order == "reverse":
+    lossy = lossy_knobs(server)
+    searches = request.search == "tpe" or (
+        request.search == "auto" and len(cells) > search.GRID_CELLS
+    )
+    if request.cell_order == "reverse" and not searches:
         cells = cells[::-1]
-    elif request.cell_order == "random":
+    elif request.cell_order == "random" and not searches:
         cells = tuple(random.Random(seed).sample(cells, len(cells)))
+    if request.quality != "off":
+        cells = quality.lossless_first(cells, lossy)
+    if searches:
+        whole = Plan(request, chosen, cells, warnings, seed, 0, left_out, lossy=lossy)
+        return _searching(request, whole)
     used = seed if request.cell_order == "random" else None
-    return Plan(request, chosen, cells, warnings, used, None, left_out)
+    return Plan(request, chosen, cells, warnings, used, None, left_out, lossy=lossy)
+
+
+def lossy_knobs(server: ServerSpec | None) -> frozenset[str]:
+    """Names of a server's knobs that may change its answers."""
+    knobs = {} if server is None else server.knobs
+    return frozenset(name for name, knob in knobs.items() if knob.lossy)
 
 
 def _searching(request: TuneRequest, whole: Plan) -> Plan:

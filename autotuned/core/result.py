@@ -236,7 +236,7 @@ def cells(history: Sequence[Trial]) -> list[CellDocument]:
             "peak_rss_bytes": trial.strain.peak_rss_bytes,
             "fits": trial.fits,
             "kept": trial.kept,
-            "reason": trial.failure.reason if trial.failure else None,
+            "reason": trial.failure.reason if trial.failure else trial.vetoed,
             "conditions": conditions_document(trial.conditions),
             "samples": [sample_document(replicate) for replicate in trial.replicates],
         }

@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 from autotuned.documents import Document
 from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import NoiseDocument
+from autotuned.documents.quality import QualityDocument
 from autotuned.documents.trial import (
     ConditionsDocument,
     KnobsDocument,
@@ -190,6 +191,7 @@ class ResultDocument(Document):
     """The candidate that was asked for as `live`: what the live provider served at the start."""
     left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
     """The command line that starts a server in a terminal that this run has stopped for good."""
+    quality: NotRequired[QualityDocument]
     confirmation: NotRequired[ConfirmationDocument]
     check: NotRequired[CheckedDocument]
     timings: dict[str, float]

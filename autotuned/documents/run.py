@@ -17,7 +17,7 @@ from autotuned.documents.weights import PullDocument
 from autotuned.shared.knobs import Value
 
 State = Literal["running", "finished"]
-Step = Literal["pause", "prewarm", "load", "warm", "measure", "stop"]
+Step = Literal["pause", "prewarm", "load", "warm", "measure", "quality", "stop"]
 Phase = Literal[
     "preflight",
     "draining",

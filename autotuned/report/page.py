@@ -65,10 +65,12 @@ def render(
     document: Mapping[str, Any],
     trials: Sequence[Mapping[str, Any]],
     phases: Sequence[tuple[str, str]] = (),
+    answers: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page of a result document, finished or not, and the trials of its run, oldest first.
 
-    `phases` are the phases that the run entered and when, as far as they are known.
+    `phases` are the phases that the run entered and when, as far as they are known; `answers` what was
+    answered to the quality guard, question by question.
     """
     best = best_index(document)
     return (
@@ -89,9 +91,25 @@ def render(
             knob_names=KNOB_NAMES,
             knob_heading=search.knob_heading(document),
             search=search.search(document),
+            answers=[_answered(question) for question in answers],
             dash=DASH,
         )
     )
+
+
+def _answered(question: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as a table: a row for each answer, the settings first."""
+    rows = [
+        (
+            _knobs(answer["knobs"]) + (", again" if answer["round"] > 1 else ""),
+            "solved"
+            if all(answer["solved"])
+            else f"{sum(answer['solved'])} of {len(answer['solved'])}",
+            answer["text"] if answer["text"] is not None else "the request failed",
+        )
+        for answer in question["answers"]
+    ]
+    return {"task": question["task"], "prompt": question["prompt"], "rows": rows}
 
 
 @functools.cache

@@ -164,6 +164,12 @@ def m012_conditions(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE trial_details ADD COLUMN conditions_json TEXT")
 
 
+def m013_answers(db: sqlite3.Connection) -> None:
+    """What a cell has answered to the quality guard, and why it cannot win."""
+    db.execute("ALTER TABLE trial_details ADD COLUMN answers_json TEXT")
+    db.execute("ALTER TABLE trial_details ADD COLUMN vetoed TEXT")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -177,6 +183,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m010_several_requests_at_once,
     m011_how_a_cell_is_served,
     m012_conditions,
+    m013_answers,
 )
 
 

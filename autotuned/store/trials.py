@@ -83,6 +83,8 @@ def append(
             "ended_at_utc": trial.ended_at,
             **{name: getattr(trial, name) for name in _LOAD_COLUMNS},
             "serve_argv_json": json_text(trial.serve_argv) if trial.serve_argv else None,
+            "answers_json": json_text(trial.answers) if trial.answers else None,
+            "vetoed": trial.vetoed,
             "conditions_json": json_text(dataclasses.asdict(trial.conditions)),
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
@@ -115,7 +117,7 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
         f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
         "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
         f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, "
-        f"d.serve_argv_json, d.conditions_json, {spent} "
+        f"d.serve_argv_json, d.conditions_json, d.answers_json, d.vetoed, {spent} "
         "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
@@ -125,8 +127,8 @@ def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
 
 
 def _notes(trial: Trial) -> str | None:
-    if trial.failure is not None:
-        return bounded(trial.failure.reason)
+    if trial.failure is not None or trial.vetoed is not None:
+        return bounded(trial.failure.reason if trial.failure else trial.vetoed or "")
     remarks = sorted({remark for replicate in trial.replicates for remark in replicate.remarks})
     return bounded("; ".join(remarks)) or None
 
@@ -135,7 +137,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
     (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
     (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
-    (itl_p50, itl_p95, calibrates, confirms, argv, conditions) = row[20:26]
+    (itl_p50, itl_p95, calibrates, confirms, argv, conditions, answers, vetoed) = row[20:28]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
@@ -155,7 +157,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         kept=bool(kept),
         strain=ResourceUsage(rss, pressure or "normal", nice, priority),
         conditions=_conditions(conditions),
-        spent=PhaseTimings(*row[26:]),
+        spent=PhaseTimings(*row[28:]),
         started_at=started or ts,
         ended_at=ts,
         concurrency=concurrency or 1,
@@ -165,6 +167,8 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         context=context if calibrates else None,
         confirms=bool(confirms),
         serve_argv=tuple(json.loads(argv or "[]")),
+        answers=tuple(map(tuple, json.loads(answers or "[]"))),
+        vetoed=vetoed,
     )
 
 

@@ -276,6 +276,7 @@ def test_a_line_goes_back_below_the_comment_that_stood_above_it() -> None:
         ("a: 1\n", "b: &m x\nmodel: *m\n"),
         ("a:\n- b\n", "  model: x\n"),
         ("model: x\nb: 1\n", "  model:\n    x\n"),
+        ("# c\n---", "model: >\n   z"),
     ],
 )
 def test_what_cannot_go_back_line_by_line_is_refused(now: str, backup: str) -> None:

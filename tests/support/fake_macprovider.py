@@ -5,7 +5,8 @@ The plan maps a model to its behaviour; `cells` in it override that for knobs wr
 (`unset/...` without the flag). Without `--no-join` it is the live provider, behaves as `live` says and
 takes its port from the configuration where no flag names one. With `today` in the plan it starts by the rules of
 today's binary (see `refusal`), and says no only after `refuses_after_s`. A replicate's behaviour is taken from the list `replicates`, whose last
-entry repeats. With `shares` it serves as many at once as it has slots (`--max-batch`): prompts one after the other at
+entry repeats. `answers` maps a part of a prompt to what is answered,
+or to nothing where the server ends at it. With `shares` it serves as many at once as it has slots (`--max-batch`): prompts one after the other at
 `prefill_tps`, decoding at `decode_tps` in all, and beyond `most_slots` or `most_context` the memory is full. Standard library only; knows nothing of the agent.
 """
 
@@ -71,9 +72,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         warm, self.most = asked["max_tokens"] == 1, asked["max_tokens"]
         plans = self.behaviour.get("replicates", [{}])
         plan = {} if warm else plans[min(Handler.measured, len(plans) - 1)]
-        Handler.measured += not warm
+        answers = self.behaviour.get("answers", {})
+        answer = next((text for part, text in answers.items() if part in prompt), None)
+        if answer == "":
+            os._exit(1)
+        if answer is not None:
+            plan = {"chunks": [answer], "tokens": min(8, self.most)}
+        Handler.measured += not warm and answer is None
         record(
-            request="warm-up" if warm else "replicate",
+            request="warm-up" if warm else "replicate" if answer is None else "question",
             characters=len(prompt),
             head=prompt[:80],
             model=asked["model"],

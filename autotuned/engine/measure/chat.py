@@ -64,9 +64,11 @@ class ChatRequest:
     model: str
     prompt: str
     max_tokens: int
+    seed: int | None = None
 
     def body(self) -> dict[str, Any]:
         """The JSON of the request."""
+        seed = {} if self.seed is None else {"seed": self.seed}
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": self.prompt}],
@@ -74,6 +76,7 @@ class ChatRequest:
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **seed,
         }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotuned.core.model import Axis, Failure
+from autotuned.core.model import Axis, Failure, Trial
 from autotuned.core.quarantine import Configuration
 from autotuned.core.result import cell_knobs
 from autotuned.documents.events import TrialNamed, TrialReport
@@ -120,6 +120,8 @@ class Asked:
     context: int | None = None
     ceiling_ms: int | None = None
     confirms: bool = False
+    battery: Callable[[Trial], int] | None = None
+    """How often the quality guard asks it, once its replicates are whole."""
 
     @property
     def continues(self) -> bool:

@@ -22,6 +22,9 @@ REFUSALS = 3
 BAND = 0.02
 AIM = 0.993
 """Of the target: inside the band, with room above for what differs between first lines."""
+QUESTION_TOKENS = 100
+HAYSTACK_SHARE, HAYSTACK_STEP = 0.95, 500
+"""What differs between two measurements of a token's length must not make another text of it."""
 WARMUP_TOKENS = 32
 FIRST_WARMUP_TOKENS = (64, 600)
 
@@ -70,6 +73,12 @@ class Calibration:
         """Prose of the target's length in tokens, never above, behind a first line that is new."""
         overhead, characters = self._line()
         return text_of(self._bounded((self.target * AIM - overhead) * characters), source)
+
+    def haystack(self) -> str:
+        """Prose with room for a question within the target's length; equal for all cells of a model."""
+        overhead, characters = self._line()
+        most = (self.target - overhead - QUESTION_TOKENS) * characters * HAYSTACK_SHARE
+        return prose(self._bounded(most // HAYSTACK_STEP * HAYSTACK_STEP))
 
     def _bounded(self, characters: float) -> int:
         return int(characters if self._most is None else min(characters, self._most))

@@ -11,8 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autotuned.core import load
-from autotuned.core.model import CUT_WITH_WAVE, Replicate
+from autotuned.core import load, quality
+from autotuned.core.model import CUT_WITH_WAVE, Answers, Replicate
 from autotuned.documents.events import ReplicateMeasured
 from autotuned.engine.measure import chat
 from autotuned.engine.measure.context import Asked, Bench
@@ -22,6 +22,11 @@ from autotuned.providers.interface import Launch
 
 DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""
+ANSWER_S = 120.0
+"""After the gate a short answer may take this much longer."""
+ANSWER_CHARACTERS = 1000
+"""Of an answer so much is kept."""
+SEED = 1
 DECODE_ALLOWANCE_S = 600.0
 """After the gate a request may take this much longer to send the rest; the budget ends it sooner."""
 
@@ -121,6 +126,26 @@ class Requests:
             "error": one.error,
         }
         self._bench.publish(measured)
+
+    async def battery(self, launch: Launch, child: Child) -> Answers:
+        """The answers to every question of the quality guard, asked one after the other."""
+        answers: list[str | None] = []
+        for question in quality.battery():
+            prompt = question.prompt
+            if question.needles:
+                prompt = quality.long_prompt(question, self._calibration.haystack())
+            request = self._request(launch, prompt, question.max_tokens)
+            found = await send(
+                [replace(request, seed=SEED)],
+                gate_ttft_ms=self._gate_ms,
+                timeout_s=self._gate_ms / 1000 + ANSWER_S,
+                stop_tokens=(),
+            )
+            text = None if found.replicates[0].error is not None else found.texts[0]
+            answers.append(None if text is None else self._bench.mask(text)[:ANSWER_CHARACTERS])
+            if child.exit_code is not None:
+                break
+        return (*answers, *[None] * (len(quality.battery()) - len(answers)))
 
     async def _wave_once(self, launch: Launch, stop_tokens: Sequence[str]) -> Wave:
         """One wave that counts: a prompt refused for its length teaches, and a shorter one follows."""

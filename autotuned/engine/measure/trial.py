@@ -19,6 +19,7 @@ from autotuned.core import gate, load, stats
 from autotuned.core.model import (
     STAGE_CLIMB,
     STAGE_CONFIRM,
+    Answers,
     Failure,
     FailureKind,
     PhaseTimings,
@@ -70,6 +71,7 @@ class TrialRun:
         self._spent = PhaseTimings()
         self._child: Child | None = None
         self._serve_argv: tuple[str, ...] = ()
+        self._answers: tuple[Answers, ...] = ()
         self._fetched = 0
 
     async def run(self) -> Trial | Void:
@@ -110,6 +112,7 @@ class TrialRun:
             context=self._asked.context,
             confirms=self._asked.confirms,
             serve_argv=self._serve_argv,
+            answers=self._answers,
         )
 
     # --- the way of a trial ----------------------------------------------------------------------
@@ -219,7 +222,17 @@ class TrialRun:
         self._load_ms = (time.perf_counter() - began) * 1000
         with self._spending("measure"):
             void = await self._sampler.counted(self._measure(child, launch, weights))
-        return void or gate.judge(self._requests.replicates, self._gate_ms)
+        found = void or gate.judge(self._requests.replicates, self._gate_ms)
+        return await self._compare_answers(launch, child) if found is None else found
+
+    async def _compare_answers(self, launch: Launch, child: Child) -> Void | None:
+        """The battery of the quality guard, as often as this cell has to answer it."""
+        if self._asked.battery is None:
+            return None
+        for _ in range(self._asked.battery(self.record(None))):
+            self._bench.enter("quality")
+            self._answers += (await self._requests.battery(launch, child),)
+        return await self._bench.watchdog.look() if self._answers else None
 
     def _launch(self, weights: Weights) -> Launch:
         return Launch(

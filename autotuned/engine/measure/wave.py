@@ -37,6 +37,8 @@ class Wave:
 
     replicates: tuple[Replicate, ...]
     itl_ms: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
+    """The end of each answer."""
 
 
 async def send(
@@ -72,7 +74,7 @@ async def send(
     first_sent = min(stream.sent for stream in streams)
     itl_ms = tuple(gap for stream in streams for gap in stream.itl_ms())
     if len(streams) == 1:
-        return Wave((streams[0].outcome(),), itl_ms)
+        return Wave((streams[0].outcome(),), itl_ms, (streams[0].answer.text,))
     return Wave(
         tuple(
             replace(stream.outcome(), stream=number, sent_ms=max(0, stream.sent - first_sent) / 1e6)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from autotuned.core import load, noise
+from autotuned.core import load, noise, quality
 from autotuned.core import result as public
 from autotuned.core.model import Trial
 from autotuned.core.pipeline import best_so_far
@@ -64,6 +64,9 @@ def result(
         "stage2": public.cells(history),
         "noise": {**own, **details.get("noise", {})},
     }
+    compared = quality.document(details.get("request", {}).get("quality", "off"), history)
+    if compared is not None:
+        document["quality"] = compared
     if "check" in details:
         document["check"] = details["check"]
     if "confirmation" in details:

@@ -133,7 +133,7 @@ class Records:
             "warnings": [
                 *details.get("warnings", ()),
                 *runner.warnings,
-                *doubts.of_run(plan, facts, history, finish, runner.lossy, compared=False),
+                *doubts.of_run(plan, facts, history, finish),
                 *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
             ],
             "left_stopped": runner.left_stopped,

@@ -31,6 +31,7 @@ from autotuned.core.pipeline import (
     Finish,
     Halt,
     Probe,
+    battery_rounds,
     best_so_far,
     next_step,
     with_kept,
@@ -77,8 +78,6 @@ class Runner:
         self.progress = Progress(plan, began, lambda: unstopped_s(bench.watchdog.sleep))
         self.warnings: list[str] = []
         """What the operator should know of this run, in the order in which it happened."""
-        self.lossy = {name for name, knob in bench.provider.spec.knobs.items() if knob.lossy}
-        """Names of the knobs of this server that may change its answers."""
         self.left_stopped: str | None = None
         self.conflict: str | None = None
         """Why the live provider could not be kept away, where that ended the run."""
@@ -155,7 +154,7 @@ class Runner:
         else:
             self.progress.points += 1
             self.progress.bracket = points.bracket(self.plan, (*history, trial))
-        reason = trial.failure.reason if trial.failure else None
+        reason = trial.failure.reason if trial.failure else trial.vetoed
         named = asked.named()
         ended: TrialEnded = {
             "type": "trial",
@@ -294,6 +293,7 @@ class Runner:
                 request.cooldown_s if rests else 0.0,
                 settled,
                 concurrency=request.concurrency,
+                battery=partial(battery_rounds, self.plan, history),
             )
             progress.cell, progress.knobs = cell, step.knobs
             self.enter("climbing")

@@ -1,4 +1,4 @@
-"""What runs have found beyond documents: `compare`, `history`, `noise`, `report` and `stale`."""
+"""What runs have found beyond documents: `answers`, `compare`, `history`, `noise`, `report` and `stale`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from autotuned.core.compare import compare
+from autotuned.core.quality import answers_document
 from autotuned.documents.compare import ComparisonDocument, HistoryDocument
+from autotuned.documents.quality import AnswersDocument
 from autotuned.documents.run import StartedDocument
 from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair, past
@@ -80,6 +82,10 @@ def methods(services: Services) -> list[Method]:
     async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
         return await services.agent.measure_noise(params)
 
+    async def answers(_: Connection, params: Mapping[str, Any]) -> AnswersDocument:
+        row = await records.row(params["run_id"])
+        return answers_document(await records.history(row.run_id))
+
     async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, str]:
         document = await services.agent.result(params["run_id"])
         run_id = document["run_id"]
@@ -88,7 +94,8 @@ def methods(services: Services) -> list[Method]:
         phases = [(str(event.fields["phase"]), event.ts) for event in entered]
         trials = [trial_document(trial) for trial in history]
         # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
-        return {"html": await asyncio.to_thread(_page, document, trials, phases)}
+        asked = answers_document(history)["tasks"]
+        return {"html": await asyncio.to_thread(_page, document, trials, phases, asked)}
 
     async def stale(_: Connection, __: Mapping[str, Any]) -> StaleResult:
         return (await services.staleness.look()).document()
@@ -106,8 +113,10 @@ def methods(services: Services) -> list[Method]:
     )
     shows = "a run, finished or not, as one self-contained HTML page"
     asks = "what has changed since the last good run"
+    asked_of = "what the cells of a run answered to the quality guard, side by side"
     unknown = (wire.NOT_FOUND,)
     return [
+        Method("answers", asked_of, answers, RunParams, AnswersDocument, unknown),
         Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
         Method("history", over_time, history, HistoryParams, HistoryDocument),
         Method("check", again, check, CheckParams, StartedDocument, begun),
