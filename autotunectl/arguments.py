@@ -64,13 +64,9 @@ def json_option(text: str = "One JSON document on stdout.") -> Decorator:
 
 
 def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return (
-        None
-        if value is None
-        else [word.strip() for word in value.split(",")]
-        if value.strip()
-        else []
-    )
+    if value is None:
+        return None
+    return [word.strip() for word in value.split(",")] if value.strip() else []
 
 
 def _models(
@@ -79,6 +75,11 @@ def _models(
     """All the lists, one behind the other."""
     lists = [_csv(ctx, option, value) or [] for value in values]
     return [model(word) for each in lists for word in each] if lists else None
+
+
+def _one_or_several(_: click.Context, __: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """One value as it is, several as a list."""
+    return list(values) if len(values) > 1 else next(iter(values), None)
 
 
 def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
@@ -154,7 +155,9 @@ SEARCH_OPTIONS = [
     click.option(
         "--target-context",
         type=INTEGER,
-        help="Tokens of prompt and answer to serve.  [default: 2000]",
+        multiple=True,
+        callback=_one_or_several,
+        help="Tokens of prompt and answer to serve; may be repeated.  [default: 2000]",
     ),
     click.option(
         "--candidate-models",

@@ -28,7 +28,8 @@ from autotuned.core.model import (
     Trial,
 )
 from autotuned.core.pipeline import Confirm, Evaluate, Finish, Probe, next_step, with_kept
-from autotuned.core.request import Plan, parse, plan
+from autotuned.core.plan import Plan, plan
+from autotuned.core.request import parse
 from autotuned.core.stats import median
 from autotuned.documents.trial import Stage
 from autotuned.shared.knobs import Knobs

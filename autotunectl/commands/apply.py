@@ -26,6 +26,12 @@ RESTART_S = 180.0
 @click.option(
     "--force", is_flag=True, help="Also where RAM, chip or the provider's version differ."
 )
+@click.option(
+    "--context",
+    type=int,
+    metavar="TOKENS",
+    help="Of a run with several target contexts: which one's recommendation.  [default: the smallest]",
+)
 @request_options(APPLY_OPTIONS)
 @click.option("--restart", is_flag=True, help="Restart the provider's job, so that it is live.")
 @json_option()

@@ -54,12 +54,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         lines.append(f"  quality         {_quality(document)}")
     if "confirmation" in document:
         lines.append(f"  confirmed       {_confirmed(document['confirmation'])}")
-    if cells:
-        lines += [
-            "",
-            f"  {_tried_of(document)}cells (medians; TTFT is p95, MEMORY in GB)",
-            *_indented(_cells(cells, chosen), room),
-        ]
+    lines += _tables(document, room)
     lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
     if document["alternates"]:
         again = shlex.join(
@@ -206,6 +201,8 @@ def place(run: Mapping[str, Any]) -> tuple[str, str]:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
         if "space" in cell:
             where += f", out of {cell['space']}"
+    if "context" in progress:
+        where += f" at {progress['context']['tokens']:,} tokens"
     return where, short(candidate.get("model") or "-")
 
 
@@ -290,15 +287,42 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return None
 
 
+def _tables(document: Mapping[str, Any], room: int | None) -> list[str]:
+    """The cells, and where there are several the answers for each target context."""
+    cells, profiles = document.get("stage2", []), document.get("profiles")
+    lines = []
+    if cells:
+        table = _cells(cells, document["recommendation"]["knobs"])
+        heading = f"  {_tried_of(document)}cells (medians; TTFT is p95, MEMORY in GB)"
+        lines += ["", heading, *_indented(table, room)]
+    if profiles:
+        lines += ["", "  every target context", *_indented(_profiles(profiles), room)]
+    return lines
+
+
+def _profiles(profiles: Iterable[Mapping[str, Any]]) -> Table:
+    """What is recommended for each target context, in a run with several."""
+    table: Table = [("CONTEXT", "MODEL", "KNOBS", "TOK/S", "TTFT")]
+    for each in profiles:
+        tokens, answer = f"{each['target_context']:,}", each["recommendation"]
+        if answer is None:
+            table.append((tokens, "-", "-", "-", each["reason"] or "-"))
+            continue
+        settings, ttft = knobs.flags(answer["knobs"]), span(answer["ttft_p95_ms"])
+        table.append((tokens, short(answer["model"]), settings, rate(answer["tps_median"]), ttft))
+    return table
+
+
 def _tried(document: Mapping[str, Any]) -> str:
     """The candidate of a probe, or the number and knobs of a cell."""
     if document.get("calibrates") == "context":
         return f"{document['context']:,} tokens"
     if document.get("calibrates") == "concurrency":
         return f"{document.get('concurrency', 1)} at once at {document['context']:,} tokens"
+    at = f" at {document['context']:,} tokens" if document.get("context") else ""
     if document.get("cell") is None:
-        return short(document.get("model") or "")
-    return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}"
+        return short(document.get("model") or "") + at
+    return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}{at}"
 
 
 def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from autotuned.core.candidates import identity
 from autotuned.core.model import STAGE_CLIMB, STAGE_CONFIRM, Trial
-from autotuned.core.request import Plan
+from autotuned.core.plan import Plan
 from autotuned.core.stats import median, p95_nearest_rank, pooled_spread, ratio, side
 from autotuned.documents.result import ConfirmationDocument
 from autotuned.shared.knobs import Knobs

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from autotuned.core import load, noise, quality
 from autotuned.core.model import STAGE_CLIMB, MachineFacts, Trial
 from autotuned.core.pipeline import Finish, best_so_far
-from autotuned.core.request import Plan
+from autotuned.core.plan import Plan
 from autotuned.core.stats import median
 from autotuned.shared.knobs import UNSET, Knobs
 

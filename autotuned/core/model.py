@@ -174,6 +174,8 @@ class Trial:
     calibrates: Axis | None = None
     context: int | None = None
     confirms: bool = False
+    profile: int | None = None
+    """The target context that it is for, in a run with several."""
     serve_argv: tuple[str, ...] = ()
     """The command line that serves this cell without us."""
     answers: tuple[Answers, ...] = ()

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from autotuned.core import confirm, quality, search, stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
+from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate, next_point, recipe
-from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 
@@ -58,6 +58,8 @@ class Finish:
     best: Trial | None = None
     partial: bool = False
     served: Trial | None = None
+    profiles: tuple[tuple[Plan, Finish], ...] = ()
+    """How each target context ended, where a run has several; the first is this one's."""
 
     @property
     def final(self) -> Trial | None:
@@ -81,6 +83,49 @@ class Confirm:
 Step = Probe | Evaluate | Confirm | Calibrate | Finish
 
 
+def next_of(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> tuple[Plan, Step]:
+    """The next step, and the plan of the target context that it is for; contexts are answered one by one.
+
+    The walk for a larger context begins at the candidate that was chosen for the smaller one; where
+    there is none, nothing serves a larger one either.
+    """
+    first, *others = plan.parts()
+    if not others:
+        return plan, next_step(plan, history, halt)
+    ended: list[tuple[Plan, Finish]] = []
+    for part in (first, *others):
+        chosen = ended[-1][1].chosen if ended else None
+        part = replace(part, first_rank=1 if chosen is None else chosen.rank)  # noqa: PLW2901
+        mine = of_part(part, history)
+        step = next_step(part, mine)
+        if not isinstance(step, Finish):
+            if halt is None:
+                return part, step
+            probes = [trial for trial in mine if trial.stage == STAGE_SELECTION]
+            step = _halted(halt, _chosen(part, probes), best_so_far(mine))
+        ended.append((part, step))
+        if step.exit_reason is not ExitReason.OK:
+            break
+    whole = ended[0][1]
+    reason = ended[-1][1].exit_reason
+    if reason in (ExitReason.NO_FEASIBLE, ExitReason.OK):  # a larger context may be too much
+        reason = whole.exit_reason
+    elif reason is ExitReason.BUDGET_NONE and whole.best is not None:
+        reason = ExitReason.BUDGET_PARTIAL
+    return first, replace(whole, exit_reason=reason, profiles=tuple(ended))
+
+
+def of_part(part: Plan, history: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials that are for the target context of this plan."""
+    return tuple(trial for trial in history if trial.profile == part.profile)
+
+
+def of_first(history: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials that are for the first, smallest, target context of their run."""
+    first = min((trial.profile for trial in history if trial.profile is not None), default=None)
+    return tuple(trial for trial in history if trial.profile == first)
+
+
 def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> Step:
     """What to do after `history` (oldest first); `halt` ends the run with what there is."""
     probes = [trial for trial in history if trial.stage == STAGE_SELECTION]
@@ -91,12 +136,13 @@ def next_step(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) ->
     if halt is not None:
         return _halted(halt, chosen, best_so_far(history))
     if chosen is None:
-        if len(probes) < len(plan.candidates):
-            return Probe(plan.candidates[len(probes)])
+        place = plan.first_rank - 1 + len(probes)
+        if place < len(plan.candidates):
+            return Probe(plan.candidates[place])
         return Finish(ExitReason.NO_FEASIBLE)
-    place = _next_cell(plan, cells)
-    if place is not None:
-        return Evaluate(chosen, len(cells), plan.cells[place])
+    cell = _next_cell(plan, cells)
+    if cell is not None:
+        return Evaluate(chosen, len(cells), plan.cells[cell])
     if plan.repeats is not None and (plan.repeats.check or any(cell.fits for cell in cells)):
         return Finish(ExitReason.OK, chosen)
     best = best_so_far(history)

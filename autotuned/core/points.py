@@ -27,7 +27,7 @@ from autotuned.core.model import (
     FailureKind,
     Trial,
 )
-from autotuned.core.request import Plan
+from autotuned.core.plan import Plan
 from autotuned.documents.calibration import (
     BracketDocument,
     CalibrationDocument,

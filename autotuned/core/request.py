@@ -1,30 +1,33 @@
 """The request of `start`: every field is validated once, here, and nowhere else.
 
-`parse` turns parameters into a TuneRequest, `plan` turns that into what will be done: the ordered
-candidates and the cells in the order of their evaluation. Both raise ConfigError that names the
-field, the value and the rule. Pure.
+`parse` turns parameters into a TuneRequest, and raises ConfigError that names the field, the value and
+the rule. Pure.
 """
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_serializer,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
-from autotuned.core import candidates, quality, search, space
-from autotuned.core.model import Candidate
 from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, invalid, unknown
 from autotuned.server_spec import ServerSpec
-from autotuned.shared.knobs import TABLE, UNSET, Knobs, Value, shown
+from autotuned.shared.knobs import TABLE, UNSET, Value, shown
 
 *_, CONTEXT = TABLE
 """The knob whose cells begin at the target context."""
-PROMPT_MIN_TOKENS = 64
 
 
 def _tuple(value: Any) -> Any:
@@ -50,12 +53,19 @@ Seconds = Annotated[float, Field(gt=0)]
 Size = Annotated[str | float, Field(union_mode="left_to_right")]
 
 
+Context = Annotated[int, Field(ge=1, le=CONTEXT_MAX)]
+_CONTEXT = {"type": "integer", "minimum": 1, "maximum": CONTEXT_MAX}
+_ONE_OR_SEVERAL = {"anyOf": [_CONTEXT, {"type": "array", "items": _CONTEXT, "minItems": 1}]}
+
+
 class TuneRequest(BaseModel):
     """What `start` takes. Durations in seconds, TTFT in milliseconds, contexts in tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    target_context: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = 2000
+    target_context: Annotated[Context, WithJsonSchema(_ONE_OR_SEVERAL)] = 2000
+    further_contexts: SkipJsonSchema[Annotated[tuple[Context, ...], Field(exclude=True)]] = ()
+    """Larger ones that the same run answers too, ascending; asked for as a list of target contexts."""
     candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
     candidates: str | None = None
     """The name of a list of models, instead of the server's default list."""
@@ -113,6 +123,26 @@ class TuneRequest(BaseModel):
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.15
     trigger: Literal["manual", "schedule", "os_update", "noise", "check"] = "manual"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        several = fields.get("target_context")
+        if not isinstance(several, list | tuple) or not several:
+            return fields
+        if not all(type(context) is int for context in several):
+            return fields
+        first, *further = sorted(several)
+        return {**fields, "target_context": first, "further_contexts": tuple(further)}
+
+    @field_serializer("target_context")
+    def _as_asked(self, first: int) -> int | list[int]:
+        return [first, *self.further_contexts] if self.further_contexts else first
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Every target context, ascending."""
+        return (self.target_context, *self.further_contexts)
+
     @property
     def scheduled(self) -> bool:
         """Nobody is there who could start again by hand what this run stops."""
@@ -122,66 +152,6 @@ class TuneRequest(BaseModel):
     def ceiling_ms(self) -> int:
         """The TTFT under which a calibrated point passes."""
         return self.ttft_ceiling_ms or self.gate_ttft_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """The cells are so many times the same pair, out of an earlier run: a measurement of noise.
-
-    `check`: its recipe is started once instead, without a probe.
-    """
-
-    of_run: str
-    pairs: int
-    check: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a valid request comes to: `candidates` in order, `cells` in the order of their evaluation.
-
-    With `repeats` none of the cells is kept, and there is nothing to recommend.
-    """
-
-    request: TuneRequest
-    candidates: tuple[Candidate, ...]
-    cells: tuple[Knobs, ...]
-    warnings: tuple[str, ...] = ()
-    seed: int | None = None
-    trials: int | None = None
-    """How many of the cells a search measures at most, in an order of its own; None where all are measured."""
-    left_out: int = 0
-    """Cells that were dropped since a knob of theirs would do nothing."""
-    repeats: Repeats | None = None
-    lossy: frozenset[str] = frozenset()
-    """Names of the knobs of this server that may change its answers."""
-    live_model: str | None = None
-    """The candidate that was asked for as `live`."""
-    window: int | None = None
-    """The chosen model's own context in tokens, where its weights say it and it is calibrated."""
-    single_stream: bool = False
-    """Whether the server answers one request at a time, whatever it is asked."""
-    live_recipe: tuple[str, Knobs] | None = None
-    """The model that the live provider serves and its knobs, where they are known."""
-
-    def warned(self, doubts: Iterable[str]) -> Plan:
-        """The same with more warnings."""
-        return replace(self, warnings=(*self.warnings, *doubts))
-
-    @property
-    def together(self) -> int:
-        """So many cells follow each other without a pause: one, or a pair's."""
-        return 1 if self.repeats is None else len(self.cells) // self.repeats.pairs
-
-    @property
-    def plain(self) -> bool:
-        """Whether it asks for no more than the contract has: its three axes, every cell."""
-        return self.trials is None and not self.request.axes
-
-    @property
-    def most(self) -> int:
-        """How many cells are measured at most."""
-        return len(self.cells) if self.trials is None else self.trials
 
 
 def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneRequest:
@@ -194,10 +164,16 @@ def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneReque
         request = TuneRequest.model_validate(dict(params))
     except ValidationError as error:
         problem = invalid(error)
+        if problem.field == "further_contexts":
+            problem = ConfigError("target_context", problem.value, problem.rule)
+        elif problem.field == "target_context" and isinstance(problem.value, list):
+            rule = "should be a number of tokens, or a list of such numbers"
+            problem = ConfigError(problem.field, problem.value, rule)
         if problem.field == "max_context_axis":
             rule = problem.rule + _floor(usable(params))
             raise ConfigError(problem.field, problem.value, rule) from None
         raise problem from None
+    _check_contexts(request, params)
     _check_names(request, named)
     _check_axes(request)
     if request.calibrate_context and request.context_ceiling < request.target_context:
@@ -218,7 +194,7 @@ def fitted(request: TuneRequest, kind: str, spec: ServerSpec) -> TuneRequest:
     for knob in TABLE:
         axis, field = getattr(request, knob.axis), knob.axis
         if knob is CONTEXT and not axis and knob.name in spec.knobs:
-            axis, field = (request.target_context,), "target_context"
+            axis, field = request.contexts, "target_context"
         left = tuple(value for value in axis if spec.rule(knob.name, value) is None)
         if left == axis:
             continue
@@ -242,81 +218,13 @@ def usable(params: Mapping[str, Any]) -> TuneRequest:
     return TuneRequest.model_validate(kept)
 
 
-def plan(
-    request: TuneRequest,
-    catalogue: candidates.Catalogue,
-    max_tokens: int,
-    seed: int,
-    server: ServerSpec | None = None,
-) -> Plan:
-    """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells.
-
-    `server` describes whose knobs may be asked for.
-    """
-    floor = max_tokens + PROMPT_MIN_TOKENS
-    if request.target_context < floor:
-        rule = f"is too small: {max_tokens} tokens of answer and a prompt of {PROMPT_MIN_TOKENS} need {floor}"
-        raise ConfigError("target_context", request.target_context, rule)
-    chosen, warnings = _candidates(request, catalogue)
-    cells, left_out = space.spanned(_cells(request), request.axes, server)
-    seed = seed if request.seed is None else request.seed
-    lossy = lossy_knobs(server)
-    searches = request.search == "tpe" or (
-        request.search == "auto" and len(cells) > search.GRID_CELLS
-    )
-    if request.cell_order == "reverse" and not searches:
-        cells = cells[::-1]
-    elif request.cell_order == "random" and not searches:
-        cells = tuple(random.Random(seed).sample(cells, len(cells)))
-    if request.quality != "off":
-        cells = quality.lossless_first(cells, lossy)
-    if searches:
-        whole = Plan(request, chosen, cells, warnings, seed, 0, left_out, lossy=lossy)
-        return _searching(request, whole)
-    used = seed if request.cell_order == "random" else None
-    return Plan(request, chosen, cells, warnings, used, None, left_out, lossy=lossy)
-
-
-def lossy_knobs(server: ServerSpec | None) -> frozenset[str]:
-    """Names of a server's knobs that may change its answers."""
-    knobs = {} if server is None else server.knobs
-    return frozenset(name for name, knob in knobs.items() if knob.lossy)
-
-
-def _searching(request: TuneRequest, whole: Plan) -> Plan:
-    """The plan of a search: the server's defaults first, no more cells than asked for."""
-    if request.cell_order != "axis":
-        whole = whole.warned(["cell_order is ignored: the search decides the order"])
-    if "replicates" not in request.model_fields_set:  # a cell that cannot win costs one request
-        request = request.model_copy(update={"replicates": "auto"})
-    cells = space.with_defaults_first(whole.cells)
-    trials = min(len(cells), request.trials or search.trials_for(len(cells)))
-    return replace(whole, request=request, cells=cells, trials=trials)
-
-
-def _candidates(
-    request: TuneRequest, catalogue: candidates.Catalogue
-) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
-    largest = candidates.parse_limit("max_model_size", request.max_model_size)
-    smallest = candidates.parse_limit("min_model_size", request.min_model_size)
-    if request.candidate_models is None:
-        return candidates.defaults(catalogue, largest, smallest), ()
-    listed = candidates.explicit(request.candidate_models, catalogue)
-    if largest is None and smallest is None:
-        return listed, ()
-    return listed, ("candidate_models is given, so max_model_size and min_model_size are ignored",)
-
-
-def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
-    contexts = sorted(request.max_context_axis) or [request.target_context]
-    return tuple(
-        itertools.starmap(
-            Knobs,
-            itertools.product(
-                *(contexts if knob is CONTEXT else getattr(request, knob.axis) for knob in TABLE)
-            ),
-        )
-    )
+def _check_contexts(request: TuneRequest, params: Mapping[str, Any]) -> None:
+    for context in request.further_contexts:
+        if request.contexts.count(context) > 1:
+            raise ConfigError("target_context", params["target_context"], f"has {context} twice")
+    if request.further_contexts and request.calibrate_context:
+        rule = "cannot be given beside several target contexts"
+        raise ConfigError("calibrate_context", True, rule)
 
 
 def _check_names(request: TuneRequest, named: Descriptions) -> None:

@@ -23,13 +23,14 @@ from autotuned.core.model import (
     Replicate,
     Trial,
 )
-from autotuned.core.pipeline import Finish
-from autotuned.core.request import Plan
+from autotuned.core.pipeline import Finish, of_part
+from autotuned.core.plan import Plan
 from autotuned.documents.result import (
     CellDocument,
     ErrorDocument,
     ExitReason,
     InfeasibleDocument,
+    ProfileDocument,
     RecommendationDocument,
     ResultDocument,
     SearchDocument,
@@ -70,6 +71,40 @@ def recipe_hash(
         "target_context": target_context,
     }
     return "sha256:" + hashlib.sha256(rfc8785.dumps(recipe)).hexdigest()
+
+
+def digest(
+    facts: MachineFacts,
+    binary_version: str,
+    plan: Plan,
+    finish: Finish,
+    answer: RecommendationDocument | None,
+) -> str | None:
+    """The hash of what a search recommends; None where it recommends nothing."""
+    if answer is None or finish.recipe is None:
+        return None
+    models = [each.model for each in plan.candidates]
+    context = plan.request.target_context
+    return recipe_hash(facts, binary_version, models, context, answer["model"], finish.recipe)
+
+
+def profile(
+    run_id: str,
+    facts: MachineFacts,
+    binary_version: str,
+    plan: Plan,
+    finish: Finish,
+    history: Sequence[Trial],
+) -> ProfileDocument:
+    """The answer for one target context out of the `history` of all."""
+    answer = recommend(run_id, plan, finish)
+    error = explain(plan, of_part(plan, history), finish)
+    return {
+        "target_context": plan.request.target_context,
+        "recommendation": answer,
+        "recipe_hash": digest(facts, binary_version, plan, finish, answer),
+        "reason": error["message"] if answer is None and error is not None else None,
+    }
 
 
 def search_document(plan: Plan) -> SearchDocument:

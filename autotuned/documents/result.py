@@ -78,6 +78,15 @@ class RecommendationDocument(Document):
     ]
 
 
+class ProfileDocument(Document):
+    """The answer for one target context, in a run with several; `reason`: why there is none."""
+
+    target_context: int
+    recommendation: RecommendationDocument | None
+    recipe_hash: str | None
+    reason: str | None
+
+
 class InfeasibleDocument(Document):
     """A candidate that did not pass, and why."""
 
@@ -191,6 +200,7 @@ class ResultDocument(Document):
     """The candidate that was asked for as `live`: what the live provider served at the start."""
     left_stopped: NotRequired[Annotated[str | None, Field(default=None)]]
     """The command line that starts a server in a terminal that this run has stopped for good."""
+    profiles: NotRequired[list[ProfileDocument]]
     quality: NotRequired[QualityDocument]
     confirmation: NotRequired[ConfirmationDocument]
     check: NotRequired[CheckedDocument]

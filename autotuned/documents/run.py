@@ -126,6 +126,14 @@ class CellPlace(Document):
     """How many there are, where a search measures only `total` of them."""
 
 
+class ContextPlace(Document):
+    """Where a run is among its target contexts."""
+
+    tokens: int
+    index: int
+    total: int
+
+
 class Count(Document):
     """So many of so many."""
 
@@ -156,6 +164,8 @@ class RunProgressDocument(Document):
     step: NotRequired[Annotated[Step | None, Field(default=None)]]
     prewarm: PrewarmDocument | None
     calibration: NotRequired[BracketDocument]
+    context: NotRequired[ContextPlace]
+    """Of a run with several target contexts: the one that is being answered."""
 
 
 class BestDocument(Document):

@@ -13,7 +13,7 @@ from typing import Any
 from autotuned.core import check
 from autotuned.core.noise import layout, runner_up
 from autotuned.core.pipeline import best_so_far
-from autotuned.core.request import Plan, Repeats
+from autotuned.core.plan import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
 from autotuned.shared.knobs import TABLE, Knobs, read

@@ -91,25 +91,11 @@ def render(
             knob_names=KNOB_NAMES,
             knob_heading=search.knob_heading(document),
             search=search.search(document),
-            answers=[_answered(question) for question in answers],
+            profiles=[search.profile(each) for each in document.get("profiles", [])],
+            answers=[search.answered(question) for question in answers],
             dash=DASH,
         )
     )
-
-
-def _answered(question: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as a table: a row for each answer, the settings first."""
-    rows = [
-        (
-            _knobs(answer["knobs"]) + (", again" if answer["round"] > 1 else ""),
-            "solved"
-            if all(answer["solved"])
-            else f"{sum(answer['solved'])} of {len(answer['solved'])}",
-            answer["text"] if answer["text"] is not None else "the request failed",
-        )
-        for answer in question["answers"]
-    ]
-    return {"task": question["task"], "prompt": question["prompt"], "rows": rows}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotuned.core.search import effects
 from autotuned.shared.knobs import TABLE, flat, own, shown
-from autotuned.shared.text import rate, share
+from autotuned.shared.text import rate, share, short, span
 
 KNOB_NAMES = {knob.published: knob.name for knob in TABLE}
 """Knobs, from the names of the configuration file to those of the flags."""
@@ -57,3 +57,27 @@ def search(document: Mapping[str, Any]) -> dict[str, Any] | None:
         ],
         "untried": [named(knobs) for knobs in searched.get("untried", ())],
     }
+
+
+def profile(each: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row for one target context."""
+    tokens, answer = f"{each['target_context']:,}", each["recommendation"]
+    if answer is None:
+        return (tokens, each["reason"] or "nothing", "", "", "")
+    figures = rate(answer["tps_median"]), span(answer["ttft_p95_ms"])
+    return (tokens, short(answer["model"]), named(answer["knobs"]), *figures)
+
+
+def answered(question: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as a table: a row for each answer, the settings first."""
+    rows = [
+        (
+            named(answer["knobs"]) + (", again" if answer["round"] > 1 else ""),
+            "solved"
+            if all(answer["solved"])
+            else f"{sum(answer['solved'])} of {len(answer['solved'])}",
+            answer["text"] if answer["text"] is not None else "the request failed",
+        )
+        for answer in question["answers"]
+    ]
+    return {"task": question["task"], "prompt": question["prompt"], "rows": rows}

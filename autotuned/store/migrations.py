@@ -170,6 +170,11 @@ def m013_answers(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE trial_details ADD COLUMN vetoed TEXT")
 
 
+def m014_several_contexts(db: sqlite3.Connection) -> None:
+    """The target context that a trial is for, in a run with several."""
+    db.execute("ALTER TABLE trial_details ADD COLUMN profile INTEGER")
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_public_tables,
     m002_our_tables,
@@ -184,6 +189,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m011_how_a_cell_is_served,
     m012_conditions,
     m013_answers,
+    m014_several_contexts,
 )
 
 

@@ -23,6 +23,7 @@ from autotuned.documents.result import (
     CheckedDocument,
     ConfirmationDocument,
     ErrorDocument,
+    ProfileDocument,
     ResultDocument,
     SearchDocument,
 )
@@ -91,6 +92,7 @@ class Details(TypedDict, total=False):
     confirmation: ConfirmationDocument
     error: ErrorDocument | None
     calibration: CalibrationDocument
+    profiles: list[ProfileDocument]
     applied: AppliedDocument | None
     confirmed: Confirmed
     noise: NoiseDocument

@@ -29,7 +29,7 @@ from autotuned.store.database import json_text, transaction
 _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
 )
-_LOAD_COLUMNS = ("itl_p50_ms", "itl_p95_ms", "calibrates", "confirms")
+_LOAD_COLUMNS = ("itl_p50_ms", "itl_p95_ms", "calibrates", "confirms", "profile")
 _SPENT_COLUMNS = tuple(f"spent_{field.name}" for field in dataclasses.fields(PhaseTimings))
 
 
@@ -137,7 +137,8 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
     knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
     (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
     (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
-    (itl_p50, itl_p95, calibrates, confirms, argv, conditions, answers, vetoed) = row[20:28]
+    (itl_p50, itl_p95, calibrates, confirms, profile) = row[20:25]
+    (argv, conditions, answers, vetoed) = row[25:29]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
@@ -157,7 +158,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         kept=bool(kept),
         strain=ResourceUsage(rss, pressure or "normal", nice, priority),
         conditions=_conditions(conditions),
-        spent=PhaseTimings(*row[28:]),
+        spent=PhaseTimings(*row[29:]),
         started_at=started or ts,
         ended_at=ts,
         concurrency=concurrency or 1,
@@ -166,6 +167,7 @@ def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
         calibrates=calibrates,
         context=context if calibrates else None,
         confirms=bool(confirms),
+        profile=profile,
         serve_argv=tuple(json.loads(argv or "[]")),
         answers=tuple(map(tuple, json.loads(answers or "[]"))),
         vetoed=vetoed,

@@ -10,7 +10,7 @@ import pytest
 from autotuned.core import check
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import Evaluate, Finish, next_step, with_kept
-from autotuned.core.request import Repeats
+from autotuned.core.plan import Repeats
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import MISSED, planned

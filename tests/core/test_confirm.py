@@ -9,7 +9,7 @@ import pytest
 from autotuned.core import confirm
 from autotuned.core.model import STAGE_CLIMB, STAGE_CONFIRM, Replicate, Trial
 from autotuned.core.pipeline import Confirm, Finish, next_step
-from autotuned.core.request import Plan
+from autotuned.core.plan import Plan
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import MISSED, planned, probe

@@ -11,7 +11,7 @@ import pytest
 from autotuned.core import noise
 from autotuned.core.model import STAGE_CLIMB, Failure, FailureKind, Replicate, Trial
 from autotuned.core.pipeline import Evaluate, Finish, next_step, with_kept
-from autotuned.core.request import Repeats
+from autotuned.core.plan import Repeats
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import MISSED, cell, planned, probe

@@ -22,8 +22,8 @@ from autotuned.core.pipeline import (
     uneven_lengths,
     with_kept,
 )
+from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate
-from autotuned.core.request import Plan
 from autotuned.documents.result import ExitReason
 from tests.core.worlds import GOOD, MISSED, cell, planned, probe
 

@@ -18,8 +18,8 @@ from autotuned.core.model import (
     Trial,
 )
 from autotuned.core.pipeline import Finish, Halt, next_step
+from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate
-from autotuned.core.request import Plan
 from autotuned.core.result import explain, recommend
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs

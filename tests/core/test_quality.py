@@ -10,8 +10,9 @@ import pytest
 from autotuned.core import quality
 from autotuned.core.model import STAGE_CONFIRM, Answers, Trial
 from autotuned.core.pipeline import battery_rounds, with_kept
+from autotuned.core.plan import Plan, lossy_knobs, plan
 from autotuned.core.quality import Rule, battery, compared, document, sign_test, solves
-from autotuned.core.request import Plan, lossy_knobs, parse, plan
+from autotuned.core.request import parse
 from autotuned.descriptions import SHIPPED
 from autotuned.shared.knobs import Knobs
 from tests.core.worlds import cell

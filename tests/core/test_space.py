@@ -11,7 +11,8 @@ import pytest
 
 from autotuned.core.model import STAGE_CLIMB, Trial
 from autotuned.core.pipeline import Evaluate, Finish, next_step, with_kept
-from autotuned.core.request import Plan, TuneRequest, parse, plan
+from autotuned.core.plan import Plan, plan
+from autotuned.core.request import TuneRequest, parse
 from autotuned.core.result import recipe_hash, search_document, untried
 from autotuned.documents.result import ExitReason
 from autotuned.errors import ConfigError

@@ -13,7 +13,8 @@ from autotuned.core.model import (
     Replicate,
     Trial,
 )
-from autotuned.core.request import Plan, parse, plan
+from autotuned.core.plan import Plan, plan
+from autotuned.core.request import parse
 from autotuned.shared.knobs import Knobs
 
 MISSED = Failure(FailureKind.GATE, "TTFT p95 9 ms is above the gate of 8 ms")

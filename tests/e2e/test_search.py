@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from autotuned.core.plan import plan
 from autotuned.core.request import parse as parsed
-from autotuned.core.request import plan
 from autotuned.core.search import Measured, next_cell
 from autotuned.descriptions import shipped
 from tests.support.home import Home, kill, poll

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from autotuned.core.model import Failure, FailureKind, PhaseTimings, Replicate, Trial
-from autotuned.core.request import TuneRequest, plan
+from autotuned.core.plan import plan
+from autotuned.core.request import TuneRequest
 from autotuned.engine.run.progress import Progress
 
 

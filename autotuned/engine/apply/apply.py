@@ -94,8 +94,8 @@ class Applier:
         if row.run_id == active():
             message = f"run {row.run_id} is still running: wait for it, or cancel it"
             raise ApplyRefused(message, "running", run_id=row.run_id)
-        answer = recommended(row, consent)
         details = await self._records.details(row.run_id)
+        answer = recommended(row, details, consent)
         kind = details.get("provider") or CONFIGURED_KIND
         if not consent.force:
             await self._must_be_this_machine(row, kind)
@@ -304,7 +304,7 @@ class Applier:
             return functools.partial(self._write, self._recipe(answer), terms)
         knobs = read_knobs(cast("Mapping[str, Any]", answer["knobs"]))
         spec = self._choose(kind).spec
-        argv = served(answer, await self._records.history(run_id))
+        argv = served(answer, await self._records.trials(run_id))
         model, line = self._model(answer["model"]), answer["serve_command"]
         wanted = recipe(spec, model, knobs, line, terms, argv)
         return functools.partial(self._put, place, wanted)

@@ -17,7 +17,7 @@ from autotuned.documents.result import RecommendationDocument
 from autotuned.engine.apply.writer import Written
 from autotuned.errors import ApplyRefused
 from autotuned.host import operators_file
-from autotuned.store.runs import RunRow
+from autotuned.store.runs import Details, RunRow
 
 CONFIGURED_KIND = "macprovider"
 """The one provider that has a configuration file; the others are told everything on their command line."""
@@ -33,15 +33,26 @@ class Consent:
     dry_run: bool = False
     knobs_only: bool = False
     all_knobs: bool = False
+    context: int | None = None
+    """Of a run with several target contexts: whose recommendation; the first one's where it is left out."""
 
     def terms(self, request: Mapping[str, Any]) -> Terms:
         """On which terms the recipe of a run with this request is written."""
         return Terms(decided(request), self.knobs_only, self.all_knobs)
 
 
-def recommended(row: RunRow, consent: Consent) -> RecommendationDocument:
+def recommended(row: RunRow, details: Details, consent: Consent) -> RecommendationDocument:
     """The recommendation of a run that may be applied. Raises ApplyRefused."""
     content = json.loads(row.recommendation_json) if row.recommendation_json else None
+    if consent.context not in (None, row.target_context):
+        known = {each["target_context"]: each for each in details.get("profiles", ())}
+        profile = known.get(consent.context)
+        if profile is None or profile["recommendation"] is None:
+            why = "was not asked for" if profile is None else profile["reason"]
+            have = ", ".join(map(str, known or [row.target_context]))
+            message = f"run {row.run_id} recommends nothing for {consent.context} tokens ({why}): it has {have}"
+            raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)
+        content = profile["recommendation"]
     if not content:
         message = f"run {row.run_id} made no recommendation (it ended {row.exit_reason}): choose another with autotunectl runs"
         raise ApplyRefused(message, "no_recommendation", run_id=row.run_id)

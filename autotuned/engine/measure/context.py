@@ -90,7 +90,7 @@ class Bench:
             version,
             asked.model,
             asked.knobs,
-            asked.context or self.target_context,
+            asked.context or asked.profile or self.target_context,
         )
 
     def calibration(self, model: str, context: int) -> Calibration:
@@ -120,6 +120,8 @@ class Asked:
     context: int | None = None
     ceiling_ms: int | None = None
     confirms: bool = False
+    profile: int | None = None
+    """The target context that it is for, in a run with several."""
     battery: Callable[[Trial], int] | None = None
     """How often the quality guard asks it, once its replicates are whole."""
 
@@ -139,6 +141,8 @@ class Asked:
         }
         if self.concurrency > 1:
             named["concurrency"] = self.concurrency
+        if self.profile is not None:
+            named["context"] = self.profile
         if self.calibrates:
             named |= {"context": self.context, "calibrates": self.calibrates}
         return named

@@ -63,7 +63,7 @@ class TrialRun:
         self._bench, self._asked = bench, asked
         self.log = bench.logs / log_name(number, asked.stage, asked.model)
         self._started_at = utc_now()
-        self._context = asked.context or bench.target_context
+        self._context = asked.context or asked.profile or bench.target_context
         self._gate_ms = asked.ceiling_ms or bench.gate_ttft_ms
         self._requests = Requests(bench, asked, self._context, self._gate_ms)
         self._load_ms: float | None = None
@@ -111,6 +111,7 @@ class TrialRun:
             calibrates=self._asked.calibrates,
             context=self._asked.context,
             confirms=self._asked.confirms,
+            profile=self._asked.profile,
             serve_argv=self._serve_argv,
             answers=self._answers,
         )

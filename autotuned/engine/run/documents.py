@@ -67,6 +67,8 @@ def result(
     compared = quality.document(details.get("request", {}).get("quality", "off"), history)
     if compared is not None:
         document["quality"] = compared
+    if "profiles" in details:
+        document["profiles"] = details["profiles"]
     if "check" in details:
         document["check"] = details["check"]
     if "confirmation" in details:

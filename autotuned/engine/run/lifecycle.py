@@ -88,7 +88,7 @@ class Lifecycle:
                 error = {"code": finish.exit_reason, "message": refusal}
             else:
                 finish, _ = await runner.search()
-                answer = recommend(runner.run_id, runner.plan, finish)
+                answer = recommend(runner.run_id, runner.plan.parts()[0], finish)
                 await self._applier.conclude(
                     runner,
                     bench.provider.kind,
@@ -162,7 +162,7 @@ class Lifecycle:
         started: RunStarted = {
             "type": "run.started",
             "candidates": [candidate.model for candidate in planned.candidates],
-            "cells": planned.most,
+            "cells": sum(part.most for part in planned.parts()),
             "target_context": planned.request.target_context,
             "max_duration_s": planned.request.max_duration,
         }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from autotuned.core.calibrate import POINTS
 from autotuned.core.model import STAGE_CALIBRATION, Trial
-from autotuned.core.request import Plan
+from autotuned.core.plan import Plan
 from autotuned.core.result import cell_knobs
 from autotuned.documents.calibration import BracketDocument
 from autotuned.documents.run import CellPlace, Phase, PrewarmDocument, RunProgressDocument, Step
@@ -26,6 +26,7 @@ class Progress:
     """The moving part of a run document. Times are seconds of `clock`."""
 
     plan: Plan
+    """Of the target context that is being answered."""
     began: float = field(default_factory=time.monotonic)
     clock: Callable[[], float] = time.monotonic
     """Counts the time asleep, so that a budget is one of wall time."""
@@ -85,7 +86,24 @@ class Progress:
         }
         if self.bracket is not None:
             document["calibration"] = self.bracket
+        contexts = self._contexts
+        if len(contexts) > 1:
+            document["context"] = {
+                "tokens": contexts[self._answered],
+                "index": self._answered + 1,
+                "total": len(contexts),
+            }
         return document
+
+    @property
+    def _contexts(self) -> list[int]:
+        """The target contexts of the run, ascending."""
+        return [part.request.target_context for part in self.plan.parts()]
+
+    @property
+    def _answered(self) -> int:
+        """How many of them are done with."""
+        return self._contexts.index(self.plan.request.target_context)
 
     @property
     def _points_to_come(self) -> int:
@@ -98,6 +116,10 @@ class Progress:
         """Trials done over all that may come: the probes so far and every cell."""
         if self.phase == "finished":
             return 1.0
+        return (self._answered + self._fraction_here()) / len(self._contexts)
+
+    def _fraction_here(self) -> float:
+        """The same for the target context that is being answered."""
         cells, points = self.plan.most, self.points + self._points_to_come
         if self.stage == 1:
             return max(0, self.candidate - 1) / (len(self.plan.candidates) + cells + points)
@@ -117,6 +139,7 @@ class Progress:
         within = self.replicate / self.replicates if self.replicates else 0.0
         cells = 0 if self.stage == STAGE_CALIBRATION else self.plan.most - self.cell + 1
         trials = (1 + self.plan.most if self.stage < 2 else cells) + self._points_to_come
+        trials += sum(1 + part.most for part in self.plan.parts()[self._answered + 1 :])
         return round(min(each * max(0.0, trials - min(1.0, within)), self.budget_left_s), 1)
 
     def learn(self, probe: Trial) -> None:

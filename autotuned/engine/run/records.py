@@ -10,8 +10,9 @@ from typing import cast
 from autotuned.core import check, confirm, doubts, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
-from autotuned.core.pipeline import Finish, best_so_far, uneven_lengths
-from autotuned.core.request import Plan, TuneRequest
+from autotuned.core.pipeline import Finish, best_so_far, of_first, uneven_lengths
+from autotuned.core.plan import Plan
+from autotuned.core.request import TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.documents.result import (
     AppliedDocument,
@@ -41,6 +42,7 @@ OUTCOME = frozenset(
         "confirmation",
         "error",
         "calibration",
+        "profiles",
         "untried",
         "document",
     )
@@ -117,18 +119,13 @@ class Records:
         error: ErrorDocument | None,
     ) -> None:
         """Write how a run ended, with its recommendation; `error` replaces the usual explanation."""
-        row, plan = await self.row(runner.run_id), runner.plan
+        row, plan = await self.row(runner.run_id), runner.plan.parts()[0]
         details = await self.details(runner.run_id)
         history = await self.history(runner.run_id)
         if error is None and runner.conflict is not None:
             error = {"code": ExitReason.PROVIDER_CONFLICT, "message": runner.conflict}
-        digest, facts = None, self._machine.facts()
-        recipe = finish.recipe
-        if answer is not None and recipe is not None:
-            models = [each.model for each in plan.candidates]
-            digest = public.recipe_hash(
-                facts, row.binary_version, models, row.target_context, answer["model"], recipe
-            )
+        facts = self._machine.facts()
+        digest = public.digest(facts, row.binary_version, plan, finish, answer)
         outcome: Details = {
             "warnings": [
                 *details.get("warnings", ()),
@@ -144,6 +141,12 @@ class Records:
         if plan.request.calibrate_context or plan.request.calibrate_concurrency:
             best = None if finish.best is None else finish.best.knobs
             outcome["calibration"] = points.document(plan, history, best)
+        if finish.profiles:
+            everything = await self.trials(runner.run_id)
+            outcome["profiles"] = [
+                public.profile(runner.run_id, facts, row.binary_version, part, each, everything)
+                for part, each in finish.profiles
+            ]
         if not plan.plain:
             outcome["untried"] = public.untried(plan, history)
         winner = best_so_far(history)
@@ -222,7 +225,11 @@ class Records:
         return await self.latest(Which.GOOD)
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
-        """The trials of a run, oldest first."""
+        """The trials of a run for its first target context, oldest first."""
+        return of_first(await self.trials(run_id))
+
+    async def trials(self, run_id: str) -> tuple[Trial, ...]:
+        """All trials of a run, oldest first."""
         return await self.database.ask(trials.history, run_id)
 
     async def details(self, run_id: str) -> Details:
@@ -265,7 +272,8 @@ class Records:
         each = await self.trial_s(plan, same=False)
         if each is None:
             return None
-        return round(min(each * (1 + plan.most), plan.request.max_duration), 1)
+        count = sum(1 + part.most for part in plan.parts())
+        return round(min(each * count, plan.request.max_duration), 1)
 
     async def trial_s(self, plan: Plan, *, same: bool) -> float | None:
         """Mean seconds a trial of the last run with a recommendation, or of the last such that asked the `same`."""

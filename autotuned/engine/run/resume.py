@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotuned.core.model import MachineFacts
-from autotuned.core.request import Plan, TuneRequest
+from autotuned.core.plan import Plan
+from autotuned.core.request import TuneRequest
 from autotuned.documents.result import ExitReason
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound

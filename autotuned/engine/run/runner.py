@@ -33,11 +33,12 @@ from autotuned.core.pipeline import (
     Probe,
     battery_rounds,
     best_so_far,
-    next_step,
+    next_of,
+    of_part,
     with_kept,
 )
+from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate
-from autotuned.core.request import Plan
 from autotuned.documents.events import BestChanged, RunEvent, TrialEnded, TrialReport
 from autotuned.documents.run import Phase
 from autotuned.documents.trial import Stage
@@ -115,10 +116,10 @@ class Runner:
                 history = await self._store.ask(trials.history, self.run_id)
                 await self._learn_window(history)
                 # Off the loop: a search in a large space loads its sampler, and takes its time.
-                step = await asyncio.to_thread(next_step, self.plan, history, self._halt)
+                part, step = await asyncio.to_thread(next_of, self.plan, history, self._halt)
                 if isinstance(step, Finish):
                     return step, history
-                await self._take(step, history)
+                await self._take(part, step, of_part(part, history))
         finally:
             await stop_standing(self._bench)
             budget.cancel()
@@ -135,16 +136,18 @@ class Runner:
             self.plan = replace(self.plan, window=window or self.plan.request.context_ceiling)
 
     async def _take(
-        self, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
+        self, part: Plan, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
     ) -> None:
-        asked = self._ask(step, history)
+        """Carry out a step of this part of the plan, after the part's own `history`."""
+        self.progress.plan = part
+        asked = replace(self._ask(part, step, history), profile=part.profile)
         began = time.monotonic()
         evaluated = await self._evaluate(asked)
         if isinstance(evaluated, Void):
             await self._undo(asked, evaluated)
             return
-        trial = with_kept(self.plan, history, evaluated)
-        target, answer = self.plan.request.target_context, self._bench.settings.max_tokens
+        trial = with_kept(part, history, evaluated)
+        target, answer = part.request.target_context, self._bench.settings.max_tokens
         await self._store.ask(trials.append, self.run_id, trial, target, answer)
         self.progress.step = None
         if asked.stage == STAGE_SELECTION:
@@ -153,7 +156,7 @@ class Runner:
             self.progress.cells_seconds.append(time.monotonic() - began)
         else:
             self.progress.points += 1
-            self.progress.bracket = points.bracket(self.plan, (*history, trial))
+            self.progress.bracket = points.bracket(part, (*history, trial))
         reason = trial.failure.reason if trial.failure else trial.vetoed
         named = asked.named()
         ended: TrialEnded = {
@@ -235,9 +238,9 @@ class Runner:
                 await asyncio.gather(work, return_exceptions=True)
 
     def _ask(
-        self, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
+        self, part: Plan, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
     ) -> Asked:
-        request, progress, candidate = self.plan.request, self.progress, step.candidate
+        request, progress, candidate = part.request, self.progress, step.candidate
         if isinstance(step, Probe):
             asked = Asked(
                 STAGE_SELECTION,
@@ -282,7 +285,7 @@ class Runner:
                 settled = partial(
                     adaptive.enough, history, usual=count, epsilon=request.tps_tie_epsilon
                 )
-            rests = step.index % self.plan.together == 0
+            rests = step.index % part.together == 0
             asked = Asked(
                 STAGE_CLIMB,
                 candidate.model,
@@ -293,7 +296,7 @@ class Runner:
                 request.cooldown_s if rests else 0.0,
                 settled,
                 concurrency=request.concurrency,
-                battery=partial(battery_rounds, self.plan, history),
+                battery=partial(battery_rounds, part, history),
             )
             progress.cell, progress.knobs = cell, step.knobs
             self.enter("climbing")

@@ -18,7 +18,8 @@ import structlog
 
 from autotuned.core import search
 from autotuned.core.candidates import size_b
-from autotuned.core.request import Plan, TuneRequest, fitted, parse, plan, usable
+from autotuned.core.plan import Plan, plan
+from autotuned.core.request import TuneRequest, fitted, parse, usable
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
 from autotuned.documents.result import ResultDocument
@@ -182,7 +183,7 @@ class Agent:
             "binary": list(binary.command),
             "binary_version": binary.version,
             **weights,
-            "cells": [cell_knobs(knobs) for knobs in planned.cells],
+            "cells": [cell_knobs(knobs) for part in planned.parts() for knobs in part.cells],
             "conflicts": found.names,
             "estimate_s": await self._records.estimate_s(planned),
             "max_duration_s": request.max_duration,

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from autotuned.core.model import WeightsFormat
+from autotuned.core.plan import Plan
 from autotuned.core.quarantine import Configuration
-from autotuned.core.request import Plan, TuneRequest
+from autotuned.core.request import TuneRequest
 from autotuned.documents.events import TrialReport
 from autotuned.documents.run import FetchDocument, Step
 from autotuned.engine.measure.context import Bench

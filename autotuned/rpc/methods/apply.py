@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from autotuned.documents.apply import ConfigurationResult
 from autotuned.engine.apply.consent import Consent
@@ -21,6 +23,7 @@ class ApplyParams(RunParams):
     dry_run: bool = False
     knobs_only: bool = False
     all_knobs: bool = False
+    context: Annotated[int, Field(ge=1)] | None = None
 
 
 class RevertParams(Params):

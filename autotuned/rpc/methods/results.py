@@ -84,12 +84,12 @@ def methods(services: Services) -> list[Method]:
 
     async def answers(_: Connection, params: Mapping[str, Any]) -> AnswersDocument:
         row = await records.row(params["run_id"])
-        return answers_document(await records.history(row.run_id))
+        return answers_document(await records.trials(row.run_id))
 
     async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, str]:
         document = await services.agent.result(params["run_id"])
         run_id = document["run_id"]
-        history = await records.history(run_id)
+        history = await records.trials(run_id)
         entered = await records.database.ask(events.of_type, run_id, "phase")
         phases = [(str(event.fields["phase"]), event.ts) for event in entered]
         trials = [trial_document(trial) for trial in history]

@@ -106,7 +106,7 @@ def methods(services: Services) -> list[Method]:
 
     async def trials(_: Connection, params: Mapping[str, Any]) -> TrialsDocument:
         row = await records.row(params["run_id"])
-        return {"trials": [trial_document(trial) for trial in await records.history(row.run_id)]}
+        return {"trials": [trial_document(trial) for trial in await records.trials(row.run_id)]}
 
     async def wait(
         _: Connection, params: Mapping[str, Any]

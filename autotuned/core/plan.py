@@ -1,0 +1,187 @@
+"""What a valid request comes to: the ordered candidates, and the cells in the order of their evaluation. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from autotuned.core import candidates, quality, search, space
+from autotuned.core.model import Candidate
+from autotuned.core.request import CONTEXT, TuneRequest
+from autotuned.errors import ConfigError
+from autotuned.server_spec import ServerSpec
+from autotuned.shared.knobs import TABLE, Knobs
+
+PROMPT_MIN_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The cells are so many times the same pair, out of an earlier run: a measurement of noise.
+
+    `check`: its recipe is started once instead, without a probe.
+    """
+
+    of_run: str
+    pairs: int
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a valid request comes to: `candidates` in order, `cells` in the order of their evaluation.
+
+    With `repeats` none of the cells is kept, and there is nothing to recommend.
+    """
+
+    request: TuneRequest
+    candidates: tuple[Candidate, ...]
+    cells: tuple[Knobs, ...]
+    warnings: tuple[str, ...] = ()
+    seed: int | None = None
+    trials: int | None = None
+    """How many of the cells a search measures at most, in an order of its own; None where all are measured."""
+    left_out: int = 0
+    """Cells that were dropped since a knob of theirs would do nothing."""
+    repeats: Repeats | None = None
+    lossy: frozenset[str] = frozenset()
+    """Names of the knobs of this server that may change its answers."""
+    profiles: tuple[Plan, ...] = ()
+    """The same for each target context, ascending, where there are several."""
+    first_rank: int = 1
+    """The candidate with which the walk begins: what could not serve less context is not tried again."""
+    live_model: str | None = None
+    """The candidate that was asked for as `live`."""
+    window: int | None = None
+    """The chosen model's own context in tokens, where its weights say it and it is calibrated."""
+    single_stream: bool = False
+    """Whether the server answers one request at a time, whatever it is asked."""
+    live_recipe: tuple[str, Knobs] | None = None
+    """The model that the live provider serves and its knobs, where they are known."""
+
+    def warned(self, doubts: Iterable[str]) -> Plan:
+        """The same with more warnings."""
+        return replace(self, warnings=(*self.warnings, *doubts))
+
+    @property
+    def together(self) -> int:
+        """So many cells follow each other without a pause: one, or a pair's."""
+        return 1 if self.repeats is None else len(self.cells) // self.repeats.pairs
+
+    @property
+    def plain(self) -> bool:
+        """Whether it asks for no more than the contract has: its three axes, every cell."""
+        return self.trials is None and not self.request.axes
+
+    @property
+    def profile(self) -> int | None:
+        """The target context that trials of this plan are for, where a run has several."""
+        return self.request.target_context if self.profiles else None
+
+    def parts(self) -> tuple[Plan, ...]:
+        """A plan for each target context, ascending; this one where there is but one."""
+        return tuple(
+            replace(self, request=each.request, cells=each.cells, trials=each.trials)
+            for each in self.profiles
+        ) or (self,)
+
+    @property
+    def most(self) -> int:
+        """How many cells are measured at most."""
+        return len(self.cells) if self.trials is None else self.trials
+
+
+def plan(
+    request: TuneRequest,
+    catalogue: candidates.Catalogue,
+    max_tokens: int,
+    seed: int,
+    server: ServerSpec | None = None,
+) -> Plan:
+    """Candidates, cells and warnings. `max_tokens` is the answer's length; `seed` orders random cells.
+
+    `server` describes whose knobs may be asked for.
+    """
+    whole = _plan(request, catalogue, max_tokens, seed, server)
+    profiles = [whole]
+    for context in request.further_contexts:
+        axis = tuple(value for value in request.max_context_axis if value >= context)
+        changed = {"target_context": context, "max_context_axis": axis}
+        one = whole.request.model_copy(update=changed)
+        profiles.append(_plan(one, catalogue, max_tokens, seed, server))
+    return whole if len(profiles) == 1 else replace(whole, profiles=tuple(profiles))
+
+
+def _plan(
+    request: TuneRequest,
+    catalogue: candidates.Catalogue,
+    max_tokens: int,
+    seed: int,
+    server: ServerSpec | None,
+) -> Plan:
+    floor = max_tokens + PROMPT_MIN_TOKENS
+    if request.target_context < floor:
+        rule = f"is too small: {max_tokens} tokens of answer and a prompt of {PROMPT_MIN_TOKENS} need {floor}"
+        raise ConfigError("target_context", request.target_context, rule)
+    chosen, warnings = _candidates(request, catalogue)
+    cells, left_out = space.spanned(_cells(request), request.axes, server)
+    seed = seed if request.seed is None else request.seed
+    lossy = lossy_knobs(server)
+    searches = request.search == "tpe" or (
+        request.search == "auto" and len(cells) > search.GRID_CELLS
+    )
+    if request.cell_order == "reverse" and not searches:
+        cells = cells[::-1]
+    elif request.cell_order == "random" and not searches:
+        cells = tuple(random.Random(seed).sample(cells, len(cells)))
+    if request.quality != "off":
+        cells = quality.lossless_first(cells, lossy)
+    if searches:
+        whole = Plan(request, chosen, cells, warnings, seed, 0, left_out, lossy=lossy)
+        return _searching(request, whole)
+    used = seed if request.cell_order == "random" else None
+    return Plan(request, chosen, cells, warnings, used, None, left_out, lossy=lossy)
+
+
+def lossy_knobs(server: ServerSpec | None) -> frozenset[str]:
+    """Names of a server's knobs that may change its answers."""
+    knobs = {} if server is None else server.knobs
+    return frozenset(name for name, knob in knobs.items() if knob.lossy)
+
+
+def _searching(request: TuneRequest, whole: Plan) -> Plan:
+    """The plan of a search: the server's defaults first, no more cells than asked for."""
+    if request.cell_order != "axis":
+        whole = whole.warned(["cell_order is ignored: the search decides the order"])
+    if "replicates" not in request.model_fields_set:  # a cell that cannot win costs one request
+        request = request.model_copy(update={"replicates": "auto"})
+    cells = space.with_defaults_first(whole.cells)
+    trials = min(len(cells), request.trials or search.trials_for(len(cells)))
+    return replace(whole, request=request, cells=cells, trials=trials)
+
+
+def _candidates(
+    request: TuneRequest, catalogue: candidates.Catalogue
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    largest = candidates.parse_limit("max_model_size", request.max_model_size)
+    smallest = candidates.parse_limit("min_model_size", request.min_model_size)
+    if request.candidate_models is None:
+        return candidates.defaults(catalogue, largest, smallest), ()
+    listed = candidates.explicit(request.candidate_models, catalogue)
+    if largest is None and smallest is None:
+        return listed, ()
+    return listed, ("candidate_models is given, so max_model_size and min_model_size are ignored",)
+
+
+def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
+    contexts = sorted(request.max_context_axis) or [request.target_context]
+    return tuple(
+        itertools.starmap(
+            Knobs,
+            itertools.product(
+                *(contexts if knob is CONTEXT else getattr(request, knob.axis) for knob in TABLE)
+            ),
+        )
+    )
