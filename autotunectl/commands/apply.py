@@ -105,7 +105,7 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
 
 def _show_difference(found: dict[str, Any]) -> None:
     if not found["changed"]:
-        click.echo(f"{found['config_path']} has this recipe already: nothing to do", err=True)
+        click.echo(apply_text.already(found), err=True)
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in found["diff"].splitlines():
         click.echo(click.style(line, fg=apply_text.colour(line)) if coloured else line)

@@ -70,11 +70,11 @@ def _tune(models: list[Path], environ: Mapping[str, str], *, json_output: bool) 
     flags = {
         "--provider": "llama-server",
         "--candidate-models": ",".join(str(model) for model in models),
-        "--target-context": "512",
+        "--target-context": "256",
         "--kv-bits-axis": "unset,8",
         "--max-batch-axis": "1",
         "--stage2-replicates": "2",
-        "--context-ceiling": "1024",
+        "--context-ceiling": "512",
         "--concurrency-ceiling": "4",
         "--port": str(_free_port()),
     }

@@ -11,8 +11,17 @@ KEYS = ("model", *(knob.published for knob in TABLE))
 COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 
+def already(document: Mapping[str, Any]) -> str:
+    """That nothing has to be written."""
+    if document["recipe"]:
+        return f"{document['config_path']} has this recipe already: nothing to do"
+    return f"what serves has this recipe already, with {document['config_path']} as it is: nothing to do"
+
+
 def applied(recipe: Mapping[str, Any] | None, document: Mapping[str, Any]) -> str:
     """The line that says what stands in the configuration now, and where the old one is."""
+    if not recipe and not document["changed"]:
+        return already(document)
     if not recipe:  # flags, in a file that is not macprovider's
         words = [both["after"] or f"no {both['before']}" for both in document["changed"].values()]
         return f"applied: {', '.join([*words, document['config_path']])} ({_backup(document)})"

@@ -227,14 +227,14 @@ class Applier:
         Raises ApplyRefused, the configuration as it was; with a restart also what `apply` raises then.
         """
         kind = await self._applied_kind()
-        place = await self._place(kind)
+        place, absent = await self._place(kind), None
         if place is not None and not place.path.exists():
-            place = None  # what was written last is macprovider's
+            absent, place = place.path, None  # what was written last is macprovider's
         if place is not None and place.ours and name is None:
             told = await uncancelled(self._remove(place, kind, active, restart=restart))
             return {**told, "reverted_to": None}
         path = self._settings.provider_config if place is None else place.path
-        backup = await asyncio.to_thread(named_backup, path, name)
+        backup = await asyncio.to_thread(named_backup, path, name, absent)
         whole = whole or place is not None
         work = self._revert(path, kind, backup, active, whole=whole, restart=restart)
         return {**await uncancelled(work), "reverted_to": str(backup)}

@@ -90,7 +90,8 @@ def must_have_a_file(kind: str, run_id: str) -> None:
         raise ApplyRefused(message, "other_provider", run_id=run_id, provider=kind)
 
 
-def named_backup(path: Path, name: str | None) -> Path:
+def named_backup(path: Path, name: str | None, absent: Path | None = None) -> Path:
+    """The backup of this name, the newest for None. `absent`: where a recipe would stand too, and does not."""
     try:
         found = operators_file.backups(path)
     except OSError as error:
@@ -98,6 +99,8 @@ def named_backup(path: Path, name: str | None) -> Path:
         raise ApplyRefused(message, "io_error") from error
     if not found:
         message = f"{path} has no backup (no file {path.name}.bak-* beside it)"
+        if absent is not None:
+            message = f"no recipe has been written that could be taken back: {absent} is not there, and {message}"
         raise ApplyRefused(message, "no_backup")
     if name is None:
         return found[0]
