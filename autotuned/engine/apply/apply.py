@@ -39,6 +39,7 @@ from autotuned.engine.apply.place import Place
 from autotuned.engine.apply.writer import Written
 from autotuned.engine.events import Events
 from autotuned.engine.live.restart import Restarter
+from autotuned.engine.live.serving import lists_another
 from autotuned.engine.measure.trial import uncancelled
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner
@@ -144,10 +145,11 @@ class Applier:
             raise
 
     async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
-        """Whether the live server runs the recipe, by its command line."""
+        """Whether the live server runs the recipe, by its command line and by what it lists."""
         live = (await self._restarter.find(kind)).live
         missing = ["the live server is not seen"] if live is None else []
         missing += [] if live is None else not_in_effect(live.argv, wanted)
+        missing += [] if live is None else await lists_another(live, wanted.model)
         told["in_effect"] = not missing
         told["warnings"] += [f"not in effect: {words}" for words in missing]
 

@@ -54,6 +54,17 @@ async def served(found: Found, config: Path, *, configured: bool) -> str:
     return model
 
 
+async def lists_another(live: Managed | Process, model: str) -> list[str]:
+    """That the live server lists only models which neither its command line nor a recipe for `model` names."""
+    listing = list(naming.listed(await readiness.listing(live.port)))
+    known = {
+        name for word in (*live.argv, model) for name in (word, Path(word).name, Path(word).stem)
+    }
+    if not listing or known.intersection(listing):
+        return []
+    return [f"it lists {', '.join(listing[:3])} as its models"]
+
+
 def recipe(found: Found, config: Path, context: int) -> tuple[str, Knobs] | None:
     """The model and the knobs by which the live provider's configuration has it serve; None where it tells neither.
 
