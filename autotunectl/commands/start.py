@@ -105,7 +105,7 @@ def start(
             interrupts,
             as_json=as_json,
             comparing=comparing,
-            applying=bool(request["apply"]),
+            applying=begun.get("apply", bool(request["apply"])),
         )
 
 

@@ -100,6 +100,8 @@ class StartedDocument(Document):
     run_id: str
     state: Literal["running"]
     warnings: list[str]
+    apply: NotRequired[bool]
+    """True where it applies what it finds; a run that is gone on with does what it was asked for first."""
 
 
 class DryRunDocument(Document):

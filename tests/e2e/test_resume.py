@@ -111,3 +111,19 @@ def test_adaptive_replicates_ask_a_clear_loser_once(home: Home) -> None:
     home.tune(Y, kv_bits_axis=[None, 4], replicates="auto")
     counts = home.sql("SELECT replicates_n FROM tune_trials WHERE stage = 2 ORDER BY id")
     assert counts == [(3,), (1,)]
+
+
+def test_a_run_that_goes_on_ends_as_one_that_could_not_apply_where_it_was_asked_to(
+    home: Home,
+) -> None:
+    home.provider({Y: {"total_ms": 300}})
+    config = home.path / ".config" / "macprovider" / "config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("- not a mapping\n", encoding="utf-8")
+    run_id = home.begin(Y, apply=True, stage2_replicates=3)
+    poll(lambda: len(home.calls("request")) > 2, "it measures")
+    home.rpc("cancel")
+    home.rpc("wait", run_id=run_id, timeout_s=20)
+    done = home.ctl("start", "--resume", run_id, "--wait", timeout=60)
+    assert done.returncode == 12, done.stderr
+    assert "not applied" in done.stderr

@@ -249,7 +249,14 @@ class Agent:
         active.runner.progress.cell_s = await self._records.trial_s(planned, same=True)
         work = self._carry_through(active, active.runner, made)
         active.task = asyncio.create_task(work, name=f"run {active.run_id}")
-        return {"run_id": active.run_id, "state": "running", "warnings": list(planned.warnings)}
+        begun: StartedDocument = {
+            "run_id": active.run_id,
+            "state": "running",
+            "warnings": list(planned.warnings),
+        }
+        if request.apply:
+            begun["apply"] = True
+        return begun
 
     async def _doubts(self, found: Found, request: TuneRequest, binary: Binary) -> list[str]:
         """What is known before a run that may spoil it, or that it would leave behind."""
