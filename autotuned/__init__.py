@@ -1,3 +1,3 @@
 """The agent: finds the biggest model that this machine can usefully serve, by measuring."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
