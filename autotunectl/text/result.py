@@ -325,10 +325,17 @@ def _tried(document: Mapping[str, Any]) -> str:
     return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}{at}"
 
 
+def _chosen(
+    cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """The cell that is recommended; where its knobs were calibrated since, the best one."""
+    best = [each for each in cells if each["fits"] and each["knobs"] == chosen]
+    return next(iter(best or [each for each in reversed(cells) if each["kept"]]), None)
+
+
 def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
     """The two parts of a request, each with its own rate, of the cell that is recommended."""
-    best = [each for each in cells if each["fits"] and each["knobs"] == chosen]
-    cell = next(iter(best or [each for each in reversed(cells) if each["kept"]]), None)
+    cell = _chosen(cells, chosen)
     if cell is None or cell["decode_tps"] is None or cell["prefill_tps"] is None:
         return []
     return [
@@ -343,21 +350,11 @@ def _tried_of(document: Mapping[str, Any]) -> str:
     return "" if search is None else f"{len(document['stage2'])} of {search['cells']} cells tried: "
 
 
-def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
+def _cells(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
     names = [name.upper() for name in knobs.own(chosen)]
-    heading = (
-        "KV",
-        "BATCH",
-        "CONTEXT",
-        *names,
-        "TOK/S",
-        "DECODE",
-        "PREFILL",
-        "TTFT",
-        "LOAD",
-        "MEMORY",
-    )
-    table: Table = [(*heading, "")]
+    figures = ("TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEMORY")
+    best = _chosen(cells, chosen)
+    table: Table = [("KV", "BATCH", "CONTEXT", *names, *figures, "")]
     for cell in cells:
         tried, memory = cell["knobs"], cell.get("peak_rss_bytes")
         table.append(
@@ -369,7 +366,7 @@ def _cells(cells: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Tab
                 span(cell["ttft_p95_ms"]),
                 span(cell["load_ms"]),
                 number(memory and memory / 2**30, "", 2),
-                cell["reason"] or ("chosen" if tried == chosen else ""),
+                cell["reason"] or ("chosen" if cell is best else ""),
             )
         )
     return table
