@@ -43,6 +43,9 @@ LATE, LATE_BY = 0.02, 0.7
 DRIFT = 0.03
 """A machine grows slower by up to so much from the first start to the tenth."""
 REPLICATES = 3
+CELLS, ROUNDS = 6, 4
+"""The default grid, and what the battery is asked of it: the baseline twice, and two lossy cells that would win."""
+PREFILL_TPS, DECODE_TPS, LOAD_S = 400.0, 40.0, 12.0
 FLIPS_ALONE, FLIPS_LOSSY = 0.005, 0.03
 """Chance that a task comes out otherwise: when the same cell is asked again, and with a lossy knob that is sound."""
 
@@ -146,6 +149,22 @@ def guard(tunes: int) -> None:
         )
 
 
+def cost() -> None:
+    """Print how much longer the guard makes a run on a planned server of a Mac's speed: every answer as long as it may be."""
+    for context in (2000, 16_000):
+        request_s = context / PREFILL_TPS + 48 / DECODE_TPS
+        run_s = LOAD_S + request_s + CELLS * (LOAD_S + REPLICATES * request_s)
+        round_s = sum(
+            (context if question.needles else len(question.prompt) / 4) / PREFILL_TPS
+            + question.max_tokens / DECODE_TPS
+            for question in quality.battery()
+        )
+        share = ROUNDS * round_s / run_s
+        print(
+            f"  at {context:,} tokens {ROUNDS} rounds of the battery make a run {share:.0%} longer"
+        )
+
+
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -185,6 +204,7 @@ def main() -> None:
         told = ", ".join(f"{name} {count / tunes:.1%}" for name, count in verdicts.items())
         print(f"  check at {share:.0%} of the rate: {told}")
     guard(tunes)
+    cost()
 
 
 if __name__ == "__main__":
