@@ -147,6 +147,8 @@ class AppliedDocument(Document):
     changed: dict[str, Any]
     hint: NotRequired[Annotated[str | None, Field(default=None)]]
     recipe: NotRequired[Annotated[dict[str, str | int | None], Field(default={})]]
+    target_context: NotRequired[int]
+    """Whose recommendation it is, where that is not the smallest target context's."""
 
 
 class ConfirmationDocument(Document):

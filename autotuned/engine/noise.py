@@ -21,7 +21,6 @@ from autotuned.store.runs import Which
 
 FIELD, TRIGGER, CHECK, RUN = "trigger", "noise", "check", "run_id"
 SAME = (
-    "target_context",
     "gate_ttft_ms",
     "tps_tie_epsilon",
     "stage2_replicates",
@@ -80,16 +79,23 @@ async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str
     if row is None:
         message = "there is no good run whose recipe could be checked: autotunectl start"
         raise NotFound(message, run_id=None)
-    answer = json.loads(row.recommendation_json or "{}")
-    knobs = read(answer["knobs"])
     details, history = await records.details(row.run_id), await records.history(row.run_id)
+    answer, context = json.loads(row.recommendation_json or "{}"), row.target_context
+    applied = details.get("applied")
+    other = context if applied is None else applied.get("target_context", context)
+    if other != context:
+        profiles = {each["target_context"]: each for each in details.get("profiles", ())}
+        answer, context = profiles[other]["recommendation"], other
+        trials = await records.trials(row.run_id)
+        history = tuple(trial for trial in trials if trial.profile == context)
+    knobs = read(answer["knobs"])
     cell = check.cell_of(history, knobs)
     if cell is None:
         raise ConfigError(RUN, row.run_id, "has no samples of its recipe: start a new run")
     stored: Mapping[str, Any] = details.get("request") or {}
     params = {
-        "target_context": row.target_context,
         **{name: stored[name] for name in (*SAME, "concurrency") if name in stored},
+        "target_context": context,
         **{name: value for name, value in wishes.items() if value is not None},
         "stage2_replicates": max(1, cell.waves_n),
         "candidate_models": [answer["model"]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -53,6 +54,9 @@ def test_each_context_has_its_own_answer_and_apply_takes_the_one_that_is_named(h
     assert applied.returncode == 0, applied.stderr
     assert f"model: {Z}" in job.config.read_text()
     assert "max_context_override: 4000" in job.config.read_text()
+    checked = home.ctl("check", "--drain", "--json", "--port", str(home.port))
+    assert json.loads(checked.stdout)["inputs"]["target_context"] == 4000, checked.stderr
+    assert home.starts()[-2] == Z
     missing = home.ctl("apply", "--context", "5000")
     assert missing.returncode == 12
     assert "nothing for 5000 tokens (was not asked for): it has 1000, 2000, 4000" in missing.stderr

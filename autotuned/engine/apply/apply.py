@@ -120,7 +120,7 @@ class Applier:
         async with self._claimed(run_id, kind, active, restart=consent.restart) as unfit:
             written = await write()
             hint = await self._restarter.commands(kind) if unfit else None
-            await self._note(run_id, written, hint)
+            await self._note(run_id, written, hint, consent.context)
         told = await self._made_live(written, hint, unfit, asked=consent.restart)
         if told["restarted"] and written.wanted is not None:
             await self._see(kind, written.wanted, told)
@@ -342,7 +342,9 @@ class Applier:
                     await asyncio.to_thread(self._restarter.record, before)
                 raise
 
-    async def _note(self, run_id: str, written: Written, hint: str | None) -> None:
+    async def _note(
+        self, run_id: str, written: Written, hint: str | None, context: int | None = None
+    ) -> None:
         """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
         before = (await self._records.details(run_id)).get("applied")
         applied: AppliedDocument = {
@@ -352,11 +354,12 @@ class Applier:
             "hint": hint,
             "recipe": dict(written.recipe),
         }
+        if context is not None:
+            applied["target_context"] = context
         if written.changed or before is None:
             await self._records.annotate(run_id, applied=applied)
-        log.info(
-            "applied", run_id=run_id, changed=sorted(written.changed), backup=applied["backup_path"]
-        )
+        backup = applied["backup_path"]
+        log.info("applied", run_id=run_id, changed=sorted(written.changed), backup=backup)
         self._publish(run_id, written)
 
     def _publish(

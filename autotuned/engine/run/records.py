@@ -174,7 +174,8 @@ class Records:
 
     async def _checked(self, plan: Plan, of_run: str, now: Trial) -> CheckedDocument:
         """How a recipe that was started again compares with its cell of that run."""
-        before = await self.history(of_run)
+        context = plan.request.target_context
+        before = tuple(t for t in await self.trials(of_run) if t.profile in (None, context))
         measured = (await self.details(of_run)).get("noise", {}).get("measured")
         spread = None if measured is None else measured["start_spread"]
         then = check.cell_of(before, plan.cells[0]) or now
