@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from autotuned.core.model import Failure, FailureKind, Trial
+from autotuned.core import result as public
+from autotuned.core.model import Failure, FailureKind, MachineFacts, Trial
 from autotuned.core.pipeline import (
     Evaluate,
     Finish,
@@ -24,6 +25,7 @@ from autotuned.documents.result import ExitReason
 from autotuned.errors import ConfigError
 from tests.core.worlds import GOOD, planned, probe
 
+FACTS = MachineFacts(16, "Apple M2", "macOS 15.1", 16 * 2**30)
 MISSED = Failure(FailureKind.GATE, "too slow")
 MODELS = ("a-14B", "b-7B", "c-3B")
 
@@ -126,6 +128,30 @@ def test_one_context_is_a_run_as_before_also_as_a_list() -> None:
     assert (plan.profiles, plan.profile, plan.parts()) == ((), None, (plan,))
     assert plan == planned(*MODELS, target_context=4000)
     assert TuneRequest(target_context=4000).model_dump()["target_context"] == 4000
+
+
+def test_a_single_context_is_asked_as_ever() -> None:
+    plan = planned(*MODELS, target_context=4000)
+    assert next_of(plan, []) == (plan, Probe(plan.candidates[0]))
+
+
+def test_each_context_has_an_answer_and_a_hash_of_its_own_or_the_reason_for_none() -> None:
+    plan = several(4000, 16000)
+    history, finish = carried(plan, {4000: "b-7B", 16000: "c-3B"})
+    assert finish is not None
+    small, large = (
+        public.profile("r", FACTS, "1.4.0", part, each, history) for part, each in finish.profiles
+    )
+    assert (small["target_context"], large["target_context"]) == (4000, 16000)
+    assert large["recommendation"] is not None
+    assert large["recommendation"]["model"] == "c-3B"
+    assert small["recipe_hash"] != large["recipe_hash"]
+    assert (small["reason"], large["reason"]) == (None, None)
+    part = finish.profiles[1][0]
+    none = public.profile("r", FACTS, "1.4.0", part, Finish(ExitReason.NO_FEASIBLE), history[4:5])
+    assert (none["recommendation"], none["recipe_hash"]) == (None, None)
+    assert none["reason"] is not None
+    assert "16000 tokens" in none["reason"]
 
 
 def test_a_request_with_several_is_kept_as_it_was_asked_for() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
 from tests.support.documents import stored
-from tests.support.home import Home, RpcError, Y, poll
+from tests.support.home import Home, RpcError, Y, kill, poll
 
 SHARES = {"prefill_tps": 80_000, "decode_tps": 4000, "most_slots": 6, "most_context": 12_000}
 
@@ -130,3 +131,79 @@ def test_a_cancelled_calibration_leaves_the_best_cell_and_goes_on_where_it_was(h
     assert document["recommendation"]["knobs"]["max_context_override"] == 8000
     kept = [point["context"] for point in document["calibration"]["context"]["points"]]
     assert kept[:before] == [2000, 4000, 8000][:before]
+
+
+CALIBRATED = {
+    "stage2_replicates": 1,
+    "calibrate_context": True,
+    "calibrate_concurrency": True,
+    "context_ceiling": 8000,
+    "concurrency_ceiling": 4,
+    "gate_ttft_ms": 20_000,
+}
+
+
+def points(document: dict[str, Any]) -> list[int]:
+    """What was measured, in order."""
+    found = document["calibration"]
+    asked = [(found["context"], "context"), (found["concurrency"], "concurrency")]
+    return [point[axis] for part, axis in asked for point in part["points"]]
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_of_a_calibration_loses_none_of_its_answers(home: Home) -> None:
+    home.provider({Y: {"shares": {"prefill_tps": 20_000, "decode_tps": 2000}}})
+    whole = home.tune(Y, **CALIBRATED)
+    run_id = home.begin(Y, **CALIBRATED)
+    kills = 0
+    while home.rpc("result", run_id=run_id)["state"] == "running":
+        done = measured(home, run_id)
+        poll(lambda done=done: measured(home, run_id) > done or ended(home, run_id))  # type: ignore[misc]
+        if ended(home, run_id):
+            break
+        assert home.daemon is not None
+        kill(home.daemon)
+        kills += 1
+        poll(lambda: not home.processes(), "the candidate is gone")
+        home.start_daemon()
+        assert home.rpc("start", resume=run_id)["run_id"] == run_id
+    document = home.rpc("result", run_id=run_id)
+    assert kills >= len(points(whole)) - 1
+    assert points(document) == points(whole)
+    assert document["recommendation"]["knobs"] == whole["recommendation"]["knobs"]
+    assert "partial" not in document["recommendation"]
+
+
+@pytest.mark.slow
+def test_a_budget_that_runs_out_in_a_calibration_leaves_the_best_cell_as_a_partial_answer(
+    home: Home,
+) -> None:
+    home.provider({Y: {"shares": {"prefill_tps": 4000, "decode_tps": 1000}}})
+    ends = []
+    run_id = home.begin(Y, **CALIBRATED, max_duration=4.0)
+    while True:
+        poll(lambda: ended(home, run_id), "its end")
+        document = home.rpc("result", run_id=run_id)
+        ends.append(document["exit_reason"])
+        answer = document["recommendation"]
+        if document["exit_reason"] == "ok":
+            break
+        if document["stage2"] and document["stage2"][0]["kept"]:
+            assert document["exit_reason"] == "budget_exhausted_with_partial_recommendation"
+            assert answer["partial"] is True
+            assert answer["knobs"] == document["stage2"][0]["knobs"]
+        budget = 4.0 if len(ends) < 5 else 300.0
+        assert home.rpc("start", resume=run_id, max_duration=budget)["run_id"] == run_id
+    assert len(ends) > 1
+    assert "partial" not in answer
+    assert answer["knobs"]["max_context_override"] == document["calibration"]["context"]["answer"]
+
+
+def measured(home: Home, run_id: str) -> int:
+    """How many points are in the store."""
+    rows = home.sql("SELECT count(*) FROM tune_trials WHERE run_id = ? AND stage = 3", run_id)
+    return int(rows[0][0])
+
+
+def ended(home: Home, run_id: str) -> bool:
+    return bool(home.rpc("result", run_id=run_id)["state"] == "finished")
