@@ -139,19 +139,35 @@ INTEGER = _Number(int, "integer")
 FLOAT = _Number(float, "float")
 
 
+def _flag(name: str, text: str) -> Decorator:
+    """A flag that is no wish where it is left out."""
+    return click.option(name, is_flag=True, default=None, help=text)
+
+
+def _duration(name: str, text: str) -> Decorator:
+    return click.option(name, type=DURATION, metavar=DURATION_HELP, help=text)
+
+
+def _integer(name: str, text: str) -> Decorator:
+    return click.option(name, type=INTEGER, help=text)
+
+
 PROVIDER_OPTION = click.option(
     "--provider",
     metavar="NAME",
     shell_complete=words(*PROVIDERS),
     help="The serving program: auto, or one that `autotunectl servers` lists.",
 )
-RESTART_FOREGROUND_OPTION = click.option(
-    "--restart-foreground",
-    is_flag=True,
-    default=None,
-    help="Start a drained foreground process again at the end.",
+RESTART_FOREGROUND_OPTION = _flag(
+    "--restart-foreground", "Start a drained foreground process again at the end."
 )
-SEARCH_OPTIONS = [
+MAX_DURATION_OPTION = _duration("--max-duration", "Time for the whole run.  [default: 2h]")
+PORT_OPTION = _integer("--port", "Where candidates listen.  [default: 18080]")
+DRAIN_OPTION = _flag(
+    "--drain",
+    "Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
+)
+SEARCH_OPTIONS: list[Decorator] = [
     click.option(
         "--target-context",
         type=INTEGER,
@@ -213,51 +229,32 @@ SEARCH_OPTIONS = [
         help="grid: measure every combination; tpe: only those that look promising; auto: tpe above 24 "
         "combinations.  [default: grid]",
     ),
-    click.option(
-        "--trials",
-        type=INTEGER,
-        help="Combinations that tpe measures at most.  [default: 8% of them, at least 16]",
+    _integer(
+        "--trials", "Combinations that tpe measures at most.  [default: 8% of them, at least 16]"
     ),
-    click.option(
-        "--stage1-replicates",
-        type=INTEGER,
-        help="Requests to each candidate while the model is chosen.  [default: 1]",
+    _integer(
+        "--stage1-replicates", "Requests to each candidate while the model is chosen.  [default: 1]"
     ),
-    click.option(
-        "--stage2-replicates",
-        type=INTEGER,
-        help="Requests to each combination of settings.  [default: 3]",
-    ),
+    _integer("--stage2-replicates", "Requests to each combination of settings.  [default: 3]"),
     click.option(
         "--replicates",
         metavar="MODE",
         shell_complete=words("fixed", "auto"),
         help="fixed, or auto: stop settings that cannot win, measure a tie again.  [default: fixed]",
     ),
-    click.option(
+    _integer(
         "--gate-ttft-ms",
-        type=INTEGER,
-        help="Milliseconds within which 95 of 100 requests get their first token.  [default: 60000]",
+        "Milliseconds within which 95 of 100 requests get their first token.  [default: 60000]",
     ),
     click.option(
         "--tps-tie-epsilon",
         type=FLOAT,
         help="Speeds that differ by less than this share are a tie.  [default: 0.02]",
     ),
-    click.option(
-        "--max-duration",
-        type=DURATION,
-        metavar=DURATION_HELP,
-        help="Time for the whole run.  [default: 2h]",
-    ),
-    click.option(
-        "--drain-grace",
-        type=DURATION,
-        metavar=DURATION_HELP,
-        help="Time that a live provider gets to end.  [default: 30s]",
-    ),
-    click.option("--port", type=INTEGER, help="Where candidates listen.  [default: 18080]"),
-    click.option("--retain-runs", type=INTEGER, help="Runs to keep.  [default: 50]"),
+    MAX_DURATION_OPTION,
+    _duration("--drain-grace", "Time that a live provider gets to end.  [default: 30s]"),
+    PORT_OPTION,
+    _integer("--retain-runs", "Runs to keep.  [default: 50]"),
     click.option(
         "--cell-order",
         metavar="ORDER",
@@ -265,13 +262,8 @@ SEARCH_OPTIONS = [
         help="In which order the combinations of settings are measured: axis (as listed), reverse or random.  "
         "[default: axis]",
     ),
-    click.option(
-        "--cooldown-s",
-        type=DURATION,
-        metavar=DURATION_HELP,
-        help="Pause before each combination of settings.  [default: 0]",
-    ),
-    click.option("--seed", type=INTEGER, help="Of a random order.  [default: a new one]"),
+    _duration("--cooldown-s", "Pause before each combination of settings.  [default: 0]"),
+    _integer("--seed", "Of a random order.  [default: a new one]"),
     click.option(
         "--thermal-gate/--no-thermal-gate",
         default=None,
@@ -288,37 +280,26 @@ SEARCH_OPTIONS = [
         metavar="N",
         help="Requests in flight at once while measuring.  [default: 1]",
     ),
-    click.option(
+    _flag(
         "--calibrate-context",
-        is_flag=True,
-        default=None,
-        help="Find the longest context that the chosen model serves under the ceiling.",
+        "Find the longest context that the chosen model serves under the ceiling.",
     ),
-    click.option(
+    _flag(
         "--calibrate-concurrency",
-        is_flag=True,
-        default=None,
-        help="Find how many requests at once it serves under the ceiling, and how many are worth it.",
+        "Find how many requests at once it serves under the ceiling, and how many are worth it.",
     ),
-    click.option(
+    _integer(
         "--context-ceiling",
-        type=INTEGER,
-        help="Tokens of the longest context to try.  [default: 131072, or the model's own]",
+        "Tokens of the longest context to try.  [default: 131072, or the model's own]",
     ),
-    click.option(
+    _integer(
         "--context-quantum",
-        type=INTEGER,
-        help="Tokens of one step of the context.  [default: 1000; below 4,000 tokens 256]",
+        "Tokens of one step of the context.  [default: 1000; below 4,000 tokens 256]",
     ),
-    click.option(
-        "--concurrency-ceiling",
-        type=INTEGER,
-        help="Most requests at once to try.  [default: 32]",
-    ),
-    click.option(
+    _integer("--concurrency-ceiling", "Most requests at once to try.  [default: 32]"),
+    _integer(
         "--ttft-ceiling-ms",
-        type=INTEGER,
-        help="Milliseconds to the first token that are still useful.  [default: the gate]",
+        "Milliseconds to the first token that are still useful.  [default: the gate]",
     ),
     click.option(
         "--min-gain",
@@ -341,32 +322,15 @@ SEARCH_OPTIONS = [
 ]
 """What is searched, and how."""
 
-APPLY_OPTIONS = [
-    click.option(
-        "--knobs-only", is_flag=True, default=None, help="Apply the knobs and never the model."
-    ),
-    click.option(
-        "--all-knobs",
-        is_flag=True,
-        default=None,
-        help="Apply also the knobs that the run did not search.",
-    ),
+APPLY_OPTIONS: list[Decorator] = [
+    _flag("--knobs-only", "Apply the knobs and never the model."),
+    _flag("--all-knobs", "Apply also the knobs that the run did not search."),
 ]
 """How a recipe is written into the provider's configuration."""
 
-START_OPTIONS = [
-    click.option(
-        "--verify",
-        is_flag=True,
-        default=None,
-        help="Read all weights again, whatever was checked before.",
-    ),
-    click.option(
-        "--ignore-quarantine",
-        is_flag=True,
-        default=None,
-        help="Try once more what took the machine down before.",
-    ),
+START_OPTIONS: list[Decorator] = [
+    _flag("--verify", "Read all weights again, whatever was checked before."),
+    _flag("--ignore-quarantine", "Try once more what took the machine down before."),
     click.option(
         "--resume",
         metavar="[RUN]",
@@ -375,18 +339,13 @@ START_OPTIONS = [
         shell_complete=run_ids,
         help="Go on with a run that was cut off, by default the latest.",
     ),
-    click.option(
-        "--drain",
-        is_flag=True,
-        default=None,
-        help="Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
-    ),
+    DRAIN_OPTION,
     RESTART_FOREGROUND_OPTION,
 ]
 """What belongs to one start by hand, and not to a request that is kept."""
 
 
-def request_options(*groups: list[Callable[..., Any]]) -> Callable[..., Any]:
+def request_options(*groups: list[Decorator]) -> Decorator:
     """The decorator that gives a command these groups of options, in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

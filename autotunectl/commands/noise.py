@@ -8,9 +8,13 @@ from typing import Any
 import click
 
 from autotunectl.arguments import (
+    DRAIN_OPTION,
     DURATION,
     DURATION_HELP,
+    MAX_DURATION_OPTION,
+    PORT_OPTION,
     RESTART_FOREGROUND_OPTION,
+    Decorator,
     json_option,
     request_options,
     run_argument,
@@ -19,20 +23,10 @@ from autotunectl.output import as_text, present, warn
 from autotunectl.reach import Reach
 from autotuned.shared import wire
 
-OPTIONS = [
-    click.option(
-        "--max-duration",
-        type=DURATION,
-        metavar=DURATION_HELP,
-        help="Time for all of it.  [default: 2h]",
-    ),
-    click.option("--port", type=int, help="Where candidates listen.  [default: 18080]"),
-    click.option(
-        "--drain",
-        is_flag=True,
-        default=None,
-        help="Stop a live provider for the measurement, and bring it back after.",
-    ),
+OPTIONS: list[Decorator] = [
+    MAX_DURATION_OPTION,
+    PORT_OPTION,
+    DRAIN_OPTION,
     RESTART_FOREGROUND_OPTION,
 ]
 """How a measurement is made, as with `start`."""

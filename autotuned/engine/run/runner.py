@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -58,6 +59,12 @@ PHASES: dict[Stage, Phase] = {
     STAGE_CLIMB: "climbing",
     STAGE_CALIBRATION: "calibrating",
     STAGE_CONFIRM: "confirming",
+}
+STAGES: dict[type, Stage] = {
+    Probe: STAGE_SELECTION,
+    Evaluate: STAGE_CLIMB,
+    Calibrate: STAGE_CALIBRATION,
+    Confirm: STAGE_CONFIRM,
 }
 HEARTBEAT_S = 5.0
 """Timers stand still while the machine sleeps: the budget is looked at so often after it has woken up."""
@@ -140,7 +147,7 @@ class Runner:
     ) -> None:
         """Carry out a step of this part of the plan, after the part's own `history`."""
         self.progress.plan = part
-        asked = replace(self._ask(part, step, history), profile=part.profile)
+        asked = self._ask(part, step, history)
         began = time.monotonic()
         evaluated = await self._evaluate(asked)
         if isinstance(evaluated, Void):
@@ -241,72 +248,55 @@ class Runner:
         self, part: Plan, step: Probe | Evaluate | Confirm | Calibrate, history: tuple[Trial, ...]
     ) -> Asked:
         request, progress, candidate = part.request, self.progress, step.candidate
+        knobs = None if isinstance(step, Probe) else step.knobs
+        asked = Asked(
+            STAGES[type(step)],
+            candidate.model,
+            candidate.rank,
+            knobs,
+            request.stage2_replicates,
+            concurrency=request.concurrency,
+            profile=part.profile,
+        )
         if isinstance(step, Probe):
-            asked = Asked(
-                STAGE_SELECTION,
-                candidate.model,
-                candidate.rank,
-                None,
-                request.stage1_replicates,
-                concurrency=request.concurrency,
-            )
-            self.enter("selecting")
+            asked = replace(asked, replicates=request.stage1_replicates)
+        elif isinstance(step, Confirm):
+            asked = replace(asked, pause_s=request.cooldown_s)
         elif isinstance(step, Calibrate):
-            asked = Asked(
-                STAGE_CALIBRATION,
-                candidate.model,
-                candidate.rank,
-                step.knobs,
-                step.replicates,
+            asked = replace(
+                asked,
+                replicates=step.replicates,
                 concurrency=step.concurrency,
                 calibrates=step.calibrates,
                 context=step.context,
                 ceiling_ms=request.ceiling_ms,
                 confirms=step.confirms,
             )
-            progress.knobs = step.knobs
-            self.enter("calibrating")
-        elif isinstance(step, Confirm):
-            asked = Asked(
-                STAGE_CONFIRM,
-                candidate.model,
-                candidate.rank,
-                step.knobs,
-                request.stage2_replicates,
-                pause_s=request.cooldown_s,
-                concurrency=request.concurrency,
-            )
-            progress.knobs = step.knobs
-            self.enter("confirming")
         else:
-            cell, count = step.index + 1, request.stage2_replicates
-            settled = None
-            if request.replicates == "auto":
-                settled = partial(
-                    adaptive.enough, history, usual=count, epsilon=request.tps_tie_epsilon
-                )
             rests = step.index % part.together == 0
-            asked = Asked(
-                STAGE_CLIMB,
-                candidate.model,
-                candidate.rank,
-                step.knobs,
-                count,
-                cell,
-                request.cooldown_s if rests else 0.0,
-                settled,
-                concurrency=request.concurrency,
+            asked = replace(
+                asked,
+                cell=step.index + 1,
+                pause_s=request.cooldown_s if rests else 0.0,
+                settled=self._settled(part, history),
                 battery=partial(battery_rounds, part, history),
             )
-            progress.cell, progress.knobs = cell, step.knobs
-            self.enter("climbing")
-        progress.candidate, progress.stage, progress.model = (
-            candidate.rank,
-            asked.stage,
-            asked.model,
-        )
+        self.enter(PHASES[asked.stage])
+        progress.candidate, progress.stage = candidate.rank, asked.stage
+        progress.model, progress.knobs = asked.model, knobs or progress.knobs
+        progress.cell = asked.cell or progress.cell
         progress.replicate, progress.replicates = 0, asked.replicates
         return asked
+
+    def _settled(
+        self, part: Plan, history: tuple[Trial, ...]
+    ) -> Callable[[Sequence[float]], bool] | None:
+        """With adaptive replicates: when a cell was asked often enough."""
+        request = part.request
+        if request.replicates != "auto":
+            return None
+        usual, epsilon = request.stage2_replicates, request.tps_tie_epsilon
+        return partial(adaptive.enough, history, usual=usual, epsilon=epsilon)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase and say so, once."""
