@@ -18,7 +18,7 @@ from markupsafe import Markup
 from autotuned import __version__
 from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
-from autotuned.report import charts, load, search
+from autotuned.report import charts, load, search, trust
 from autotuned.report.charts import dot_axis
 from autotuned.report.search import KNOB_NAMES, named
 from autotuned.shared.knobs import flat, shown
@@ -66,11 +66,12 @@ def render(
     trials: Sequence[Mapping[str, Any]],
     phases: Sequence[tuple[str, str]] = (),
     answers: Sequence[Mapping[str, Any]] = (),
+    past: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page of a result document, finished or not, and the trials of its run, oldest first.
 
     `phases` are the phases that the run entered and when, as far as they are known; `answers` what was
-    answered to the quality guard, question by question.
+    answered to the quality guard, question by question; `past` good tunes and checks, newest first.
     """
     best = best_index(document)
     return (
@@ -93,6 +94,8 @@ def render(
             search=search.search(document),
             profiles=[search.profile(each) for each in document.get("profiles", [])],
             answers=[search.answered(question) for question in answers],
+            past=trust.over_time(document, past),
+            trust=trust.sentences(document) if document["recommendation"] else [],
             dash=DASH,
         )
     )

@@ -22,6 +22,8 @@ from autotuned.shared import wire
 from autotuned.store import events
 
 PAIRS, IDLE_S = 10, 60.0
+PAST = 100
+"""Entries of the history that a report looks at."""
 HTML = {"type": "object", "properties": {"html": {"type": "string"}}, "required": ["html"]}
 
 
@@ -95,7 +97,8 @@ def methods(services: Services) -> list[Method]:
         trials = [trial_document(trial) for trial in history]
         # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
         asked = answers_document(history)["tasks"]
-        return {"html": await asyncio.to_thread(_page, document, trials, phases, asked)}
+        known = (await past(records, PAST))["history"]
+        return {"html": await asyncio.to_thread(_page, document, trials, phases, asked, known)}
 
     async def stale(_: Connection, __: Mapping[str, Any]) -> StaleResult:
         return (await services.staleness.look()).document()
