@@ -64,8 +64,16 @@ def test_a_recipe_that_was_measured_once_has_no_line() -> None:
 @pytest.mark.parametrize(
     ("against", "verdict", "words"),
     [
-        ("defaults", "better", "with the defaults, the winner is faster (+10.0\N{NO-BREAK SPACE}%)"),
-        ("live", "tie", "with what the live server runs, the winner is no faster (+10.0\N{NO-BREAK SPACE}%)"),
+        (
+            "defaults",
+            "better",
+            "with the defaults, the winner is faster (+10.0\N{NO-BREAK SPACE}%)",
+        ),
+        (
+            "live",
+            "tie",
+            "with what the live server runs, the winner is no faster (+10.0\N{NO-BREAK SPACE}%)",
+        ),
     ],
 )
 def test_a_confirmation_and_the_guards_verdict_stand_beside_the_answer(

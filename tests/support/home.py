@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 DEADLINE_S = 30.0
 WAIT_SLICE_S = 20.0
+PORTS = (11_000, 32_000)
 X, Y, Z = "acme/big-32B", "acme/middle-7B", "acme/small-1B"
 
 
@@ -276,10 +278,15 @@ def poll(
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses now, below those that the system gives to connections of its own choice.
+
+    One of the latter may be taken by any client on the machine as soon as this returns.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def port_is_free(port: int) -> bool:

@@ -108,6 +108,8 @@ class GuardedProcesses:
         self._lock = -1
         self._armed: asyncio.Future[str | None] | None = None
         self._closing = False
+        self._lost = False
+        """The guardian has hung up: it is dead, or about to be, before its end can be seen."""
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
 
@@ -118,7 +120,7 @@ class GuardedProcesses:
 
     async def open(self) -> None:
         """Start the guardian, where none runs. Raises OSError."""
-        if self._guardian is not None and self._guardian.poll() is None:
+        if self._guardian is not None and self._guardian.poll() is None and not self._lost:
             return
         if self._writer is not None and self._listener is not None:
             # A guardian has died: what was its is given up before anything new could be mistaken for it.
@@ -128,6 +130,7 @@ class GuardedProcesses:
         kept = [theirs.fileno(), *([self._lock] if self._duty is not None else [])]
         with theirs:
             self._guardian = await asyncio.to_thread(_spawn, theirs.fileno(), kept)
+        self._lost = False
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._listener = asyncio.create_task(self._listen(reader), name="guardian")
         if self._duty is not None:
@@ -231,6 +234,7 @@ class GuardedProcesses:
                         self._armed.set_result(report["refusal"])
                 elif report["candidate"] in self._children:
                     self._children[report["candidate"]].learn(report)
+        self._lost = True
         left = [child for child in self._children.values() if not child.gone.is_set()]
         for child in left:
             child.abandon()
