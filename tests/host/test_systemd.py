@@ -292,7 +292,7 @@ def test_our_own_unit_and_one_that_merely_holds_a_terminal_manage_nobody(
     found = held(monkeypatch, Scripted(running(USERS)), USERS, ours=USERS)
     assert found.managed is None
     monkeypatch.setattr(os, "getsid", lambda pid: pid)
-    cron = shown(ActiveState="active", MainPID=1, ControlGroup=SYSTEMS)
+    cron = shown(ActiveState="active", MainPID=os.getppid() + 1, ControlGroup=SYSTEMS)
     found = held(monkeypatch, Scripted(cron, system=IDLE), SYSTEMS)
     assert found.names == [f"foreground-PID-{os.getppid()}"]
 
