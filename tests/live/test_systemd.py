@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,18 +15,27 @@ from tests.e2e.test_kills import (
     BRIEF,
     IN_A_RUN,
     LASTING,
+    ROLLING_BACK,
     assert_sound,
     candidates,
     die_at,
     drained_and_dead,
     end,
+    guardians,
 )
-from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, poll
+from tests.support import any_server
+from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, kill, poll
 from tests.support.models import write_gguf
 from tests.support.systemd import Systemd, SystemdUnit
 
 pytestmark = pytest.mark.slow
 POINTS = [name for name in IN_A_RUN if not name.startswith("apply.")]
+REFUSES_TWO = """
+if "LIVE" in os.environ and "-np 2" in " ".join(sys.argv):
+    time.sleep(0.3)
+    sys.exit(1)
+"""
+"""What keeps the live server, and no candidate, from starting with the recipe."""
 
 
 @pytest.fixture
@@ -66,6 +76,83 @@ def test_a_kill_at_any_step_of_a_run_loses_no_unit(own: Home, point: str, togeth
         poll(unit.back, "the unit is back without anybody's help")
     own.start_daemon()
     assert_sound(own, unit)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])
+@pytest.mark.parametrize(
+    "point", [*[name for name in IN_A_RUN if name.startswith("apply.")], *ROLLING_BACK]
+)
+def test_a_kill_while_a_drop_in_is_taken_back_leaves_the_operators_command_in_force(
+    own: Home, point: str, together: bool
+) -> None:
+    unit = with_a_recipe_that_it_refuses(own)
+    before = unit.file.read_bytes()
+    die_at(own, f"{point}:hang")
+    own.start_daemon()
+    begin_apply(own)
+    end(own, together=together)
+    if not together:
+        poll(unit.back, "the unit serves without anybody's help")
+    own.start_daemon()
+    poll(lambda: own.rpc("status")["lease"] is None, "nothing is owed")
+    assert_sound(own, unit)
+    assert psutil.Process(unit.pid()).cmdline()[-len(unit.argv) :] == unit.argv
+    assert unit.file.read_bytes() == before
+    assert not drop_in(unit).exists()
+    assert own.sql("SELECT applied FROM tune_runs") == [(0,)]
+
+
+def test_after_a_reboot_in_the_middle_systemd_has_started_the_unit_and_nobody_starts_it_again(
+    own: Home,
+) -> None:
+    own.provider({Y: LASTING})
+    unit = SystemdUnit(Systemd(own))
+    boot = own.path / "boot"
+    boot.write_text("before", encoding="ascii")
+    own.environ["AUTOTUNED_BOOT_ID_FILE"] = str(boot)
+    own.start_daemon()
+    run_id = own.begin(Y, drain=True)
+    poll(lambda: unit.show("ActiveState") == "inactive" and candidates(own), "it is measured")
+    assert own.daemon is not None
+    agent = psutil.Process(own.daemon.pid)
+    agent.suspend()  # so that nobody ends in order
+    for each in [*guardians(agent), *candidates(own)]:
+        each.kill()
+    kill(own.daemon)
+    boot.write_text("after", encoding="ascii")
+    unit.systemd.must("start", unit.name)  # what an enabled unit gets with the boot
+    poll(unit.back, "it serves")
+    started = unit.pid()
+    own.start_daemon()
+    poll(lambda: own.rpc("status")["lease"] is None, "nothing is owed")
+    assert unit.pid() == started
+    assert len(unit.starts()) == 2
+    assert own.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
+    assert [entry["model"] for entry in own.rpc("quarantine")["entries"]] == [Y]
+
+
+def with_a_recipe_that_it_refuses(own: Home) -> SystemdUnit:
+    """A scripted llama-server in a unit, which does not start with two slots."""
+    source = Path(any_server.__file__).read_text(encoding="utf-8")
+    program = own.bin / "llama-server"
+    beginning = source.replace("\ndef main()", f"\nimport os, time\n{REFUSES_TWO}\n\ndef main()")
+    program.write_text(f"#!{sys.executable} -S\n{beginning}", encoding="utf-8")
+    program.chmod(0o755)
+    own.settings('[provider]\nkind = "llama-server"\n')
+    model = write_gguf(own.path / "tiny-1M.gguf")
+    settings = "Environment=LIVE=yes\nRestart=always"
+    return SystemdUnit(Systemd(own), settings=settings, argv=[str(program), "-m", str(model)])
+
+
+def begin_apply(own: Home) -> None:
+    """A run that writes two slots into the unit of `with_a_recipe_that_it_refuses`."""
+    model = str(own.path / "tiny-1M.gguf")
+    own.begin(model, drain=True, apply=True, max_batch_axis=[2], concurrency=1, stage2_replicates=1)
+
+
+def drop_in(unit: SystemdUnit) -> Path:
+    """Where the recipe of a unit goes."""
+    return unit.file.with_name(f"{unit.name}.d") / "50-autotuned.conf"
 
 
 def test_break_glass_brings_a_unit_back_without_an_agent(own: Home) -> None:
@@ -115,8 +202,7 @@ def test_a_llama_server_in_a_unit_goes_the_whole_way(own: Home) -> None:
     assert done["exit_reason"] == "ok", done["error"]
     poll(unit.back, "the unit serves again")
     assert done["applied"], done["warnings"]
-    drop_in = unit.file.with_name(f"{unit.name}.d") / "50-autotuned.conf"
-    assert done["applied"]["config_path"] == str(drop_in)
+    assert done["applied"]["config_path"] == str(drop_in(unit))
     line = psutil.Process(unit.pid()).cmdline()
     assert line[line.index("-np") + 1] in ("1", "2")
     told = json.loads(own.ctl("apply", "--all-knobs", "--restart", "--json", timeout=100).stdout)
@@ -127,6 +213,6 @@ def test_a_llama_server_in_a_unit_goes_the_whole_way(own: Home) -> None:
     assert (again["changed"], again["diff"]) == ({}, "")
     taken = own.ctl("revert", "--restart", timeout=100)
     assert taken.returncode == 0, taken.stderr
-    assert not drop_in.exists()
+    assert not drop_in(unit).exists()
     assert psutil.Process(unit.pid()).cmdline() == unit.argv
     assert unit.file.read_bytes() == before

