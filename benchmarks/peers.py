@@ -1,7 +1,7 @@
 """Our figures beside those of a public load generator, AIPerf, on one server whose true times are known.
 
     python -m venv aiperf && aiperf/bin/pip install aiperf      # 1.2 GB, so never in the usual set-up
-    python benchmarks/peers.py --aiperf aiperf/bin/aiperf [--requests 20]
+    python benchmarks/peers.py --aiperf aiperf/bin/aiperf [--requests 20] [--streams 1]
 
 The server stamps when a request has arrived whole, when it sends the first text and when it ends. Shown: how far
 the mean figures of each are from the server's own, and how many seconds each took beside the requests themselves.
@@ -104,19 +104,26 @@ def sleep_until(moment: float) -> None:
             time.sleep(left - 0.001)
 
 
-async def ours(url: str, requests: int) -> tuple[float, float]:
-    """Mean TTFT and mean time of a whole request, in ms."""
+async def ours(url: str, requests: int, streams: int) -> tuple[float, float]:
+    """Mean TTFT and mean time of a whole request, in ms; in waves of so many streams."""
     found = []
-    for turn in range(requests):
-        prompt = f"{turn} {text_of(400, None)}"
-        asked = chat.ChatRequest(f"{url}/v1/chat/completions", "m", prompt, TOKENS)
-        replicate = await wave.measure(asked, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=())
-        assert replicate.error is None, replicate.error
-        found.append((replicate.ttft_ms or 0.0, replicate.total_ms or 0.0))
+    for turn in range(0, requests, streams):
+        asked = [
+            chat.ChatRequest(
+                f"{url}/v1/chat/completions", "m", f"{turn + number} {text_of(400, None)}", TOKENS
+            )
+            for number in range(streams)
+        ]
+        sent = await wave.send(asked, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=())
+        for replicate in sent.replicates:
+            assert replicate.error is None, replicate.error
+            found.append((replicate.ttft_ms or 0.0, replicate.total_ms or 0.0))
     return statistics.mean(row[0] for row in found), statistics.mean(row[1] for row in found)
 
 
-def aiperf(program: str, url: str, requests: int, folder: Path) -> tuple[float, float]:
+def aiperf(
+    program: str, url: str, requests: int, streams: int, folder: Path
+) -> tuple[float, float]:
     """The same of AIPerf, out of the file that it exports."""
     words = folder / "tokenizer"
     words.mkdir()
@@ -127,7 +134,7 @@ def aiperf(program: str, url: str, requests: int, folder: Path) -> tuple[float, 
         "-m": "m",
         "--url": url,
         "--endpoint-type": "chat",
-        "--concurrency": "1",
+        "--concurrency": str(streams),
         "--request-count": str(requests),
         "--synthetic-input-tokens-mean": "100",
         "--output-tokens-mean": str(TOKENS),
@@ -152,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--aiperf", default=shutil.which("aiperf"), help="the program AIPerf")
     parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--streams", type=int, default=1, help="requests at once")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.serve:
@@ -160,7 +168,7 @@ def main() -> None:
         [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
     )
     try:
-        table(server, flags.aiperf, flags.requests)
+        table(server, flags.aiperf, flags.requests, flags.streams)
     finally:
         server.terminate()
         server.wait()
@@ -174,7 +182,7 @@ def serve() -> NoReturn:
     raise AssertionError
 
 
-def table(server: subprocess.Popen[str], program: str | None, requests: int) -> None:
+def table(server: subprocess.Popen[str], program: str | None, requests: int, streams: int) -> None:
     """One line for each that measures."""
     assert server.stdout is not None
     url = f"http://127.0.0.1:{int(server.stdout.readline())}"
@@ -182,15 +190,15 @@ def table(server: subprocess.Popen[str], program: str | None, requests: int) -> 
     threading.Thread(
         target=lambda: truths.extend(map(json.loads, server.stdout or ())), daemon=True
     ).start()
-    print(f"{requests} requests, load average {os.getloadavg()[0]:.1f}")
+    print(f"{requests} requests, {streams} at once, load average {os.getloadavg()[0]:.1f}")
     print(f"{'':<12}{'TTFT, ms':>10}{'error':>9}{'request, ms':>13}{'error':>9}{'own seconds':>13}")
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[], tuple[float, float]]] = {
-            "autotuned": lambda: asyncio.run(ours(url, requests))
+            "autotuned": lambda: asyncio.run(ours(url, requests, streams))
         }
         if program is not None:
             path = str(Path(program).absolute())
-            ways["AIPerf"] = lambda: aiperf(path, url, requests, Path(folder))
+            ways["AIPerf"] = lambda: aiperf(path, url, requests, streams, Path(folder))
         for name, measure in ways.items():
             before, began = len(truths), time.perf_counter()
             ttft, total = measure()
@@ -198,7 +206,7 @@ def table(server: subprocess.Popen[str], program: str | None, requests: int) -> 
             made = truths[before:][-requests:]
             true_ttft = statistics.mean(row["ttft_ms"] for row in made)
             true_total = statistics.mean(row["total_ms"] for row in made)
-            own = wall - sum(row["total_ms"] for row in made) / 1000
+            own = wall - sum(row["total_ms"] for row in made) / 1000 / streams
             print(
                 f"{name:<12}{ttft:>10.1f}{ttft - true_ttft:>+9.2f}{total:>13.1f}"
                 f"{total - true_total:>+9.2f}{own:>13.1f}"
