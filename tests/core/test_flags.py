@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.core.config.flags import Setting, current, put, words
+from autotuned.core.config.flags import Setting, current, is_whole, put, words
 
 SLOTS = {"-np": 1, "--parallel": 1}
 CONTEXT = {"-c": 1, "--ctx-size": 1, "-no-kvu": 0}
@@ -80,3 +80,13 @@ def test_any_text_has_words_that_lie_in_order_within_it(text: str) -> None:
     listed = words(text)
     ends = [0, *(place for word in listed for place in (word.start, word.end)), len(text)]
     assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("text", ["", 'a \'b c\' "d\\"" e\\ f', "# don't\na b"])
+def test_a_command_line_with_closed_quotes_is_whole(text: str) -> None:
+    assert is_whole(text)
+
+
+@pytest.mark.parametrize("text", ["a 0'", 'a "b\\"', "a b\\"])
+def test_a_command_line_with_an_open_quote_is_not_whole(text: str) -> None:
+    assert not is_whole(text)

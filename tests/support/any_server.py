@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.server
 import json
 import sys
+import time
 from typing import Any
 
 FLAGS = (
@@ -31,6 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A stream with usage."""
+        time.sleep(0.02)  # faster than anything real is refused as implausible
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = len(json.dumps(request["messages"])) // 4
         usage = {"prompt_tokens": prompt, "completion_tokens": 5}

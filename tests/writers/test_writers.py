@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -208,6 +208,7 @@ def test_twice_is_once_and_any_recipe_can_follow_any_other(
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40), st.sampled_from(COMMANDS), KNOBS)
+@example("0'", COMMANDS[0], Knobs(None, 1, 1))
 def test_whatever_else_a_file_holds_nothing_but_ours_changes_or_it_is_refused(
     odd: str, line: str, knobs: Knobs
 ) -> None:

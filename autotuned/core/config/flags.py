@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _BLANK = re.compile(r"(?:(?:\A|(?<=\n))[ \t]*[#;][^\n]*|[ \t\r\n]|\\\r?\n)+")
 """Between two words: also lines that are comments."""
 _PIECE = re.compile(r"""'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^ \t\r\n'"\\]+|\\\Z""", re.DOTALL)
+_CLOSED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^ \t\r\n'"\\]+""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,15 @@ def words(text: str) -> list[Word]:
             value += _meaning(piece[0])
             at = piece.end()
         listed.append(Word(start, at, value))
+
+
+def is_whole(text: str) -> bool:
+    """Whether every quote is closed: what is put behind an open one would be part of its word."""
+    return all(
+        _CLOSED.fullmatch(piece[0])
+        for word in words(text)[-1:]
+        for piece in _PIECE.finditer(text[word.start : word.end])
+    )
 
 
 def _meaning(piece: str) -> str:
