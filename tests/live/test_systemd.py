@@ -21,10 +21,9 @@ from tests.e2e.test_kills import (
     die_at,
     drained_and_dead,
     end,
-    guardians,
 )
 from tests.support import any_server
-from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, kill, poll
+from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, poll
 from tests.support.models import write_gguf
 from tests.support.systemd import Systemd, SystemdUnit
 
@@ -110,15 +109,9 @@ def test_after_a_reboot_in_the_middle_systemd_has_started_the_unit_and_nobody_st
     boot = own.path / "boot"
     boot.write_text("before", encoding="ascii")
     own.environ["AUTOTUNED_BOOT_ID_FILE"] = str(boot)
-    own.start_daemon()
-    run_id = own.begin(Y, drain=True)
-    poll(lambda: unit.show("ActiveState") == "inactive" and candidates(own), "it is measured")
-    assert own.daemon is not None
-    agent = psutil.Process(own.daemon.pid)
-    agent.suspend()  # so that nobody ends in order
-    for each in [*guardians(agent), *candidates(own)]:
-        each.kill()
-    kill(own.daemon)
+    drained_and_dead(own)
+    for candidate in candidates(own):
+        candidate.kill()
     boot.write_text("after", encoding="ascii")
     unit.systemd.must("start", unit.name)  # what an enabled unit gets with the boot
     poll(unit.back, "it serves")
@@ -127,7 +120,7 @@ def test_after_a_reboot_in_the_middle_systemd_has_started_the_unit_and_nobody_st
     poll(lambda: own.rpc("status")["lease"] is None, "nothing is owed")
     assert unit.pid() == started
     assert len(unit.starts()) == 2
-    assert own.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
+    assert own.sql("SELECT exit_reason FROM tune_runs") == [("interrupted",)]
     assert [entry["model"] for entry in own.rpc("quarantine")["entries"]] == [Y]
 
 
@@ -135,7 +128,7 @@ def with_a_recipe_that_it_refuses(own: Home) -> SystemdUnit:
     """A scripted llama-server in a unit, which does not start with two slots."""
     source = Path(any_server.__file__).read_text(encoding="utf-8")
     program = own.bin / "llama-server"
-    beginning = source.replace("\ndef main()", f"\nimport os, time\n{REFUSES_TWO}\n\ndef main()")
+    beginning = source.replace("\ndef main()", f"\nimport os\n{REFUSES_TWO}\n\ndef main()")
     program.write_text(f"#!{sys.executable} -S\n{beginning}", encoding="utf-8")
     program.chmod(0o755)
     own.settings('[provider]\nkind = "llama-server"\n')
