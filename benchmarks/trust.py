@@ -44,8 +44,9 @@ from autotuned.engine.measure.requests import SEED
 from autotuned.engine.measure.wave import send
 from autotuned.providers.llama_server import LAUNCHER
 from autotuned.shared.knobs import Knobs
+from benchmarks.truth import until_ready
 from tests.support.battery import right
-from tests.support.home import free_port, poll
+from tests.support.home import free_port
 from tests.support.models import smollm2
 
 DEFAULTS = Knobs(None, 1, 2000)
@@ -204,14 +205,6 @@ def real(rounds: int) -> None:
     print(f"  llama-server with SmolLM2-135M, q8_0 against unset: {told}")
 
 
-def healthy(port: int) -> bool:
-    """The model is loaded."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-    except httpx.TransportError:
-        return False
-
-
 async def spoken(
     model: Path, flags: Sequence[str], haystack: str, rounds: int
 ) -> tuple[Answers, ...]:
@@ -221,7 +214,8 @@ async def spoken(
     command = [sys.executable, "-P", str(LAUNCHER), *words, *flags]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        poll(lambda: healthy(port), "it serves")
+        async with httpx.AsyncClient() as client:
+            await until_ready(client, port)
         made = []
         for _ in range(rounds):
             texts: list[str | None] = []

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autotuned.core.config.flags import Setting, current, put
+from autotuned.core.config.flags import Setting, current, is_whole, put
 from autotuned.core.config.policy import Terms
 from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import TABLE, Knobs
@@ -95,8 +95,11 @@ def _model(spec: ServerSpec, line: tuple[str, ...]) -> Setting | None:
 def fitted(line: str, wanted: Recipe, spell: Callable[[str], str] = str) -> Edited:
     """A command line with the flags of the recipe in it, flag by flag; `spell` writes a value for its place.
 
-    A knob that the run did not decide keeps the value that stands there.
+    A knob that the run did not decide keeps the value that stands there. Raises NotOurs for a line with an open quote.
     """
+    if not is_whole(line):
+        message = "its command line has a quote that is not closed"
+        raise NotOurs(message)
     changed: dict[str, Mapping[str, str | None]] = {}
     remarks: list[str] = []
     for name, plain in wanted.settings.items():

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from autotuned.core.config.flags import is_whole, words
+from autotuned.core.config.flags import words
 from autotuned.writers import Edited, NotOurs, Recipe, fitted
 
 LIMIT = "concurrencyLimit"
@@ -27,9 +27,6 @@ def edit(text: str, recipe: Recipe, name: str) -> Edited:
     cmd = _entry(model, "cmd")
     if not isinstance(cmd, ScalarNode) or cmd.anchor is not None:
         message = f"models.{name}.cmd is no text of its own"
-        raise NotOurs(message)
-    if not is_whole(cmd.value):
-        message = f"models.{name}.cmd has a quote that is not closed"
         raise NotOurs(message)
     start, end = cmd.start_mark.index, cmd.end_mark.index
     if cmd.style in ("'", '"'):  # the quotes are YAML's
