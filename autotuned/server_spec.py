@@ -259,6 +259,8 @@ class ServerSpec(Part):
     """Run here with its version and date, or written from its manual."""
     single_stream: bool = False
     """It answers one request at a time, whatever it is asked."""
+    slots_at_once: bool = False
+    """A slot takes memory only while a request is in it: started for many, it serves few just the same."""
     quirks: Words = ()
     """What is odd about it, a sentence each."""
     knobs: dict[str, KnobSpec] = Field(default_factory=dict)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from autotuned.core import confirm, quality, search, stats
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Candidate, FailureKind, Trial
 from autotuned.core.plan import Plan
-from autotuned.core.points import Calibrate, next_point, recipe
+from autotuned.core.points import Calibrate, next_point, recipe, served
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
 
@@ -172,11 +172,9 @@ def _after_the_climb(
     point = next_point(plan, history, chosen, best.knobs)
     if point is not None:
         return point
-    knobs = recipe(plan, history, best.knobs)
-    if knobs == best.knobs:
+    if recipe(plan, history, best.knobs) == best.knobs:
         return Finish(ExitReason.OK, chosen, best)
-    served = (trial for trial in reversed(history) if trial.fits and trial.knobs == knobs)
-    return Finish(ExitReason.OK, chosen, best, served=next(served, None))
+    return Finish(ExitReason.OK, chosen, best, served=served(plan, history, best.knobs))
 
 
 def _next_cell(plan: Plan, cells: Sequence[Trial]) -> int | None:

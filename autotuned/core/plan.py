@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from autotuned.core import candidates, quality, search, space
 from autotuned.core.model import Candidate
-from autotuned.core.request import CONTEXT, TuneRequest
+from autotuned.core.request import CONTEXT, MAX_STREAMS, TuneRequest
 from autotuned.errors import ConfigError
 from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import TABLE, Knobs
@@ -58,6 +58,10 @@ class Plan:
     """The chosen model's own context in tokens, where its weights say it and it is calibrated."""
     single_stream: bool = False
     """Whether the server answers one request at a time, whatever it is asked."""
+    slots_at_once: bool = False
+    """Whether one start, with all slots that are in question, serves every number of streams."""
+    batches: tuple[int, ...] = ()
+    """The values that the server's `max_batch` can have, ascending; empty where it has no such knob."""
     live_recipe: tuple[str, Knobs] | None = None
     """The model that the live provider serves and its knobs, where they are known."""
 
@@ -105,6 +109,15 @@ def plan(
     `server` describes whose knobs may be asked for.
     """
     whole = _plan(request, catalogue, max_tokens, seed, server)
+    if server is not None:
+        slots = server.knobs.get("max_batch")
+        counts = () if slots is None else range(1, MAX_STREAMS + 1)
+        whole = replace(
+            whole,
+            single_stream=server.single_stream,
+            slots_at_once=server.slots_at_once or slots is None,
+            batches=tuple(count for count in counts if slots and slots.rule(count) is None),
+        )
     profiles = [whole]
     for context in request.further_contexts:
         axis = tuple(value for value in request.max_context_axis if value >= context)

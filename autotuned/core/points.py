@@ -43,7 +43,10 @@ DRAFT_MODEL = "draft_model"
 
 @dataclass(frozen=True, slots=True)
 class Calibrate:
-    """Measure this point of the chosen candidate (stage 3)."""
+    """Measure this point of the chosen candidate (stage 3).
+
+    `slots`: what the server is started with in place of `max_batch`, so that one start serves more points.
+    """
 
     candidate: Candidate
     knobs: Knobs
@@ -52,6 +55,7 @@ class Calibrate:
     concurrency: int
     replicates: int
     confirms: bool = False
+    slots: int | None = None
 
 
 def next_point(
@@ -69,9 +73,12 @@ def next_point(
     streams = _concurrency(plan, history, best)
     if isinstance(streams, int):
         answer = None if ask is None else ask.answer
-        knobs = best._replace(max_batch=streams, max_context=answer or best.max_context)
+        knobs = best._replace(
+            max_batch=_batch(plan, streams), max_context=answer or best.max_context
+        )
         context = answer or request.target_context
-        return Calibrate(chosen, knobs, "concurrency", context, streams, request.stage2_replicates)
+        count, slots = request.stage2_replicates, _slots(plan, history, best)
+        return Calibrate(chosen, knobs, "concurrency", context, streams, count, slots=slots)
     return None
 
 
@@ -81,8 +88,23 @@ def recipe(plan: Plan, history: Sequence[Trial], best: Knobs) -> Knobs:
     if isinstance(context, ContextAnswer):
         best = best._replace(max_context=context.answer or best.max_context)
     if isinstance(streams, ConcurrencyAnswer):
-        best = best._replace(max_batch=streams.recommended or best.max_batch)
+        useful = streams.recommended
+        best = best._replace(max_batch=_batch(plan, useful) if useful else best.max_batch)
     return best
+
+
+def served(plan: Plan, history: Sequence[Trial], best: Knobs) -> Trial | None:
+    """The trial that was measured with the final recipe, under as many streams as it is recommended for."""
+    knobs, answer = recipe(plan, history, best), _concurrency(plan, history, best)
+    streams = answer.recommended if isinstance(answer, ConcurrencyAnswer) else None
+    return next(
+        (
+            trial
+            for trial in reversed(history)
+            if trial.fits and trial.knobs == knobs and streams in (None, trial.concurrency)
+        ),
+        None,
+    )
 
 
 def document(plan: Plan, history: Sequence[Trial], best: Knobs | None) -> CalibrationDocument:
@@ -157,9 +179,28 @@ def _concurrency(
     request = plan.request
     if not request.calibrate_concurrency:
         return None
-    ceiling = request.concurrency_ceiling if pinned(plan, best) is None else 1
     points = _points(plan, history, "concurrency")
+    if plan.slots_at_once:  # that it does not start with all slots says nothing of fewer
+        failed = next((point for point in points if point.never_served), None)
+        points = [point for point in points if point is not failed]
+    ceiling = _ceiling(plan, best)
     return next_concurrency(ceiling, request.min_gain, request.ceiling_ms, points)
+
+
+def _ceiling(plan: Plan, best: Knobs) -> int:
+    ceiling = plan.request.concurrency_ceiling if pinned(plan, best) is None else 1
+    return min([ceiling, *plan.batches[-1:]])
+
+
+def _batch(plan: Plan, streams: int) -> int:
+    """The smallest `max_batch` of this server that serves so many."""
+    return next((count for count in plan.batches if count >= streams), streams)
+
+
+def _slots(plan: Plan, history: Sequence[Trial], best: Knobs) -> int | None:
+    """All slots that are in question, for a server that can have them at once and has not failed to start so."""
+    failed = any(point.never_served for point in _points(plan, history, "concurrency"))
+    return _batch(plan, _ceiling(plan, best)) if plan.slots_at_once and not failed else None
 
 
 def _points(plan: Plan, history: Sequence[Trial], calibrates: Axis) -> list[Point]:

@@ -48,7 +48,9 @@ CONTEXT_MAX = 10_000_000
 
 Positive = Annotated[int, Field(ge=1)]
 Replicates = Annotated[int, Field(ge=1, le=1000)]
-Streams = Annotated[int, Field(ge=1, le=256)]
+MAX_STREAMS = 256
+"""So many requests at once may be asked for."""
+Streams = Annotated[int, Field(ge=1, le=MAX_STREAMS)]
 Seconds = Annotated[float, Field(gt=0)]
 Size = Annotated[str | float, Field(union_mode="left_to_right")]
 

@@ -186,6 +186,59 @@ def test_what_serves_one_at_a_time_is_pinned_to_one(
     assert finish.recipe == best._replace(max_batch=1)
 
 
+def starts_with(step: Calibrate) -> int:
+    return step.knobs.max_batch if step.slots is None else step.slots
+
+
+def test_a_server_whose_slots_can_be_had_at_once_is_started_with_all_of_them() -> None:
+    plan, history = calibrating(target_context=4000, calibrate_concurrency=True)
+    plan = replace(plan, slots_at_once=True)
+    asked: list[Calibrate] = []
+
+    def server(step: Calibrate) -> Trial:
+        asked.append(step)
+        return prefills(step)
+
+    finish = carried_through(plan, history, server)
+    assert {starts_with(step) for step in asked} == {32}
+    assert all(step.knobs.max_batch == step.concurrency for step in asked)
+    assert finish.recipe == Knobs(None, 4, 4000)
+    assert finish.served is not None
+    assert finish.served.concurrency == 4
+
+
+def test_where_it_does_not_start_with_all_slots_each_point_gets_its_own() -> None:
+    plan, history = calibrating(target_context=4000, calibrate_concurrency=True)
+    plan = replace(plan, slots_at_once=True)
+    failure = Failure(FailureKind.START, "exited during load with code 1")
+
+    def small(step: Calibrate) -> Trial:
+        if starts_with(step) <= 16:
+            return prefills(step)
+        spent = PhaseTimings(load_ms=5.0)
+        return replace(prefills(step), replicates=(), failure=failure, spent=spent)
+
+    finish = carried_through(plan, history, small)
+    found = points.document(plan, history, Knobs(None, 1, 4000))["concurrency"]
+    assert found is not None
+    assert (found["largest"], found["recommended"]) == (10, 4)
+    assert found["points"][0]["reason"] == failure.reason
+    assert finish.recipe == Knobs(None, 4, 4000)
+
+
+def test_only_numbers_of_slots_that_a_server_can_have_are_started() -> None:
+    plan, history = calibrating(target_context=4000, calibrate_concurrency=True)
+    plan = replace(plan, batches=(1, 2, 8))
+    finish = carried_through(plan, history, prefills)
+    found = points.document(plan, history, Knobs(None, 1, 4000))["concurrency"]
+    assert found is not None
+    assert (found["largest"], found["recommended"]) == (8, 4)
+    assert {trial.knobs.max_batch for trial in history[2:] if trial.knobs} == {1, 2, 8}
+    assert finish.recipe == Knobs(None, 8, 4000)
+    assert finish.served is not None
+    assert finish.served.concurrency == 4
+
+
 def test_cut_short_the_best_cell_stands_and_the_reason_says_where() -> None:
     plan, history = calibrating(
         target_context=4000, calibrate_context=True, calibrate_concurrency=True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import any_server
 from tests.support.documents import stored
 from tests.support.home import Home, RpcError, Y, kill, poll
 
@@ -56,6 +60,55 @@ def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
     assert "autotuned_useful_context_tokens 7000" in metrics
     assert f"at most {largest} pass" in home.rpc("report")["html"]
     assert len(home.processes()) == 1  # the agent alone
+
+
+DESCRIBED = """
+[provider]
+kind = "mine"
+binary = "{program}"
+
+[servers.mine]
+command = ["mine", "--model", "{{source}}", "--alias", "{{model}}", "--port", "{{port}}"]
+version = ["mine", "--version"]
+slots_at_once = {at_once}
+
+[servers.mine.knobs.max_batch]
+flag = ["--slots", "{{value}}"]
+{limit}
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_once", "limit", "started"),
+    [
+        ("true", "min = 1", ["8"]),
+        ("true", "max = 5", ["5"]),
+        ("false", "max = 5", ["1", "2", "4", "5", "3"]),
+    ],
+)
+def test_a_server_is_started_once_where_its_slots_can_be_had_at_once(
+    at_once: str, limit: str, started: list[str], home: Home
+) -> None:
+    program = home.bin / "mine"
+    program.write_text(
+        f"#!{sys.executable}\n{Path(any_server.__file__).read_text(encoding='utf-8')}"
+    )
+    program.chmod(0o755)
+    home.settings(DESCRIBED.format(program=program, at_once=at_once, limit=limit))
+    home.cache(Y)
+    fields = {"stage2_replicates": 1, "calibrate_concurrency": True, "concurrency_ceiling": 8}
+    document = home.tune(Y, max_batch_axis=[1], kv_bits_axis=[None], **fields)
+    found = document["calibration"]["concurrency"]
+    assert found["largest"] == min(8, int(started[0]) if at_once == "true" else 5), found
+    events = home.sql(
+        "SELECT fields_json FROM events WHERE type = 'provider.starting' ORDER BY seq"
+    )
+    argv = [
+        event["argv"] for event in map(json.loads, itertools.chain(*events)) if event["stage"] == 3
+    ]
+    slots = [words[words.index("--slots") + 1] for words in argv]
+    assert slots[: len(started)] == started[: len(slots)]
+    assert len(slots) == (1 if at_once == "true" else len(found["points"]))
 
 
 def test_every_cell_is_judged_by_as_many_requests_as_were_asked_for(home: Home) -> None:

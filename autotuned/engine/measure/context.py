@@ -120,6 +120,8 @@ class Asked:
     context: int | None = None
     ceiling_ms: int | None = None
     confirms: bool = False
+    slots: int | None = None
+    """What the server is started with in place of the knobs' `max_batch`."""
     profile: int | None = None
     """The target context that it is for, in a run with several."""
     battery: Callable[[Trial], int] | None = None
@@ -128,7 +130,14 @@ class Asked:
     @property
     def continues(self) -> bool:
         """Whether it may be measured on the server of the point before, and leave it to the next one."""
-        return self.calibrates == "context" and not self.confirms
+        return self.slots is not None or (self.calibrates == "context" and not self.confirms)
+
+    @property
+    def started(self) -> Knobs | None:
+        """The knobs that the server is started with."""
+        if self.knobs is None or self.slots is None:
+            return self.knobs
+        return self.knobs._replace(max_batch=self.slots)
 
     def named(self) -> TrialNamed:
         """The fields by which events name this trial."""

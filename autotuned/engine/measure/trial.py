@@ -182,7 +182,8 @@ class TrialRun:
         await self._bench.processes.open()
         launch = self._launch(weights)
         if launch.knobs is not None:
-            self._serve_argv = self._bench.provider.serve_argv(self._bench.binary, launch)
+            recipe = replace(launch, knobs=self._asked.knobs)
+            self._serve_argv = self._bench.provider.serve_argv(self._bench.binary, recipe)
         work = asyncio.create_task(self._serve(launch, weights))
         watch = asyncio.create_task(self._sampler.watch())
         try:
@@ -239,7 +240,7 @@ class TrialRun:
         return Launch(
             model=self._asked.model,
             weights=weights.path,
-            knobs=self._asked.knobs,
+            knobs=self._asked.started,
             port=self._bench.port,
             target_context=self._context,
             folder=self._bench.folder,
@@ -320,7 +321,7 @@ class TrialRun:
         """The server of the point before, where this one goes on with it; any other that stands is ended."""
         standing = self._bench.standing
         child = (
-            standing.take(self._asked.model, self._asked.knobs) if self._asked.continues else None
+            standing.take(self._asked.model, self._asked.started) if self._asked.continues else None
         )
         if child is None:
             await stop_standing(self._bench)
@@ -331,7 +332,7 @@ class TrialRun:
 
         With one slot the next warm-up waits for that.
         """
-        knobs, child = self._asked.knobs, self._child
+        knobs, child = self._asked.started, self._child
         if not self._asked.continues or child is None or child.exit_code is not None:
             return
         alone = knobs is not None and knobs.max_batch == 1

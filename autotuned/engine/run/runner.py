@@ -271,6 +271,7 @@ class Runner:
                 context=step.context,
                 ceiling_ms=request.ceiling_ms,
                 confirms=step.confirms,
+                slots=step.slots,
             )
         else:
             rests = step.index % part.together == 0

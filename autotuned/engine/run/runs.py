@@ -283,8 +283,7 @@ class Agent:
         if planned.trials is not None and importlib.util.find_spec("optuna") is None:
             name, rule = "search", "needs Optuna: pip install 'autotuned[search]'"
             raise ConfigError(name, request.search, rule)
-        single = provider.spec.single_stream
-        planned = replace(planned, live_model=live_model, single_stream=single)
+        planned = replace(planned, live_model=live_model)
         models = [candidate.model for candidate in planned.candidates]
         doubt = await self._applier.doubt(request, provider.kind, models)
         if doubt is not None:
