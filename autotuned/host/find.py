@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 
 from autotuned.core.command_line import Commands, is_server, names_program, option
-from autotuned.host.interface import Listener, Ports
 from autotuned.host.listener import arguments
 from autotuned.host.managers import Managers
 from autotuned.host.managers.systemd import UnitState, owner, place
+from autotuned.host.ports import Listener, Ports
 from autotuned.settings import Settings
 from autotuned.shared import plist as plists
 from autotuned.shared.launchctl import LoadedJob, Presence, domains

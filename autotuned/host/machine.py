@@ -13,16 +13,25 @@ import platform
 import re
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import psutil
 
 from autotuned.core.model import Conditions, MachineFacts
-from autotuned.host.interface import Pressure
 from autotuned.host.others import OtherPrograms
 from autotuned.host.ports import members
 from autotuned.host.power import low_power, on_ac
 from autotuned.shared import tools
+
+
+class Pressure(StrEnum):
+    """Memory pressure as the kernel judges it, in rising order."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
 
 GIB = 2**30
 DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
@@ -45,7 +54,7 @@ def running_since(pid: int | None) -> str | None:
     return datetime.fromtimestamp(born, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-class ThisMachine:
+class Machine:
     """The machine that the agent runs on."""
 
     def __init__(self) -> None:

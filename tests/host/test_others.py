@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from autotuned.host import model_servers
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.host.others import OtherPrograms
 from autotuned.host.power import low_power
 from tests.support.home import DEADLINE_S, poll
@@ -49,7 +49,7 @@ def test_a_file_can_tell_it_instead(tmp_path: Path) -> None:
 
 
 def test_the_conditions_of_a_trial_are_read_off_the_machine() -> None:
-    conditions = ThisMachine().conditions()
+    conditions = Machine().conditions()
     assert conditions.load_average is not None
     assert conditions.power_source in ("ac", "battery", None)
     assert conditions.others_share is None

@@ -27,10 +27,10 @@ STOP_MARGIN_S = 10.0
 LOST = -signal.SIGKILL
 
 
-class GuardedChild:
+class Child:
     """One candidate: the leader of a group that the guardian watches."""
 
-    def __init__(self, owner: GuardedProcesses, number: int) -> None:
+    def __init__(self, owner: Processes, number: int) -> None:
         self._owner, self._number = owner, number
         self._exit_code: int | None = None
         self._pid: int | None = None
@@ -55,7 +55,10 @@ class GuardedChild:
         return self._exit_code if self._exit_code is not None else LOST
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left."""
+        """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left.
+
+        Idempotent, and safe to call when it is dead already. Sweeps helpers that outlived their leader.
+        """
         if self.gone.is_set():
             return
         self._owner.order({"do": "stop", "candidate": self._number, "grace_s": grace_s})
@@ -96,13 +99,13 @@ class GuardedChild:
         self.finish(LOST)
 
 
-class GuardedProcesses:
+class Processes:
     """Starts candidates through one guardian, itself started with the first of them."""
 
     def __init__(self, marker: str, marker_value: str) -> None:
         self._marker = {marker: marker_value}
         self._mark = f"{marker}={marker_value}"
-        self._children: dict[int, GuardedChild] = {}
+        self._children: dict[int, Child] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
         self._duty: dict[str, Any] | None = None
         self._lock = -1
@@ -119,7 +122,7 @@ class GuardedProcesses:
         return self._guardian.pid if self._guardian is not None else os.getpid()
 
     async def open(self) -> None:
-        """Start the guardian, where none runs. Raises OSError."""
+        """Start the guardian, where none runs, so that `guardian_pid` is true. Raises OSError."""
         if self._guardian is not None and self._guardian.poll() is None and not self._lost:
             return
         if self._writer is not None and self._listener is not None:
@@ -137,7 +140,10 @@ class GuardedProcesses:
             await self._order_duty()
 
     async def arm(self, duty: Mapping[str, Any], lock: int) -> None:
-        """Have a guardian that shares the lock restore the live provider if this agent dies. Raises OSError."""
+        """Have a guardian that shares the lock `lock` restore the live provider if this agent dies.
+
+        `duty` is `{folder, environ}`: where the journal is, and the environment for launchctl. Raises OSError.
+        """
         if self._guardian is not None:
             await self._dismiss()
         self._duty, self._lock = dict(duty), lock
@@ -170,11 +176,14 @@ class GuardedProcesses:
         cwd: Path,
         log: Path,
         log_max_bytes: int,
-    ) -> GuardedChild:
-        """Start `argv` in a session of its own. Raises OSError where it cannot be started."""
+    ) -> Child:
+        """Start `argv` in a session of its own, stdin from /dev/null, both outputs to `log` (0600, bounded).
+
+        `env` is the whole environment. Raises OSError where the program cannot be started.
+        """
         await self.open()
         number = max(self._children, default=0) + 1
-        child = self._children[number] = GuardedChild(self, number)
+        child = self._children[number] = Child(self, number)
         self.order(
             {
                 "do": "start",
