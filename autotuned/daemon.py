@@ -48,7 +48,7 @@ from autotuned.host.machine import Machine
 from autotuned.host.managers import Managers
 from autotuned.host.ports import Ports
 from autotuned.host.restore.orphans import MARKER
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.rpc.methods import Services, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 from autotuned.engine.run.records import Records
 from autotuned.host.machine import Machine
 from autotuned.host.ports import Ports
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 
 

@@ -39,7 +39,7 @@ from autotuned.host.ports import Ports
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.lease import contract
 from autotuned.host.restore.restorer import Pace, Restorer
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
 from autotuned.store.database import Database

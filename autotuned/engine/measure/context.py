@@ -22,7 +22,7 @@ from autotuned.host.children.process import Child, Processes
 from autotuned.host.inflight import Inflight
 from autotuned.host.machine import Machine
 from autotuned.host.ports import Ports
-from autotuned.providers.interface import Binary, Provider
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import ProviderSettings
 from autotuned.shared.knobs import Knobs
 from autotuned.weights.cache import Weights

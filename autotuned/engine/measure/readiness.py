@@ -16,7 +16,7 @@ import httpx
 from autotuned.engine.measure.context import Bench, read_log, with_telling_line
 from autotuned.host.children.process import Child
 from autotuned.providers import log_reason
-from autotuned.providers.interface import Launch, Provider
+from autotuned.providers.server import Launch, Provider
 
 POLL_S = 0.05
 LOG_POLL_S = 0.5

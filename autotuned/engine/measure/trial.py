@@ -45,7 +45,7 @@ from autotuned.host.children.process import Child
 from autotuned.host.clock import utc_now
 from autotuned.host.files import write_private
 from autotuned.providers.binary import isolated
-from autotuned.providers.interface import Launch
+from autotuned.providers.server import Launch
 from autotuned.weights.cache import Weights
 
 T = TypeVar("T")

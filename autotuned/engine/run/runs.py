@@ -61,7 +61,7 @@ from autotuned.errors import (
 from autotuned.host import model_servers
 from autotuned.host.find import Found
 from autotuned.host.inflight import Inflight
-from autotuned.providers.interface import Binary, Provider
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store.runs import RunRow, Which
 from autotuned.weights.cache import require_paths

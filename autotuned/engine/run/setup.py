@@ -23,7 +23,7 @@ from autotuned.host.clock import Sleep
 from autotuned.host.files import private_folder
 from autotuned.host.machine import Machine
 from autotuned.host.ports import Ports
-from autotuned.providers.interface import Binary, Provider
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.shared.redaction import known_secrets, masker
 from autotuned.weights.cache import hub_cache
