@@ -15,7 +15,8 @@ from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, selection
 from autotuned.weights.cache import NotHere, damaged, transient
-from autotuned.weights.hub.session import IMPATIENT, HubFault, HubSession, Listing, is_offline
+from autotuned.weights.hub import HubFault, Listing
+from autotuned.weights.hub.session import IMPATIENT, HubSession, is_offline
 from autotuned.weights.verified import Ledger
 
 HEADROOM_BYTES = 2 * 2**30
@@ -75,11 +76,11 @@ def missing_bytes(root: Path, listing: Listing, names: Sequence[str]) -> int:
     folder, missing = repository_folder(root, listing), 0
     for name in names:
         file = listing.files[name]
-        blob = folder / "blobs" / (file.sha256 or file.git_sha1 or "-")
+        blob = folder / "blobs" / (file.digest or "-")
         pointer = folder / "snapshots" / listing.commit / name
         here = (pointer, blob, blob.with_name(f"{blob.name}.autotuned.incomplete"))
         found = next((path.stat().st_size for path in here if path.is_file()), 0)
-        missing += max(0, (file.size or 0) - found)
+        missing += max(0, file.bytes - found)
     return missing
 
 

@@ -18,14 +18,8 @@ from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, plan
 from autotuned.weights.cache import Found, Weights, damaged, transient
-from autotuned.weights.hub.session import (
-    HubFault,
-    HubSession,
-    Listing,
-    Meter,
-    Patience,
-    is_offline,
-)
+from autotuned.weights.hub import HubFault, Listing
+from autotuned.weights.hub.session import HubSession, Meter, Patience, is_offline
 from autotuned.weights.verified import Ledger
 
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0

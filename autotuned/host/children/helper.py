@@ -12,8 +12,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 LINE_LIMIT = 32 * 1024 * 1024
 LAST_WORDS_BYTES = 4096
@@ -28,7 +27,7 @@ class Helper:
     """One helper. Use as `async with`: leaving kills its whole group."""
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], begin: Mapping[str, Any]
+        self, argv: Sequence[str], env: Mapping[str, str], begin: Mapping[str, object]
     ) -> None:
         """`begin` is the first line that it reads."""
         self._argv, self._env, self._begin = argv, env, begin
@@ -37,7 +36,7 @@ class Helper:
         self._drain: asyncio.Task[None] | None = None
         self._last_words = b""
 
-    async def __aenter__(self) -> Helper:
+    async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *self._argv,
             env=dict(self._env),
@@ -52,12 +51,7 @@ class Helper:
         self._write(self._begin)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         process = self._process
         if process is None or process.stdin is None:
             return
@@ -72,7 +66,7 @@ class Helper:
             await asyncio.gather(self._drain, return_exceptions=True)
 
     async def ask(
-        self, do: str, progress: Callable[[Mapping[str, Any]], None], **order: Any
+        self, do: str, progress: Callable[[Mapping[str, Any]], None], **order: object
     ) -> dict[str, Any]:
         """Give one order and wait for its report; others go to `progress`. Raises HelperDied.
 
@@ -92,7 +86,7 @@ class Helper:
         words = self._last_words.decode("utf-8", errors="replace").strip().splitlines()
         raise HelperDied(words[-1] if words else "without a word")
 
-    def _write(self, message: Mapping[str, Any]) -> None:
+    def _write(self, message: Mapping[str, object]) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
