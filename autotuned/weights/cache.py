@@ -87,9 +87,14 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(named)).expanduser()
 
 
+def repository_folder(root: Path, repo: str) -> Path:
+    """Where the cache `root` keeps a repository."""
+    return root / f"models--{repo.replace('/', '--')}"
+
+
 def snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
     """The folder of a repository's main revision, where one is in the cache."""
-    root = hub_cache(environ) / f"models--{repo.replace('/', '--')}"
+    root = repository_folder(hub_cache(environ), repo)
     try:
         commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError, ValueError):

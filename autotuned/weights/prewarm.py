@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
@@ -28,7 +27,7 @@ UNREACHABLE_S = 60.0
 """A hub that nobody answered for is asked once only for so long, or an offline run would wait for each candidate."""
 RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
-Report = Callable[..., Any]
+Report = Callable[..., object]
 """Called with `activity` (`fetch` or `check`), `bytes`, `total` and `rate` (bytes a second)."""
 
 
@@ -109,27 +108,20 @@ class Prewarmer:
             if lacking is not None:
                 raise lacking
             return transient(f"{model}: {absent}, and HF_HUB_OFFLINE is set")
-        async with HubSession(
-            self.environ, cache.hub_cache(self.environ), self._patience_now()
-        ) as session:
+        # Less patience with a hub that the candidate before has waited for in vain.
+        tired = time.monotonic() < self._unreachable_until
+        patience = replace(self._patience, listing_s=()) if tired else self._patience
+        async with HubSession(self.environ, cache.hub_cache(self.environ), patience) as session:
             try:
                 listing = await session.listing(cache.repository(model, form)[0])
             except HubFault as fault:
-                self._remember(fault)
+                if fault.unreachable:
+                    self._unreachable_until = time.monotonic() + UNREACHABLE_S
                 if lacking is not None:  # what is here is all there is to judge by
                     raise lacking from None
                 where = f" ({absent})" if fault.unreachable else ""
                 return transient(f"{model}: {fault.reason}{where}")
             return await self._fetch(session, listing, model, form, report, memory_bytes)
-
-    def _patience_now(self) -> Patience:
-        """Less for a hub that the candidate before has waited for in vain."""
-        tired = time.monotonic() < self._unreachable_until
-        return replace(self._patience, listing_s=()) if tired else self._patience
-
-    def _remember(self, fault: HubFault) -> None:
-        if fault.unreachable:
-            self._unreachable_until = time.monotonic() + UNREACHABLE_S
 
     async def _checked(
         self,
@@ -202,22 +194,20 @@ class Prewarmer:
         missing = await asyncio.to_thread(plan.missing_bytes, root, listing, [*small, *weights])
         began = time.monotonic()
         await session.fetch(listing, small, tell)
-        folder = plan.repository_folder(root, listing) / "snapshots" / listing.commit
+        folder = cache.repository_folder(root, listing.repo) / "snapshots" / listing.commit
         if form == "mlx":
             weights = plan.named_by_index(folder, listing, weights)
         tell.base = listing.bytes_of(small)
         await session.fetch(listing, weights, tell)
         tell(listing.bytes_of(weights))
-        self._measure(missing, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if missing >= RATE_FROM_BYTES and seconds > 0:
+            self.ledger.rate = missing / seconds
         names = tuple(folder / name for name in weights)
         found = cache.in_folder(folder) if form == "mlx" else Found(names[0], names)
         checked = await self._checked(found, form, report, memory_bytes, verify=True, hashes=False)
         await session.settle(listing)
         return checked
-
-    def _measure(self, fetched: int, seconds: float) -> None:
-        if fetched >= RATE_FROM_BYTES and seconds > 0:
-            self.ledger.rate = fetched / seconds
 
 
 class _Teller:

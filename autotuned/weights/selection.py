@@ -101,12 +101,10 @@ def missing_parts(names: Sequence[str]) -> list[str]:
     """The names of a split file's parts that are not among `names`, judged by `-00001-of-00003`."""
     missing: list[str] = []
     for name in names:
-        found = _PART.search(name)
-        if found is None:
-            continue
-        head, tail = name[: found.start()], f"-of-{found[2]}{name[found.end() :]}"
-        whole = [f"{head}-{number:05d}{tail}" for number in range(1, int(found[2]) + 1)]
-        missing += [part for part in whole if part not in (*names, *missing)]
+        if found := _PART.search(name):
+            head, tail = _around(found)
+            whole = [f"{head}-{number:05d}{tail}" for number in range(1, int(found[2]) + 1)]
+            missing += [part for part in whole if part not in (*names, *missing)]
     return missing
 
 
@@ -115,5 +113,10 @@ def parts(name: str, files: Sequence[str]) -> list[str]:
     found = _PART.search(name)
     if found is None:
         return [name]
-    head, tail = name[: found.start()], f"-of-{found[2]}{name[found.end() :]}"
+    head, tail = _around(found)
     return sorted(file for file in files if file.startswith(head) and file.endswith(tail))
+
+
+def _around(found: re.Match[str]) -> tuple[str, str]:
+    """What stands before and behind the number of a part."""
+    return found.string[: found.start()], f"-of-{found[2]}{found.string[found.end() :]}"
