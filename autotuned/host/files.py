@@ -111,7 +111,12 @@ def take_lock(path: Path) -> Lock | None:
 
 def lock_holder(path: Path) -> str:
     """`pid N since T`, as its holder wrote it."""
+    return text_of(path)[:100] or "another process"
+
+
+def text_of(path: Path) -> str:
+    """What a file holds, stripped; empty where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()[:100] or "another process"
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return "another process"
+        return ""

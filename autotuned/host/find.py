@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -245,7 +244,7 @@ class Finder:
         self,
         job: LoadedJob,
         plist: Path | None,
-        content: Mapping[str, Any] | plists.Unreadable,
+        content: Mapping[str, object] | plists.Unreadable,
         commands: Commands,
     ) -> str | None:
         if job.presence is Presence.UNKNOWN:

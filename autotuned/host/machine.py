@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from autotuned.core.model import Conditions, MachineFacts
+from autotuned.host.files import text_of
 from autotuned.host.others import OtherPrograms
 from autotuned.host.ports import members
 from autotuned.host.power import low_power, on_ac
@@ -34,6 +35,7 @@ class Pressure(StrEnum):
 
 
 GIB = 2**30
+STALLS, MEMORY = Path("/proc/pressure/memory"), Path("/proc/meminfo")
 DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
 
 STALLED_CRITICAL, STALLED_WARNING = 40.0, 10.0
@@ -75,7 +77,7 @@ class Machine:
             return DARWIN_LEVELS.get(
                 tools.ask("sysctl", "-n", "kern.memorystatus_vm_pressure_level"), Pressure.NORMAL
             )
-        return linux_pressure(_read("/proc/pressure/memory"), _read("/proc/meminfo"))
+        return linux_pressure(text_of(STALLS), text_of(MEMORY))
 
     def thermals_nominal(self) -> bool:
         """False while the machine says that heat slows it down; True where it does not say."""
@@ -135,12 +137,12 @@ def linux_pressure(stalls: str, meminfo: str) -> Pressure:
 
 def _zone_is_hot(zone: Path) -> bool:
     """Whether a thermal zone of Linux has reached the first temperature at which the kernel acts."""
-    now = _read(f"{zone}/temp").strip()
+    now = text_of(zone / "temp")
     trips = [
         int(degrees)
         for kind in zone.glob("trip_point_*_type")
-        if _read(str(kind)).strip() in ("passive", "hot", "critical")
-        and _is_number(degrees := _read(str(kind).replace("_type", "_temp")).strip())
+        if text_of(kind) in ("passive", "hot", "critical")
+        and _is_number(degrees := text_of(Path(str(kind).replace("_type", "_temp"))))
     ]
     return _is_number(now) and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
 
@@ -165,11 +167,11 @@ def _mac_facts() -> MachineFacts:
 
 def _linux_facts() -> MachineFacts:
     ram = psutil.virtual_memory().total
-    release = _read("/etc/os-release")
+    release = text_of(Path("/etc/os-release"))
     build = _field(release, "BUILD_ID", "=") or _field(release, "VERSION", "=")
     return MachineFacts(
         ram_gb=math.ceil(ram / GIB),
-        chip=_field(_read("/proc/cpuinfo"), "model name", ":") or platform.machine(),
+        chip=_field(text_of(Path("/proc/cpuinfo")), "model name", ":") or platform.machine(),
         os_version=_field(release, "PRETTY_NAME", "=").strip('"') or platform.system(),
         ram_bytes=ram,
         os_build=build.strip('"'),
@@ -182,10 +184,3 @@ def _field(text: str, name: str, separator: str) -> str:
         if found and key.strip() == name:
             return value.strip()
     return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

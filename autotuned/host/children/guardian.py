@@ -301,7 +301,7 @@ class Guardian:
         elif candidate.code is not None or time.monotonic() >= candidate.kill_at:
             candidate.signal(signal.SIGKILL)
 
-    def _report(self, **report: Any) -> None:
+    def _report(self, **report: object) -> None:
         with contextlib.suppress(OSError):
             self._channel.sendall(json.dumps(report).encode() + b"\n")
 

@@ -32,7 +32,8 @@ class Child:
 
     def __init__(self, owner: Processes, number: int) -> None:
         self._owner, self._number = owner, number
-        self._exit_code: int | None = None
+        self.exit_code: int | None = None
+        """None while it lives; negative for a signal."""
         self._pid: int | None = None
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exited = asyncio.Event()
@@ -44,15 +45,10 @@ class Child:
         assert self._pid is not None  # noqa: S101 - a child is handed out once it has started
         return self._pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """None while it lives; negative for a signal."""
-        return self._exit_code
-
     async def exited(self) -> int:
         """Wait until the leader has exited; the code."""
         await self._exited.wait()
-        return self._exit_code if self._exit_code is not None else LOST
+        return self.exit_code if self.exit_code is not None else LOST
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left.
@@ -78,14 +74,14 @@ class Child:
                     self.started.set_exception(OSError(report["errno"], report["text"]))
                 self.finish(LOST)
             case "exited":
-                self._exit_code = report["code"]
+                self.exit_code = report["code"]
                 self._exited.set()
             case _:  # gone
                 self.finish(LOST)
 
     def finish(self, code: int) -> None:
         """Nothing of it is left; `code` counts where none was reported."""
-        self._exit_code = code if self._exit_code is None else self._exit_code
+        self.exit_code = code if self.exit_code is None else self.exit_code
         self._exited.set()
         self.gone.set()
 
@@ -107,7 +103,7 @@ class Processes:
         self._mark = f"{marker}={marker_value}"
         self._children: dict[int, Child] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._duty: dict[str, Any] | None = None
+        self._duty: dict[str, object] | None = None
         self._lock = -1
         self._armed: asyncio.Future[str | None] | None = None
         self._closing = False
@@ -132,14 +128,23 @@ class Processes:
         ours, theirs = socket.socketpair()
         kept = [theirs.fileno(), *([self._lock] if self._duty is not None else [])]
         with theirs:
-            self._guardian = await asyncio.to_thread(_spawn, theirs.fileno(), kept)
+            # No child of the loop: asyncio would kill it at its own end, and it is to outlive that.
+            self._guardian = await asyncio.to_thread(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", "-B", str(GUARDIAN), str(theirs.fileno())],
+                pass_fds=kept,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+            )
         self._lost = False
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._listener = asyncio.create_task(self._listen(reader), name="guardian")
         if self._duty is not None:
             await self._order_duty()
 
-    async def arm(self, duty: Mapping[str, Any], lock: int) -> None:
+    async def arm(self, duty: Mapping[str, object], lock: int) -> None:
         """Have a guardian that shares the lock `lock` restore the live provider if this agent dies.
 
         `duty` is `{folder, environ}`: where the journal is, and the environment for launchctl. Raises OSError.
@@ -229,7 +234,7 @@ class Processes:
             await asyncio.to_thread(guardian.wait)
         await asyncio.gather(self._listener, return_exceptions=True)
 
-    def order(self, order: Mapping[str, Any]) -> None:
+    def order(self, order: Mapping[str, object]) -> None:
         """Send one order; a guardian that is gone has nothing left to obey it with."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(order).encode() + b"\n")
@@ -249,18 +254,6 @@ class Processes:
             child.abandon()
         if left:  # and what has left their groups
             await asyncio.to_thread(sweep_orphans, *self._mark.split("=", 1))
-
-
-def _spawn(channel: int, kept: Sequence[int]) -> subprocess.Popen[bytes]:
-    """The guardian; no child of the loop, for asyncio would kill it at its own end, and it is to outlive that."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(GUARDIAN), str(channel)],
-        pass_fds=kept,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        env={"PATH": os.defpath, "LC_ALL": "C"},
-    )
 
 
 def marked(marker: str, value: str) -> Iterator[psutil.Process]:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Foreground, Job, Lease
@@ -22,8 +22,19 @@ from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
 from autotuned.shared import wire
 
+if TYPE_CHECKING:
+    from autotuned.documents.provider import LeaseDocument
 
-def status(journal: Journal, managers: Managers) -> dict[str, Any]:
+
+class Answer(TypedDict):
+    """Whether anything is owed (any more), in words, and the lease."""
+
+    outstanding: bool
+    message: str
+    lease: LeaseDocument | None
+
+
+def status(journal: Journal, managers: Managers) -> Answer:
     """`{outstanding, message, lease}` of what the journal says, and of what launchd says now."""
     try:
         lease = journal.read()
@@ -46,7 +57,7 @@ def status(journal: Journal, managers: Managers) -> dict[str, Any]:
     return _answer(lease, message)
 
 
-def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
+def restore(journal: Journal, environ: Mapping[str, str]) -> Answer:
     """Bring back what is owed; the same answer, after it."""
     lease = journal.read()
     if lease is None or not lease.open:
@@ -63,7 +74,7 @@ def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
     return _answer(lease, f"restored: {lease.target.name}{f' ({words})' if words else ''}")
 
 
-def forget(journal: Journal, *, yes: bool) -> dict[str, Any]:
+def forget(journal: Journal, *, yes: bool) -> Answer:
     """Drop what is owed, where `yes`; the same answer, with what a restore would do."""
     lease = journal.read()
     if lease is None or not lease.open:
@@ -94,7 +105,7 @@ def _busy(journal: Journal) -> str:
     return f"somebody is at it: held by {journal.holder()} ({journal.lock_path}); try again in a minute"
 
 
-def _answer(lease: Lease | None, message: str, *, owed: bool | None = None) -> dict[str, Any]:
+def _answer(lease: Lease | None, message: str, *, owed: bool | None = None) -> Answer:
     outstanding = lease is not None and lease.open if owed is None else owed
     return {
         "outstanding": outstanding,

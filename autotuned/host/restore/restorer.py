@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autotuned.core.lease import Event, Foreground, Job, Lease, State, Unit, advance
 from autotuned.errors import AutotunedError
@@ -177,7 +176,7 @@ class Restorer:
             return _back(target, self._look(target))
         return target.new_pid is not None and alive(target.new_pid, target.new_started)
 
-    def _step(self, lease: Lease, event: Event, **changes: Any) -> Lease:
+    def _step(self, lease: Lease, event: Event, **changes: object) -> Lease:
         try:
             return self._journal.advance(lease, event, **changes)
         except OSError:
@@ -215,7 +214,7 @@ class Restorer:
             with contextlib.suppress(OSError):  # whoever asks meanwhile is told of each failure
                 self._journal.write(replace(lease, reason=reason))
             if tries < self._pace.tries:
-                self._sleep(delay)
+                time.sleep(max(0.0, min(delay, self._deadline - time.monotonic())))
                 delay = min(2 * delay, self._pace.longest_s)
 
     def _once(self, job: Job | Unit, now: LoadedJob, *, rebooted: bool) -> str:
@@ -284,9 +283,6 @@ class Restorer:
 
     def _look(self, job: Job | Unit) -> LoadedJob:
         return self._managers.of(job).look()
-
-    def _sleep(self, seconds: float) -> None:
-        time.sleep(max(0.0, min(seconds, self._deadline - time.monotonic())))
 
     # --- a foreground process ----------------------------------------------------------------------
 
