@@ -90,15 +90,11 @@ class Found:
     @property
     def names(self) -> list[str]:
         """As conflicts: `launchd-managed ...`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`."""
-        managed = [self.managed.name] if self.managed else []
-        return [
-            *managed,
-            *(process.name for process in self.processes),
-            *(
-                f"port-held-by {s.name or 'unknown'} pid {s.pid or 'unknown'}"
-                for s in self.strangers
-            ),
-        ]
+        names = [self.managed.name] if self.managed else []
+        names += [process.name for process in self.processes]
+        for one in self.strangers:
+            names.append(f"port-held-by {one.name or 'unknown'} pid {one.pid or 'unknown'}")
+        return names
 
     @property
     def pids(self) -> set[int]:
@@ -141,20 +137,18 @@ class Finder:
         managed = self._named(commands, processes) or next(
             filter(None, (self._held(one, commands) for one in _without_children(processes))), None
         )
-        job = None
+        family: set[int] = set()
         if managed is not None:
-            job = managed.job
-            family = _family(job.pid) if job.pid is not None else set()
+            pid = managed.job.pid
+            family = _family(pid) if pid is not None else set()
             processes = [
                 process
                 for process in processes
-                if process.pid not in family and not (job.pid is None and managed.is_own(process))
+                if process.pid not in family and not (pid is None and managed.is_own(process))
             ]
         processes = _without_children(processes)
         holder = self.ports.holder(port) if port else None
-        ours = {process.pid for process in processes} | (
-            _family(job.pid) if job and job.pid else set()
-        )
+        ours = {process.pid for process in processes} | family
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 

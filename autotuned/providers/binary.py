@@ -44,11 +44,6 @@ def named(binary: Path, key: str = "[provider] binary") -> Path:
     return path
 
 
-def names(binary: Path | None, *usual: str) -> tuple[str, ...]:
-    """Names of the server's program: the usual ones, and that of the settings' binary."""
-    return (*usual, *((binary.name,) if binary else ()))
-
-
 _PYTHON = re.compile(r"python[\d.]*")
 
 

@@ -35,23 +35,15 @@ class Crowd:
 
     def __init__(self, most: int = CROWD_BYTES) -> None:
         self._most = most
-        self._channels: set[Channel] = set()
+        self.channels: set[Channel] = set()
         self.scratch = memoryview(bytearray(CHUNK_BYTES))
         """Where bytes arrive before they are a client's own; used within one callback only."""
-
-    def join(self, channel: Channel) -> None:
-        """Count this one."""
-        self._channels.add(channel)
-
-    def leave(self, channel: Channel) -> None:
-        """Count it no more."""
-        self._channels.discard(channel)
 
     def weigh(self, channel: Channel) -> None:
         """Cut off the heaviest while all together weigh too much; small ones are never the reason."""
         if channel.weight() <= SMALL_BYTES:
             return
-        weights = {one: one.weight() for one in self._channels}
+        weights = {one: one.weight() for one in self.channels}
         total = sum(weights.values())
         while total > self._most and weights:
             heaviest = max(weights, key=weights.__getitem__)
@@ -233,7 +225,7 @@ class Channel(asyncio.BufferedProtocol):
         """Connected."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's transport is one
         self._transport = transport
-        self._crowd.join(self)
+        self._crowd.channels.add(self)
 
     def get_buffer(self, _: int) -> memoryview:
         """Room for what arrives next."""
@@ -265,7 +257,7 @@ class Channel(asyncio.BufferedProtocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Gone."""
         self._ended = True
-        self._crowd.leave(self)
+        self._crowd.channels.discard(self)
         self._time(begun=False)
         self._writable.set()
         self._news.set()

@@ -68,7 +68,9 @@ class Server:
         if self._is_ours():
             self._path.unlink(missing_ok=True)
         self._identity = None
-        await self._stop_listening()
+        await _stop(self._accepting)
+        if self._listener is not None:
+            self._listener.close()
         connections = [found for found in self._clients.values() if found is not None]
         await asyncio.gather(*(connection.finish() for connection in connections))
         for task in list(self._clients):
@@ -108,11 +110,6 @@ class Server:
         self._identity = found.st_dev, found.st_ino
         self._listener = listener
         self._accepting = asyncio.create_task(self._accept(listener), name="socket")
-
-    async def _stop_listening(self) -> None:
-        await _stop(self._accepting)
-        if self._listener is not None:
-            self._listener.close()
 
     def _is_ours(self) -> bool:
         try:

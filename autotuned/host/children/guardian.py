@@ -18,7 +18,10 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotuned.host.restore.orphans import RestoreDuty
 
 ORPHAN_GRACE_S = 1.5
 SWEEP_DEADLINE_S = 5.0
@@ -26,16 +29,6 @@ SWEEPS = 50
 """One that starts others as fast as it can is killed so many times at most: never a loop without end."""
 LOG_RING_BYTES = 256 * 1024
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
-
-
-class Duty(Protocol):
-    """What is left to do where the agent dies while a live provider is drained."""
-
-    def candidate(self, pid: int) -> None:
-        """Write down which candidate lives, for whoever finds it without us."""
-
-    def fulfil(self) -> None:
-        """Bring the live provider back."""
 
 
 class Log:
@@ -171,7 +164,7 @@ class Guardian:
         self._selector = selectors.DefaultSelector()
         self._candidates: dict[int, Candidate] = {}
         self._farewell = False
-        self._duty: Duty | None = None
+        self._duty: RestoreDuty | None = None
         self._inflight: set[str] = set()
         self._selector.register(channel, selectors.EVENT_READ)
         self._wake, wake = os.pipe()
@@ -356,7 +349,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def _duty(order: dict[str, Any]) -> Duty:
+def _duty(order: dict[str, Any]) -> RestoreDuty:
     """The restore that an agent's death would leave to us, loaded and ready."""
     sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
     from autotuned.host.restore import orphans  # noqa: PLC0415 - only who is armed needs it
