@@ -68,10 +68,8 @@ def claim(environ: Mapping[str, str]) -> Lock:
     try:
         lock = take_lock(path)
     except OSError as error:
-        message = (
-            f"{path}: cannot be locked: {error.strerror}; make its folder writable for this user"
-        )
-        raise UnsafePath(message, path=str(path)) from error
+        why = f"cannot be locked: {error.strerror}; make its folder writable for this user"
+        raise UnsafePath(path, why) from error
     if lock is None:
         message = f"another autotuned runs for this home: {lock_holder(path)} ({path})"
         raise AlreadyRunning(message, path=str(path))

@@ -18,26 +18,9 @@ _SMALL = (".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.(?:gguf|safetensors)$)", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|(?:^|/)[._-]?imatrix|imatrix\.gguf$", re.IGNORECASE)
 """`.gguf` files that are never models: projectors of images, statistics."""
-_BESIDE_A_MODEL = frozenset(
-    [
-        "mtp",
-        "draft",
-        "drafter",
-        "eagle",
-        "eagle2",
-        "eagle3",
-        "medusa",
-        "dflash",
-        "speculator",
-        "lora",
-        "loras",
-        "adapter",
-        "adapters",
-        "cvector",
-        "vocab",
-        "projector",
-        "clip",
-    ]
+_BESIDE_A_MODEL = re.compile(
+    "mtp|draft|drafter|eagle|eagle2|eagle3|medusa|dflash|speculator"
+    "|lora|loras|adapter|adapters|cvector|vocab|projector|clip"
 )
 """Words of files that belong to a model: drafters, adapters, tokenizers. A model's own name may hold them too."""
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
@@ -94,7 +77,8 @@ def gguf(names: Iterable[str], quant: str) -> list[str]:
 
 
 def _words_beside(name: str) -> int:
-    return sum(word in _BESIDE_A_MODEL for word in re.split(r"[^a-z0-9]+", name.lower()))
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return sum(_BESIDE_A_MODEL.fullmatch(word) is not None for word in words)
 
 
 def missing_parts(names: Sequence[str]) -> list[str]:
