@@ -93,8 +93,9 @@ class OtherPrograms:
 
 
 def beside(environ: Mapping[str, str], marker: str, known: Collection[int]) -> list[str]:
-    """A sentence for each. `known` are processes that a run stops or names itself; candidates carry `marker`.
+    """A sentence for each known model server that holds a good part of memory.
 
+    `known` are processes that a run stops or names itself; candidates carry `marker`.
     `AUTOTUNED_LIVE_HOME` leaves out the processes of other homes, as for the live provider. Blocks.
     """
     whole = psutil.virtual_memory().total

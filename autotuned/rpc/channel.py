@@ -222,17 +222,14 @@ class Channel(asyncio.BufferedProtocol):
     # --- what asyncio calls -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's transport is one
         self._transport = transport
         self._crowd.channels.add(self)
 
     def get_buffer(self, _: int) -> memoryview:
-        """Room for what arrives next."""
         return self._crowd.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Some bytes have arrived."""
         if self._problem is not None:
             return
         self._inbox += self._crowd.scratch[:nbytes]
@@ -247,15 +244,12 @@ class Channel(asyncio.BufferedProtocol):
         return True
 
     def pause_writing(self) -> None:
-        """Much waits for the client."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Little waits for the client."""
         self._writable.set()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Gone."""
         self._ended = True
         self._crowd.channels.discard(self)
         self._time(begun=False)

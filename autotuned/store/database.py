@@ -13,7 +13,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -107,6 +107,13 @@ def transaction(db: sqlite3.Connection, *, durable: bool = False) -> Iterator[No
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+
+
+def insert(db: sqlite3.Connection, table: str, values: Mapping[str, object]) -> int:
+    """Write one row, a value a column; its id."""
+    columns, marks = ", ".join(values), ", ".join("?" for _ in values)
+    row = tuple(values.values())
+    return db.execute(f"INSERT INTO {table}({columns}) VALUES ({marks})", row).lastrowid or 0
 
 
 def json_text(value: object) -> str:

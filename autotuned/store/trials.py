@@ -22,8 +22,8 @@ from autotuned.core.model import (
     Trial,
 )
 from autotuned.core.stats import median
-from autotuned.shared.knobs import TABLE, Knobs, Value
-from autotuned.store.database import json_text, transaction
+from autotuned.shared.knobs import TABLE, Knobs
+from autotuned.store.database import insert, json_text, transaction
 
 _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
@@ -37,11 +37,8 @@ def append(
 ) -> int:
     """Write one ended trial with its samples; its id."""
     knobs = trial.knobs
-    prompts = [
-        replicate.prompt_tokens
-        for replicate in trial.replicates
-        if replicate.prompt_tokens is not None
-    ]
+    told = (replicate.prompt_tokens for replicate in trial.replicates)
+    prompts = [tokens for tokens in told if tokens is not None]
     values = {
         "ts_utc": trial.ended_at,
         "run_id": run_id,
@@ -62,11 +59,7 @@ def append(
         "extra_knobs_json": json_text(knobs.extra) if knobs and knobs.extra else None,
     }
     with transaction(db):
-        columns, marks = ", ".join(values), ", ".join("?" for _ in values)
-        cursor = db.execute(
-            f"INSERT INTO tune_trials({columns}) VALUES ({marks})", tuple(values.values())
-        )
-        trial_id = cursor.lastrowid or 0
+        trial_id = insert(db, "tune_trials", values)
         failure, strain = trial.failure, trial.strain
         details = {
             "trial_id": trial_id,
@@ -87,23 +80,12 @@ def append(
             "conditions_json": json_text(dataclasses.asdict(trial.conditions)),
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
-        columns, marks = ", ".join(details), ", ".join("?" for _ in details)
-        db.execute(
-            f"INSERT INTO trial_details({columns}) VALUES ({marks})", tuple(details.values())
-        )
-        names, marks = ", ".join(_SAMPLE_FIELDS), ", ".join("?" for _ in _SAMPLE_FIELDS)
-        db.executemany(
-            f"INSERT INTO samples(trial_id, idx, remarks_json, {names}) VALUES (?, ?, ?, {marks})",
-            [
-                (
-                    trial_id,
-                    index,
-                    json_text(list(sample.remarks)),
-                    *(getattr(sample, name) for name in _SAMPLE_FIELDS),
-                )
-                for index, sample in enumerate(trial.replicates)
-            ],
-        )
+        insert(db, "trial_details", details)
+        for index, sample in enumerate(trial.replicates):
+            fields = {name: getattr(sample, name) for name in _SAMPLE_FIELDS}
+            belongs = {"trial_id": trial_id, "idx": index}
+            remarks = {"remarks_json": json_text(list(sample.remarks))}
+            insert(db, "samples", belongs | remarks | fields)
     return trial_id
 
 
@@ -136,7 +118,7 @@ def _trial(row: sqlite3.Row, samples: tuple[Replicate, ...]) -> Trial:
     failure = Failure(FailureKind(kind), row["failure_reason"]) if kind else None
     if row["rank"] is None and not row["fits"]:  # a prototype's: its reason is only in the notes
         failure = Failure(FailureKind.GATE, row["notes"] or "")
-    extra = _pairs(row["extra_knobs_json"])
+    extra = tuple(map(tuple, json.loads(row["extra_knobs_json"] or "[]")))
     return Trial(
         stage=row["stage"],
         model=row["model"],
@@ -188,7 +170,3 @@ def _samples(db: sqlite3.Connection, run_id: str) -> Mapping[int, Sequence[Repli
 def _conditions(text: str | None) -> Conditions:
     fields = json.loads(text or "{}")
     return Conditions(**{**fields, "busiest": tuple(fields.get("busiest", ()))})
-
-
-def _pairs(text: str | None) -> tuple[tuple[str, Value], ...]:
-    return tuple((name, value) for name, value in json.loads(text or "[]"))

@@ -221,7 +221,8 @@ def place(pid: int) -> Place | None:
     except (OSError, ValueError):
         return None
     named = [line.partition("name=systemd:")[2] for line in lines if ":name=systemd:" in line]
-    path = next((path for path in [*named, *_unified(lines)] if path), None)
+    unified = [line[3:] for line in lines if line.startswith("0::")]
+    path = next((path for path in [*named, *unified] if path), None)
     return None if path is None else parse_place(path)
 
 
@@ -245,10 +246,6 @@ def owner(uid: int) -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(uid).pw_name
     return str(uid)
-
-
-def _unified(lines: list[str]) -> list[str]:
-    return [line[3:] for line in lines if line.startswith("0::")]
 
 
 def _session(pid: int) -> int | None:
