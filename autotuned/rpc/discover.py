@@ -110,20 +110,10 @@ def _opened(part: Any) -> Any:
 
 def _hoisted(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """`schema` with what it defines moved to the document's own components, where its references then point."""
-    for name, inner in schema.pop("$defs", {}).items():
-        moved = _pointed(inner)
+    text = json.dumps(schema).replace('"#/$defs/', '"#/components/schemas/')
+    pointed: dict[str, Any] = json.loads(text)
+    for name, moved in pointed.pop("$defs", {}).items():
         if schemas.setdefault(name, moved) != moved:
             message = f"two models are called {name}"
             raise ValueError(message)
-    pointed: dict[str, Any] = _pointed(schema)
     return pointed
-
-
-def _pointed(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        return {key: _pointed(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_pointed(value) for value in part]
-    if isinstance(part, str) and part.startswith("#/$defs/"):
-        return part.replace("#/$defs/", "#/components/schemas/", 1)
-    return part
