@@ -1,4 +1,4 @@
-"""What this machine is, and how hard a candidate presses it.
+"""What this machine is, how hard a candidate presses it, and memory that is given back to it.
 
 Facts come from the system's own tools, each with a deadline; what cannot be asked reads `unknown` rather
 than stopping anything. A `sw_vers` makes it a Mac, as a `launchctl` makes it a machine with launchd.
@@ -7,6 +7,7 @@ than stopping anything. A `sw_vers` makes it a Mac, as a `launchctl` makes it a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import platform
@@ -41,8 +42,32 @@ DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRIT
 STALLED_CRITICAL, STALLED_WARNING = 40.0, 10.0
 """Percent of the last 10 s in which ALL tasks waited for memory (PSI `full`): thrashing starts well below
 100, and healthy page-cache reclaim stays in single digits."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+LARGE_BYTES = 64 * 1024
+ARENAS = 2
 AVAILABLE_CRITICAL, AVAILABLE_WARNING = 0.02, 0.08
 """Shares of memory that the kernel could hand out without swapping."""
+
+
+def give_memory_back() -> bool:
+    """Fix the bound above which memory that is freed goes straight back; False where there is none.
+
+    glibc raises its own as soon as it has seen a larger block; after a few megabytes of input the heap then
+    stays as large as its worst moment. Call it before threads start.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    options = (
+        (M_MMAP_THRESHOLD, LARGE_BYTES),
+        (M_TRIM_THRESHOLD, LARGE_BYTES),
+        (M_ARENA_MAX, ARENAS),
+    )
+    taken = [set_option(name, value) == 1 for name, value in options]
+    return all(taken)
 
 
 def running_since(pid: int | None) -> str | None:

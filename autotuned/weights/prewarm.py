@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
@@ -18,13 +19,14 @@ from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, plan
 from autotuned.weights.cache import Found, Weights, damaged, transient
 from autotuned.weights.hub import HubFault, Listing
-from autotuned.weights.hub.session import HubSession, Meter, Patience, is_offline
+from autotuned.weights.hub.session import HubSession, Patience, is_offline
 from autotuned.weights.verified import Ledger
 
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0
 """Progress is told when half a percent more is there and a second has passed, or after ten seconds."""
 UNREACHABLE_S = 60.0
 """A hub that nobody answered for is asked once only for so long, or an offline run would wait for each candidate."""
+RATE_WINDOW_S = 10.0
 RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
 Report = Callable[..., object]
@@ -216,7 +218,7 @@ class _Teller:
     def __init__(self, report: Report, activity: str, total: int) -> None:
         self._report, self._activity, self.total = report, activity, total
         self.base = 0
-        self._meter = Meter()
+        self._seen: deque[tuple[float, int]] = deque()
         self._told_at, self._told, self._received = time.monotonic(), 0, 0
 
     def __call__(self, done: int, received: int | None = None) -> None:
@@ -224,11 +226,20 @@ class _Teller:
         now = received is None
         done = min(self.total, self.base + done)
         self._received = self._received if received is None else received
-        rate, waited = self._meter.rate(self._received), time.monotonic() - self._told_at
+        rate, waited = self._rate(), time.monotonic() - self._told_at
         enough = waited >= STEP_S and done - self._told >= self.total * STEP_SHARE
         if enough or waited >= STEP_MAX_S or now:
             self._told_at, self._told = time.monotonic(), done
             self._report(activity=self._activity, bytes=done, total=self.total, rate=round(rate))
+
+    def _rate(self) -> float:
+        """Bytes a second over the last ten seconds."""
+        now = time.monotonic()
+        self._seen.append((now, self._received))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW_S:
+            self._seen.popleft()
+        began, at = self._seen[0]
+        return max(0.0, (self._received - at) / (now - began)) if now > began else 0.0
 
 
 def _unfit(weights_bytes: int, memory_bytes: int | None) -> Failure | None:

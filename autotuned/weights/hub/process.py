@@ -168,11 +168,8 @@ class Hub:
 
     def _stream_all(self, folder: Folder, file: RemoteFile, out: BinaryIO) -> str | None:
         """Fetch what is missing of `file`, with retries; its digest, None where nothing is known to compare."""
-        hashed = _hasher(file)
         out.seek(0)
-        while data := out.read(CHUNK_BYTES):
-            hashed.update(data)
-            self._count(len(data))
+        hashed = self._hashed(file, out)
         here = Arrived(out.tell(), hashed)
         self._patiently(lambda: self._stream(folder, file, out, here), lambda: here.at)
         out.flush()
@@ -214,15 +211,20 @@ class Hub:
 
     def _check(self, path: Path, file: RemoteFile) -> None:
         """A file that is there already must be the one wanted."""
-        hashed = _hasher(file)
         with path.open("rb") as stream:
-            while data := stream.read(CHUNK_BYTES):
-                hashed.update(data)
-                self._count(len(data))
+            hashed = self._hashed(file, stream)
         if file.digest and hashed.hexdigest() != file.digest:
             fault = _differs(file, hashed.hexdigest())
             message = f"{fault.reason}; remove {path.resolve()} and pull the model again"
             raise Fault(message, integrity=True)
+
+    def _hashed(self, file: RemoteFile, stream: BinaryIO) -> hashlib._Hash:
+        """The hash of what is there already; its bytes count as done."""
+        hashed = _hasher(file)
+        while data := stream.read(CHUNK_BYTES):
+            hashed.update(data)
+            self._count(len(data))
+        return hashed
 
     def _patiently(self, work: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
         """Do `work`, again after a fault of the network; raises Fault when patience is at its end."""

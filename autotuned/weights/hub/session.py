@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuned.host.children.helper import Helper, HelperDied
+from autotuned.host.children.programs import Helper, HelperDied
 from autotuned.weights.hub import HubFault, Listing, RemoteFile
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +30,6 @@ QUIET = {
 """Read when the library is imported: nothing but the hub is contacted, over HTTP, for nothing but files."""
 
 HUB = "https://huggingface.co"
-RATE_WINDOW_S = 10.0
 LISTING_S = 60.0
 """For all tries together: some name servers take long to say nothing."""
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -102,22 +99,6 @@ class HubSession(Helper):
         if report["report"] == "failed":
             raise HubFault(**report["fault"])
         return report["result"]
-
-
-class Meter:
-    """Bytes done against time: the rate of the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def rate(self, done: int) -> float:
-        """Note that `done` bytes are there now; bytes a second over the last ten seconds."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW_S:
-            self._seen.popleft()
-        began, at = self._seen[0]
-        return max(0.0, (done - at) / (now - began)) if now > began else 0.0
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
