@@ -34,16 +34,13 @@ class Answer(TypedDict):
     lease: LeaseDocument | None
 
 
-def status(journal: Journal, managers: Managers) -> Answer:
+def status(journal: Journal, environ: Mapping[str, str]) -> Answer:
     """`{outstanding, message, lease}` of what the journal says, and of what launchd says now."""
     try:
         lease = journal.read()
     except ValueError as error:
-        return _answer(
-            None,
-            f"{error}: whether anything is owed is not known; see launchctl or systemctl",
-            owed=True,
-        )
+        unknown = "whether anything is owed is not known; see launchctl or systemctl"
+        return _answer(None, f"{error}: {unknown}", owed=True)
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
     name, run = lease.target.name, lease.run_id
@@ -51,7 +48,7 @@ def status(journal: Journal, managers: Managers) -> Answer:
     if lease.reason:
         message += f": {lease.reason}"
     if not isinstance(lease.target, Foreground):
-        now = managers.of(lease.target).look()
+        now = Managers(environ, lease.launchctl).of(lease.target).look()
         manager = "launchd" if isinstance(lease.target, Job) else "systemd"
         message += f"; {manager} says: {now.state or now.reason or now.presence.value}"
     return _answer(lease, message)
@@ -123,10 +120,7 @@ def main(words: list[str], environ: Mapping[str, str]) -> int:
         elif "forget" in words:
             answer = forget(journal, yes="--yes" in words)
         else:
-            lease = None
-            with contextlib.suppress(ValueError):  # told by `status`
-                lease = journal.read()
-            answer = status(journal, Managers(environ, lease.launchctl if lease else None))
+            answer = status(journal, environ)
     except (ValueError, OSError) as error:
         answer = _answer(None, f"{error}: nothing could be restored from it", owed=True)
     print(json.dumps(answer, indent=2) if "--json" in words else answer["message"])  # noqa: T201 - a program

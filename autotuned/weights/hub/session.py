@@ -1,6 +1,6 @@
 """The model hub as the agent sees it: what a repository holds, and bringing its files into the cache.
 
-The work is done by a process of its own (`hub_process.py`), which dies with `async with`. Retries and
+The work is done by a process of its own (`process.py`), which dies with `async with`. Retries and
 time-outs are the process's; budget and cancel are the caller's. Must not know what a run is.
 """
 
