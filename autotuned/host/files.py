@@ -77,6 +77,12 @@ class Lock:
         self.sign()
         return True
 
+    def __enter__(self) -> None:
+        """It is held; leaving lets it go."""
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Let it go, also for those that share the descriptor. Idempotent."""
         if self.descriptor >= 0:

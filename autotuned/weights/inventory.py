@@ -73,12 +73,10 @@ def _judged(model: str, form: WeightsFormat, found: Found, ledger: Ledger) -> Sh
     size = sum(
         file.stat().st_size for file in found.files if file.suffix in (".safetensors", ".gguf")
     )
-    checked_at = None
     try:
-        weights = ledger.known(found.path, found.files)
-        if weights is not None:
-            checked_at = ledger.checked_at(found.path)
-        weights = weights or cache.inspect(found, form)
+        known = ledger.known(found.path, found.files)
+        weights = known or cache.inspect(found, form)
     except (integrity.Defect, OSError) as error:
         return Shelved(model, form, size, complete=False, reason=str(error))
-    return Shelved(model, form, weights.weights_bytes, complete=True, checked_at=checked_at)
+    at = ledger.checked_at(found.path) if known is not None else None
+    return Shelved(model, form, weights.weights_bytes, complete=True, checked_at=at)

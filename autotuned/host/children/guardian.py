@@ -239,12 +239,8 @@ class Guardian:
                 try:
                     candidate = self._candidates[number] = Candidate(number, order)
                 except (OSError, ValueError, subprocess.SubprocessError) as error:
-                    self._report(
-                        event="failed",
-                        candidate=number,
-                        errno=getattr(error, "errno", 0),
-                        text=str(error),
-                    )
+                    code = getattr(error, "errno", 0)
+                    self._report(event="failed", candidate=number, errno=code, text=str(error))
                     return
                 self._inflight.add(f"{candidate.mark.partition('=')[2]}/run/inflight.json")
                 self._selector.register(candidate.output, selectors.EVENT_READ, candidate)

@@ -6,17 +6,15 @@ Exits 0 when nothing is owed (any more), 13 while a restore is. Standard library
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Foreground, Job, Lease
-from autotuned.host.files import Lock
 from autotuned.host.managers import Managers
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
@@ -59,9 +57,10 @@ def restore(journal: Journal, environ: Mapping[str, str]) -> Answer:
     lease = journal.read()
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
-    with _locked(journal) as lock:
-        if lock is None:
-            return _answer(lease, _busy(journal))
+    lock = journal.take_lock()
+    if lock is None:
+        return _answer(lease, _busy(journal))
+    with lock:
         lease = journal.read() or lease
         managers = Managers(environ, lease.launchctl)
         lease = orphans.restore_without(journal, lease, managers, look_again=True)
@@ -79,23 +78,14 @@ def forget(journal: Journal, *, yes: bool) -> Answer:
     would = "\n".join(f"  {step}" for step in steps.owed(lease))
     if not yes:
         return _answer(lease, f"a restore would:\n{would}\nto drop it all the same: --yes")
-    with _locked(journal) as lock:
-        if lock is None:
-            return _answer(lease, _busy(journal))
+    lock = journal.take_lock()
+    if lock is None:
+        return _answer(lease, _busy(journal))
+    with lock:
         lease = journal.read() or lease
         if lease.open:
             lease = journal.advance(lease, Event.FORGOTTEN, reason="forgotten by the operator")
     return _answer(lease, f"forgotten: {lease.target.name}; a restore would have done:\n{would}")
-
-
-@contextlib.contextmanager
-def _locked(journal: Journal) -> Iterator[Lock | None]:
-    lock = journal.take_lock()
-    try:
-        yield lock
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _busy(journal: Journal) -> str:
