@@ -16,7 +16,6 @@ from typing import NoReturn
 
 from autotuned import __version__
 from autotuned.errors import AlreadyRunning, AutotunedError
-from autotuned.host import allocator
 
 NOT_DRAWN = ("rich", "httpx._main")
 """Loaded by structlog and httpx wherever they are installed, for colours and a command line that an agent
@@ -56,8 +55,9 @@ def _run(flags: argparse.Namespace) -> None:
         logs,
         settings,
     )
+    from autotuned.host import machine  # noqa: PLC0415
 
-    allocator.give_back()
+    machine.give_memory_back()
     lock = daemon.claim(os.environ)
     try:
         try:

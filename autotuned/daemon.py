@@ -34,8 +34,8 @@ from autotuned.engine.servers import Servers
 from autotuned.engine.settings import Configuration
 from autotuned.errors import AlreadyRunning, UnsafePath
 from autotuned.host import power
-from autotuned.host.children.process import GuardedProcesses, sweep_orphans
-from autotuned.host.clock import LocalZone, SleepClock, utc_now
+from autotuned.host.children.process import Processes, sweep_orphans
+from autotuned.host.clock import LocalZone, Sleep, utc_now
 from autotuned.host.files import (
     Lock,
     lock_holder,
@@ -44,11 +44,11 @@ from autotuned.host.files import (
     take_lock,
 )
 from autotuned.host.find import Finder
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.host.managers import Managers
-from autotuned.host.ports import LoopbackPorts
+from autotuned.host.ports import Ports
 from autotuned.host.restore.orphans import MARKER
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.rpc.methods import Services, table
 from autotuned.rpc.server import Server
 from autotuned.settings import Settings
@@ -68,10 +68,8 @@ def claim(environ: Mapping[str, str]) -> Lock:
     try:
         lock = take_lock(path)
     except OSError as error:
-        message = (
-            f"{path}: cannot be locked: {error.strerror}; make its folder writable for this user"
-        )
-        raise UnsafePath(message, path=str(path)) from error
+        why = f"cannot be locked: {error.strerror}; make its folder writable for this user"
+        raise UnsafePath(path, why) from error
     if lock is None:
         message = f"another autotuned runs for this home: {lock_holder(path)} ({path})"
         raise AlreadyRunning(message, path=str(path))
@@ -120,16 +118,16 @@ async def serve(
         before = events.seq
         for run_id in await database.ask(kept.unfinished_runs):
             events.publish({"type": "run.finished", "exit_reason": ExitReason.INTERRUPTED}, run_id)
-        machine = ThisMachine()
+        machine = Machine()
         records = Records(database, machine)
         notifier = Notifier(configuration, records, events, environ)
         notifier.open(since=before)
         stack.push_async_callback(notifier.close)
         host = Host(
-            processes=lambda: GuardedProcesses(MARKER, str(settings.home)),
-            ports=LoopbackPorts(),
+            processes=lambda: Processes(MARKER, str(settings.home)),
+            ports=Ports(),
             machine=machine,
-            sleep=SleepClock(),
+            sleep=Sleep(),
             awake=power.awake,
             choose=lambda kind: _chosen(kind, configuration.now, environ),
             marker=MARKER,

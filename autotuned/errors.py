@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import ValidationError
 
 
@@ -180,6 +182,9 @@ class AlreadyRunning(AutotunedError):
 
 
 class UnsafePath(AutotunedError):
-    """A folder, socket or file has the wrong owner, type, length or mode; the message says what to fix."""
+    """A folder, socket or file has the wrong owner, type, length or mode; `why` says what to fix."""
 
     kind = "unsafe_path"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}", path=str(path))

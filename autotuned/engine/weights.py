@@ -26,8 +26,8 @@ from autotuned.documents.weights import (
 )
 from autotuned.engine.events import Events
 from autotuned.errors import Busy, NotFound, ProviderMissing
-from autotuned.host.interface import Machine
-from autotuned.providers.interface import Provider
+from autotuned.host.machine import Machine
+from autotuned.providers.server import Provider
 from autotuned.weights.cache import hub_cache, require_paths
 from autotuned.weights.inventory import shelf
 from autotuned.weights.plan import disk_free

@@ -85,7 +85,7 @@ def _is_zone(path: Path) -> bool:
         return False
 
 
-class SleepClock:
+class Sleep:
     """How long this machine has slept: the gap between a clock that counts sleep and one that does not.
 
     The wall clock is not asked: it is set, stepped and slewed. The same name means different clocks on the

@@ -27,14 +27,12 @@ def private_folder(path: Path) -> None:
             path.mkdir(mode=0o700)
         found = path.lstat()
     except OSError as error:
-        message = f"{path}: cannot be made: {error.strerror}; make its parent folder writable for this user"
-        raise UnsafePath(message, path=str(path)) from error
+        why = f"cannot be made: {error.strerror}; make its parent folder writable for this user"
+        raise UnsafePath(path, why) from error
     if not stat.S_ISDIR(found.st_mode):
-        message = f"{path}: is not a folder of its own (a symlink or a file); remove it"
-        raise UnsafePath(message, path=str(path))
+        raise UnsafePath(path, "is not a folder of its own (a symlink or a file); remove it")
     if fault := shared.open_to_others(path, found):
-        message = f"{path}: {fault[0]}; run: {fault[1]}"
-        raise UnsafePath(message, path=str(path))
+        raise UnsafePath(path, f"{fault[0]}; run: {fault[1]}")
 
 
 def write_private(path: Path, text: str) -> None:
@@ -53,8 +51,8 @@ def refuse_root_elsewhere(path: Path) -> None:
     nearest = next((folder for folder in (path, *path.parents) if folder.exists()), path)
     owner = nearest.stat().st_uid
     if owner != 0:
-        message = f"{nearest}: belongs to uid {owner}, and this is root: run it as that user, without sudo"
-        raise UnsafePath(message, path=str(nearest))
+        why = f"belongs to uid {owner}, and this is root: run it as that user, without sudo"
+        raise UnsafePath(nearest, why)
 
 
 @dataclass(slots=True)
@@ -78,6 +76,12 @@ class Lock:
             return False
         self.sign()
         return True
+
+    def __enter__(self) -> None:
+        """It is held; leaving lets it go."""
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let it go, also for those that share the descriptor. Idempotent."""
@@ -111,7 +115,12 @@ def take_lock(path: Path) -> Lock | None:
 
 def lock_holder(path: Path) -> str:
     """`pid N since T`, as its holder wrote it."""
+    return text_of(path)[:100] or "another process"
+
+
+def text_of(path: Path) -> str:
+    """What a file holds, stripped; empty where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()[:100] or "another process"
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return "another process"
+        return ""

@@ -14,15 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from autotuned.core.command_line import Commands, is_server, names_program, option
-from autotuned.host.interface import Listener, Ports
 from autotuned.host.listener import arguments
 from autotuned.host.managers import Managers
 from autotuned.host.managers.systemd import UnitState, owner, place
+from autotuned.host.ports import Listener, Ports
 from autotuned.settings import Settings
 from autotuned.shared import plist as plists
 from autotuned.shared.launchctl import LoadedJob, Presence, domains
@@ -91,15 +90,11 @@ class Found:
     @property
     def names(self) -> list[str]:
         """As conflicts: `launchd-managed ...`, `foreground-PID-<n>`, `port-held-by <name> pid <n>`."""
-        managed = [self.managed.name] if self.managed else []
-        return [
-            *managed,
-            *(process.name for process in self.processes),
-            *(
-                f"port-held-by {s.name or 'unknown'} pid {s.pid or 'unknown'}"
-                for s in self.strangers
-            ),
-        ]
+        names = [self.managed.name] if self.managed else []
+        names += [process.name for process in self.processes]
+        for one in self.strangers:
+            names.append(f"port-held-by {one.name or 'unknown'} pid {one.pid or 'unknown'}")
+        return names
 
     @property
     def pids(self) -> set[int]:
@@ -142,20 +137,18 @@ class Finder:
         managed = self._named(commands, processes) or next(
             filter(None, (self._held(one, commands) for one in _without_children(processes))), None
         )
-        job = None
+        family: set[int] = set()
         if managed is not None:
-            job = managed.job
-            family = _family(job.pid) if job.pid is not None else set()
+            pid = managed.job.pid
+            family = _family(pid) if pid is not None else set()
             processes = [
                 process
                 for process in processes
-                if process.pid not in family and not (job.pid is None and managed.is_own(process))
+                if process.pid not in family and not (pid is None and managed.is_own(process))
             ]
         processes = _without_children(processes)
         holder = self.ports.holder(port) if port else None
-        ours = {process.pid for process in processes} | (
-            _family(job.pid) if job and job.pid else set()
-        )
+        ours = {process.pid for process in processes} | family
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)
         return Found(managed, tuple(processes), () if known or holder is None else (holder,))
 
@@ -245,7 +238,7 @@ class Finder:
         self,
         job: LoadedJob,
         plist: Path | None,
-        content: Mapping[str, Any] | plists.Unreadable,
+        content: Mapping[str, object] | plists.Unreadable,
         commands: Commands,
     ) -> str | None:
         if job.presence is Presence.UNKNOWN:

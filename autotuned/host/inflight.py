@@ -23,7 +23,7 @@ class Inflight:
         self._boot = boot_id(environ)
         self._closed = False
 
-    def begin(self, record: Mapping[str, Any]) -> None:
+    def begin(self, record: Mapping[str, object]) -> None:
         """Write down what is to be started; on the disk itself when this returns. Raises OSError."""
         if not self._closed:
             text = json.dumps({**record, "boot_id": self._boot}, ensure_ascii=False)

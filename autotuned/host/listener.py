@@ -16,6 +16,7 @@ from autotuned.shared import tools
 from autotuned.shared.identity import parent
 
 ANSWER_S = 1.0
+LSOF_DEADLINE_S = 10.0
 LEADING_ARGUMENTS = 3
 """An interpreter and its option may stand before the program."""
 _LISTEN = "0A"
@@ -34,7 +35,8 @@ def answers(port: int) -> bool:
 def listener(port: int) -> int | None:
     """The process of ours that listens on `port`; None for nobody, or where that cannot be seen."""
     if sys.platform == "darwin":
-        fields = tools.ask("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp").split()
+        words = ("-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp")
+        fields = tools.ask("lsof", *words, timeout_s=LSOF_DEADLINE_S).split()
         return next((int(pid[1:]) for pid in fields if pid[:1] == "p" and pid[1:].isdigit()), None)
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     for entry in Path("/proc").glob("[0-9]*") if sockets else ():

@@ -1,4 +1,4 @@
-"""What this machine is, and how hard a candidate presses it.
+"""What this machine is, how hard a candidate presses it, and memory that is given back to it.
 
 Facts come from the system's own tools, each with a deadline; what cannot be asked reads `unknown` rather
 than stopping anything. A `sw_vers` makes it a Mac, as a `launchctl` makes it a machine with launchd.
@@ -7,31 +7,67 @@ than stopping anything. A `sw_vers` makes it a Mac, as a `launchctl` makes it a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import platform
 import re
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import psutil
 
 from autotuned.core.model import Conditions, MachineFacts
-from autotuned.host.interface import Pressure
+from autotuned.host.files import text_of
 from autotuned.host.others import OtherPrograms
 from autotuned.host.ports import members
 from autotuned.host.power import low_power, on_ac
 from autotuned.shared import tools
 
+
+class Pressure(StrEnum):
+    """Memory pressure as the kernel judges it, in rising order."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 GIB = 2**30
+STALLS, MEMORY = Path("/proc/pressure/memory"), Path("/proc/meminfo")
 DARWIN_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
 
 STALLED_CRITICAL, STALLED_WARNING = 40.0, 10.0
 """Percent of the last 10 s in which ALL tasks waited for memory (PSI `full`): thrashing starts well below
 100, and healthy page-cache reclaim stays in single digits."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+LARGE_BYTES = 64 * 1024
+ARENAS = 2
 AVAILABLE_CRITICAL, AVAILABLE_WARNING = 0.02, 0.08
 """Shares of memory that the kernel could hand out without swapping."""
+
+
+def give_memory_back() -> bool:
+    """Fix the bound above which memory that is freed goes straight back; False where there is none.
+
+    glibc raises its own as soon as it has seen a larger block; after a few megabytes of input the heap then
+    stays as large as its worst moment. Call it before threads start.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    options = (
+        (M_MMAP_THRESHOLD, LARGE_BYTES),
+        (M_TRIM_THRESHOLD, LARGE_BYTES),
+        (M_ARENA_MAX, ARENAS),
+    )
+    taken = [set_option(name, value) == 1 for name, value in options]
+    return all(taken)
 
 
 def running_since(pid: int | None) -> str | None:
@@ -45,7 +81,7 @@ def running_since(pid: int | None) -> str | None:
     return datetime.fromtimestamp(born, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-class ThisMachine:
+class Machine:
     """The machine that the agent runs on."""
 
     def __init__(self) -> None:
@@ -66,7 +102,7 @@ class ThisMachine:
             return DARWIN_LEVELS.get(
                 tools.ask("sysctl", "-n", "kern.memorystatus_vm_pressure_level"), Pressure.NORMAL
             )
-        return linux_pressure(_read("/proc/pressure/memory"), _read("/proc/meminfo"))
+        return linux_pressure(text_of(STALLS), text_of(MEMORY))
 
     def thermals_nominal(self) -> bool:
         """False while the machine says that heat slows it down; True where it does not say."""
@@ -126,12 +162,12 @@ def linux_pressure(stalls: str, meminfo: str) -> Pressure:
 
 def _zone_is_hot(zone: Path) -> bool:
     """Whether a thermal zone of Linux has reached the first temperature at which the kernel acts."""
-    now = _read(f"{zone}/temp").strip()
+    now = text_of(zone / "temp")
     trips = [
         int(degrees)
         for kind in zone.glob("trip_point_*_type")
-        if _read(str(kind)).strip() in ("passive", "hot", "critical")
-        and _is_number(degrees := _read(str(kind).replace("_type", "_temp")).strip())
+        if text_of(kind) in ("passive", "hot", "critical")
+        and _is_number(degrees := text_of(Path(str(kind).replace("_type", "_temp"))))
     ]
     return _is_number(now) and int(now) >= min((t for t in trips if t > 0), default=sys.maxsize)
 
@@ -156,11 +192,11 @@ def _mac_facts() -> MachineFacts:
 
 def _linux_facts() -> MachineFacts:
     ram = psutil.virtual_memory().total
-    release = _read("/etc/os-release")
+    release = text_of(Path("/etc/os-release"))
     build = _field(release, "BUILD_ID", "=") or _field(release, "VERSION", "=")
     return MachineFacts(
         ram_gb=math.ceil(ram / GIB),
-        chip=_field(_read("/proc/cpuinfo"), "model name", ":") or platform.machine(),
+        chip=_field(text_of(Path("/proc/cpuinfo")), "model name", ":") or platform.machine(),
         os_version=_field(release, "PRETTY_NAME", "=").strip('"') or platform.system(),
         ram_bytes=ram,
         os_build=build.strip('"'),
@@ -173,10 +209,3 @@ def _field(text: str, name: str, separator: str) -> str:
         if found and key.strip() == name:
             return value.strip()
     return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -60,8 +60,7 @@ def locked(path: Path) -> Iterator[None]:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, NEW_MODE)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):
-            message = f"{lock}: must be a plain file, the lock of {path}: remove it"
-            raise UnsafePath(message, path=str(lock)) from None
+            raise UnsafePath(lock, f"must be a plain file, the lock of {path}: remove it") from None
         raise
     try:
         deadline = time.monotonic() + LOCK_S
@@ -206,5 +205,4 @@ def _must_be_plain(path: Path, found: os.stat_result) -> None:
         rule = f"has {found.st_size} bytes, more than the {MAX_BYTES} of any configuration"
     else:
         return
-    message = f"{path}: {rule}"
-    raise UnsafePath(message, path=str(path))
+    raise UnsafePath(path, rule)

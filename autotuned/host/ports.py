@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 
-from autotuned.host.interface import Listener
-from autotuned.shared import tools
-
-LSOF_DEADLINE_S = 10.0
+from autotuned.host.listener import listener
 
 
-class LoopbackPorts:
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens on a port: `pid` and `name` are None where the system does not tell."""
+
+    port: int
+    pid: int | None
+    name: str | None
+
+
+class Ports:
     """The real ports of this machine."""
 
     def is_free(self, port: int) -> bool:
@@ -42,7 +47,7 @@ class LoopbackPorts:
         """Who listens there; a foreign user's process may stay unnamed."""
         if self.is_free(port):
             return None
-        pid = _lsof(port) if sys.platform == "darwin" else _from_tables(port)
+        pid = listener(port)
         name = None
         if pid is not None:
             with contextlib.suppress(psutil.Error):
@@ -66,23 +71,3 @@ def _listens(process: psutil.Process, port: int) -> bool:
     except (psutil.Error, OSError):
         return False
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
-
-
-def _from_tables(port: int) -> int | None:
-    try:
-        connections = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):
-        return None
-    pids = [
-        c.pid
-        for c in connections
-        if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port
-    ]
-    return next((pid for pid in pids if pid is not None), None)
-
-
-def _lsof(port: int) -> int | None:
-    words = (f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp")
-    answer = tools.run(["/usr/sbin/lsof", "-nP", *words], LSOF_DEADLINE_S)
-    pid = re.search(r"^p(\d{1,9})$", answer.out, re.MULTILINE | re.ASCII)
-    return int(pid[1]) if pid else None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from autotuned.host.files import text_of
 from autotuned.shared import tools
 
 END_DEADLINE_S = 5.0
@@ -83,28 +84,14 @@ def low_power() -> bool | None:
 def linux_on_ac(supplies: Path) -> bool | None:
     """The same from a folder of power supplies; a machine without a battery is on mains power."""
     kinds = {
-        folder: _read(folder / "type")
-        for folder in _folders(supplies)
-        if _read(folder / "scope") != "Device"  # the battery of a mouse
+        folder: text_of(folder / "type")
+        for folder in sorted(supplies.glob("*"))
+        if text_of(folder / "scope") != "Device"  # the battery of a mouse
     }
     if "Battery" not in kinds.values():
         return True
     external = [folder for folder, kind in kinds.items() if kind in EXTERNAL]
-    if any(_read(folder / "online") == "1" for folder in external):
+    if any(text_of(folder / "online") == "1" for folder in external):
         return True
-    states = [_read(folder / "status") for folder, kind in kinds.items() if kind == "Battery"]
+    states = [text_of(folder / "status") for folder, kind in kinds.items() if kind == "Battery"]
     return False if external or "Discharging" in states else None
-
-
-def _folders(supplies: Path) -> list[Path]:
-    try:
-        return sorted(supplies.iterdir())
-    except OSError:
-        return []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

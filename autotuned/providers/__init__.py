@@ -10,16 +10,15 @@ from autotuned.core.command_line import Commands
 from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, ProviderMissing, nearest
 from autotuned.providers import server
-from autotuned.providers.interface import Provider
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import MacProvider
 from autotuned.providers.mlx_lm import MlxLm
-from autotuned.providers.server import Server
+from autotuned.providers.server import Provider
 
 if TYPE_CHECKING:
     from autotuned.settings import ProviderSettings
 
-HOOKS: Mapping[str, type[Server]] = {
+HOOKS: Mapping[str, type[Provider]] = {
     "macprovider": MacProvider,
     "llama-server": LlamaServer,
     "mlx-lm": MlxLm,
@@ -61,10 +60,10 @@ def made(
     extra_args: tuple[str, ...] = (),
     environ: Mapping[str, str] | None = None,
     own: Descriptions = SHIPPED,
-) -> Server:
+) -> Provider:
     """The adapter of one description, with the hook of a shipped one."""
     spec = own.all()[kind]
-    adapter = Server if kind in own.servers else HOOKS.get(kind, Server)
+    adapter = Provider if kind in own.servers else HOOKS.get(kind, Provider)
     entries = own.entries(spec.candidates)
     return adapter(kind, spec, entries, binary, extra_args, environ or {})
 
@@ -87,7 +86,7 @@ def _installed(
 
 def _made(
     kind: str, settings: ProviderSettings, environ: Mapping[str, str], own: Descriptions
-) -> Server:
+) -> Provider:
     ours = settings.binary is None or kind == _owner(settings, own)
     extra = settings.extra_args if ours else ()
     return made(kind, settings.binary if ours else None, extra, environ, own)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autotuned.errors import ProviderMissing
-from autotuned.host import tools
+from autotuned.host.children import programs
 from autotuned.shared.redaction import is_telling
 from autotuned.shared.text import one_line
 from autotuned.shared.tools import Answer, is_program
@@ -42,11 +42,6 @@ def named(binary: Path, key: str = "[provider] binary") -> Path:
         )
         raise ProviderMissing(message)
     return path
-
-
-def names(binary: Path | None, *usual: str) -> tuple[str, ...]:
-    """Names of the server's program: the usual ones, and that of the settings' binary."""
-    return (*usual, *((binary.name,) if binary else ()))
 
 
 _PYTHON = re.compile(r"python[\d.]*")
@@ -101,7 +96,7 @@ async def ask(
     argv: Sequence[str], environ: Mapping[str, str], *, timeout_s: float = 20.0
 ) -> Answer:
     """What the program printed; never raises for what it does."""
-    return await tools.run(argv, {**isolated(environ), "LC_ALL": "C"}, timeout_s=timeout_s)
+    return await programs.run(argv, {**isolated(environ), "LC_ALL": "C"}, timeout_s=timeout_s)
 
 
 _answers: dict[tuple[object, ...], Answer] = {}

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers.interface import Binary
-from autotuned.providers.server import Server
+from autotuned.providers.server import Binary, Provider
 from autotuned.shared.tools import Answer
 
 LAUNCHER = Path(__file__).with_name("llama_launcher.py")
@@ -24,7 +23,7 @@ _NEEDED = (
 """Every flag that a candidate may be started with, with a value where it takes one."""
 
 
-class LlamaServer(Server):
+class LlamaServer(Provider):
     """`llama-server`, or our launcher of the same server."""
 
     def find(self) -> tuple[str, ...] | None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers.interface import Binary, Launch
-from autotuned.providers.server import Server
+from autotuned.providers.server import Binary, Launch, Provider
 
 PRIVATE_CONFIG = """\
 # Written by autotuned for one candidate. The model, the port and the knobs stand on its command line.
@@ -38,7 +37,7 @@ PROBE_S = 5.0
 _KNOWN = re.compile(r"requires\s+\W?--no-join")
 
 
-class MacProvider(Server):
+class MacProvider(Provider):
     """`macprovider-cli serve`."""
 
     async def locate(self) -> Binary:
@@ -63,7 +62,7 @@ class MacProvider(Server):
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
         """Without the operator's arguments: what else there is stands in the operator's configuration."""
-        return self._argv(binary, launch, serving=True, extra=())
+        return self._argv(binary, launch, (), None)
 
     def _words(self, binary: Binary, launch: Launch) -> Sequence[str]:
         if not binary.candidate_flags:

@@ -10,8 +10,7 @@ from pathlib import Path
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import log_reason
-from autotuned.providers.interface import Binary, Launch
-from autotuned.providers.server import Server
+from autotuned.providers.server import Binary, Launch, Provider
 from autotuned.shared import paths
 
 _LISTED_WHEN = ("config.json", "model.safetensors.index.json", "tokenizer_config.json")
@@ -24,7 +23,7 @@ _NEEDED = (
 """Every flag beside model and address that a candidate may be started with."""
 
 
-class MlxLm(Server):
+class MlxLm(Provider):
     """`mlx_lm.server`."""
 
     fatal = re.compile(

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from autotuned.core.command_line import Commands, program
 from autotuned.core.model import WeightsFormat
 from autotuned.descriptions import Entry
 from autotuned.errors import ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import log_reason, naming
-from autotuned.providers.interface import Binary, Command, Launch
+from autotuned.providers import log_reason
 from autotuned.server_spec import ServerSpec, Value, fill
 from autotuned.shared import paths
+from autotuned.shared.knobs import Knobs
 from autotuned.shared.tools import Answer
 
 _VERSIONS = (
@@ -31,10 +31,51 @@ _VERSIONS = (
 NAMED = "or name the program as [provider] binary in autotuned.toml"
 
 
-class Server:
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """The serving program that was found: how to call it, and which version answers."""
+
+    command: tuple[str, ...]
+    """Absolute path first; more than one word where an interpreter or launcher is needed."""
+    version: str
+    candidate_flags: bool = False
+    """Whether it takes the private flags of a candidate (macprovider)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start that is asked for. `knobs` None: the binary's own defaults (stage 1)."""
+
+    model: str
+    """The id as the request names it: what the server must list."""
+    weights: Path
+    """The folder (mlx) or the `.gguf` file (gguf) on this disk; for an id, its snapshot in the cache."""
+    knobs: Knobs | None
+    port: int
+    target_context: int
+    folder: Path
+    """A private folder (0700) of this start, for configuration files of ours."""
+    parent_pid: int
+    """The pid that will be the candidate's parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: `argv`, and the changes to the agent's environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    """Prefixes of the variables that would configure this kind of server."""
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """Files to write first, mode 0600."""
+
+
+class Provider:
     """The adapter of one server."""
 
     fatal = log_reason.FATAL
+    """What a line of a candidate's log holds that says: it will never serve."""
 
     def __init__(
         self,
@@ -45,16 +86,20 @@ class Server:
         extra_args: Sequence[str],
         environ: Mapping[str, str],
     ) -> None:
-        """`catalogue`: its default list; `named`: the program of the settings, if any; `environ`: the agent's environment."""
-        self.kind, self.spec = kind, spec
+        """`catalogue`: its default list, largest first; `named`: the program of the settings, if any; `environ`: the agent's environment."""
+        self.kind, self.spec, self.catalogue = kind, spec, catalogue
         self._named, self._extra, self._environ = named, tuple(extra_args), environ
         self.weights: WeightsFormat = "gguf" if spec.weights == "gguf" else "mlx"
-        self.catalogue = catalogue
-        self.readiness: tuple[str, ...] = spec.ready
-        self.commands: Commands = commands(spec, named)
+        self.readiness = spec.ready
+        """Paths that must answer 200, `/v1/models` first; 503 on any means: still loading."""
+        self.commands = commands(spec, named)
+        """Command words by which a process that serves is recognised."""
 
     def find(self) -> tuple[str, ...] | None:
-        """How to call it: the program of the settings, of the PATH, of its usual places, or beside our interpreter."""
+        """How to call it: the program of the settings, of the PATH, of its usual places, or beside our interpreter.
+
+        None where it is not installed. Raises ProviderMissing for a bad setting.
+        """
         if self._named is not None:
             return (str(programs.named(self._named)),)
         name = self.spec.command[0]
@@ -111,9 +156,9 @@ class Server:
         return programs.last_line(answer.out) or programs.last_line(answer.err)
 
     def command(self, binary: Binary, launch: Launch) -> Command:
-        """The argv (and private files) for one start."""
+        """The argv (and private files) for one start; pure."""
         return Command(
-            argv=self._argv(binary, launch, hook=self._words(binary, launch)),
+            argv=self._argv(binary, launch, self._extra, self._words(binary, launch)),
             env={**programs.OFFLINE, **self.spec.env, **self._env(launch)},
             settings=self.spec.scrub,
             files=self._files(launch),
@@ -121,12 +166,17 @@ class Server:
 
     def serve_argv(self, binary: Binary, launch: Launch) -> tuple[str, ...]:
         """What the operator would type to serve with these knobs: `command` without what only a candidate needs."""
-        return self._argv(binary, launch, serving=True)
+        return self._argv(binary, launch, self._extra, None)
 
-    def _argv(self, binary: Binary, launch: Launch, **how: Any) -> tuple[str, ...]:
+    def _argv(
+        self, binary: Binary, launch: Launch, extra: Sequence[str], hook: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        """`hook` None: as the operator would type it."""
         knobs = None if launch.knobs is None else launch.knobs.chosen()
-        names = self._names(launch)
-        return self.spec.argv(binary.command, names, knobs, **{"extra": self._extra, **how})
+        names, serving = self._names(launch), hook is None
+        return self.spec.argv(
+            binary.command, names, knobs, extra=extra, hook=hook or (), serving=serving
+        )
 
     def _names(self, launch: Launch) -> dict[str, Value]:
         """What templates may name."""
@@ -139,9 +189,9 @@ class Server:
             "context": launch.target_context,
         }
 
-    def serves(self, listing: Any, model: str) -> bool:
+    def serves(self, listing: object, model: str) -> bool:
         """True when the decoded answer of `/v1/models` names `model`, by its id, an alias or a path of its weights."""
-        ids = set(naming.listed(listing))
+        ids = set(listed_in(listing))
         wanted = {model, *(part.strip() for part in model.split(","))}  # commas part aliases
         if paths.is_path(model):
             path = paths.expanded(model, self._environ)
@@ -175,6 +225,29 @@ class Server:
     def _files(self, launch: Launch) -> Mapping[Path, str]:
         """Files to write before a start."""
         return {}
+
+
+def listed_in(listing: object) -> Iterator[str]:
+    """Every id and alias that a decoded answer of `/v1/models` names, whatever its shape.
+
+    Servers send `{"data": [{"id": ...}]}`; some a bare list, `models` instead of `data`, or strings.
+    """
+    if isinstance(listing, Mapping):
+        for key in ("data", "models"):
+            yield from listed_in(listing.get(key))
+        return
+    if not isinstance(listing, list | tuple):
+        return
+    for entry in listing:
+        if isinstance(entry, str):
+            yield entry
+        elif isinstance(entry, Mapping):
+            for key in ("id", "name", "model"):
+                if isinstance(entry.get(key), str):
+                    yield entry[key]
+            aliases = entry.get("aliases")
+            if isinstance(aliases, list):
+                yield from (alias for alias in aliases if isinstance(alias, str))
 
 
 def commands(spec: ServerSpec, named: Path | None) -> Commands:

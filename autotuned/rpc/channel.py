@@ -35,23 +35,15 @@ class Crowd:
 
     def __init__(self, most: int = CROWD_BYTES) -> None:
         self._most = most
-        self._channels: set[Channel] = set()
+        self.channels: set[Channel] = set()
         self.scratch = memoryview(bytearray(CHUNK_BYTES))
         """Where bytes arrive before they are a client's own; used within one callback only."""
-
-    def join(self, channel: Channel) -> None:
-        """Count this one."""
-        self._channels.add(channel)
-
-    def leave(self, channel: Channel) -> None:
-        """Count it no more."""
-        self._channels.discard(channel)
 
     def weigh(self, channel: Channel) -> None:
         """Cut off the heaviest while all together weigh too much; small ones are never the reason."""
         if channel.weight() <= SMALL_BYTES:
             return
-        weights = {one: one.weight() for one in self._channels}
+        weights = {one: one.weight() for one in self.channels}
         total = sum(weights.values())
         while total > self._most and weights:
             heaviest = max(weights, key=weights.__getitem__)
@@ -230,17 +222,14 @@ class Channel(asyncio.BufferedProtocol):
     # --- what asyncio calls -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's transport is one
         self._transport = transport
-        self._crowd.join(self)
+        self._crowd.channels.add(self)
 
     def get_buffer(self, _: int) -> memoryview:
-        """Room for what arrives next."""
         return self._crowd.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Some bytes have arrived."""
         if self._problem is not None:
             return
         self._inbox += self._crowd.scratch[:nbytes]
@@ -255,17 +244,14 @@ class Channel(asyncio.BufferedProtocol):
         return True
 
     def pause_writing(self) -> None:
-        """Much waits for the client."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Little waits for the client."""
         self._writable.set()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Gone."""
         self._ended = True
-        self._crowd.leave(self)
+        self._crowd.channels.discard(self)
         self._time(begun=False)
         self._writable.set()
         self._news.set()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from autotuned.errors import Busy
 from autotuned.rpc import framing
@@ -37,11 +36,11 @@ class Connection:
         self._in_flight = 0
         self._begun = 0
         self._work: set[asyncio.Task[None]] = set()
-        self._after: list[Coroutine[Any, Any, None]] = []
+        self._after: list[Coroutine[object, None, None]] = []
         self._beside: set[asyncio.Task[None]] = set()
         self._endings: dict[str, Callable[[], None]] = {}
 
-    def notify(self, method: str, params: dict[str, Any]) -> None:
+    def notify(self, method: str, params: Mapping[str, object]) -> None:
         """Send a notification; never waits."""
         self._channel.send(framing.encode({"jsonrpc": "2.0", "method": method, "params": params}))
 
@@ -66,7 +65,7 @@ class Connection:
             ending()
         return ending is not None
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
+    def later(self, work: Coroutine[object, None, None]) -> None:
         """Do `work` beside the calls, after the answer to the present one has been sent."""
         self._after.append(work)
 

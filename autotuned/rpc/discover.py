@@ -8,24 +8,27 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from autotuned import __version__
 from autotuned.documents import events
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method, schema_of
+from autotuned.rpc.method import Method, Params
 from autotuned.shared import failures, wire
 
 
 def with_itself(methods: Sequence[Method]) -> list[Method]:
     """`methods`, and `rpc.discover` that describes them all."""
 
-    made: dict[str, Any] = {}  # once: it takes a moment, and all who ask may share it
+    made: dict[str, object] = {}  # once: it takes a moment, and all who ask may share it
 
-    async def described(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def described(_: Connection, __: Params) -> dict[str, object]:
         if not made:
             made.update(await asyncio.to_thread(document, every))
         return made
 
-    every = [*methods, Method("rpc.discover", "this interface as an OpenRPC document", described)]
+    summary = "this interface as an OpenRPC document"
+    every = [*methods, Method("rpc.discover", summary, described, result={"type": "object"})]
     return every
 
 
@@ -34,7 +37,7 @@ def document(methods: Sequence[Method]) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     described = [_method(method, schemas) for method in methods]
     for shape in (events.EventDocument, *events.EVENTS):
-        schemas[shape.__name__] = _hoisted(_opened(schema_of(shape)), schemas)
+        schemas[shape.__name__] = _answered(shape, schemas)
     return {
         "openrpc": "1.3.2",
         "info": {
@@ -59,10 +62,7 @@ def _method(method: Method, schemas: dict[str, Any]) -> dict[str, Any]:
             {"name": name, "required": name in required, "schema": entry}
             for name, entry in params.get("properties", {}).items()
         ],
-        "result": {
-            "name": "result",
-            "schema": _hoisted(_opened(schema_of(method.result)), schemas),
-        },
+        "result": {"name": "result", "schema": _answered(method.answer, schemas)},
         "errors": [
             {"code": code, "message": _meaning(code)}
             for code in (wire.INVALID_PARAMS, *method.errors)
@@ -89,8 +89,16 @@ def _examples(name: str) -> list[dict[str, Any]]:
     return [{"name": name, "params": params, "result": result}]
 
 
+def _answered(document: object, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer."""
+    if not isinstance(document, Mapping):
+        adapter: TypeAdapter[object] = TypeAdapter(document)  # type: ignore[arg-type]  # a type or a union of them
+        document = adapter.json_schema(mode="serialization")
+    return _hoisted(_opened(document), schemas)
+
+
 def _opened(part: Any) -> Any:
-    """An answer's schema without what forbids fields that a later agent adds."""
+    """A schema without what forbids fields that a later agent adds."""
     if isinstance(part, Mapping):
         return {
             key: _opened(value)
@@ -102,20 +110,10 @@ def _opened(part: Any) -> Any:
 
 def _hoisted(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """`schema` with what it defines moved to the document's own components, where its references then point."""
-    for name, inner in schema.pop("$defs", {}).items():
-        moved = _pointed(inner)
+    text = json.dumps(schema).replace('"#/$defs/', '"#/components/schemas/')
+    pointed: dict[str, Any] = json.loads(text)
+    for name, moved in pointed.pop("$defs", {}).items():
         if schemas.setdefault(name, moved) != moved:
             message = f"two models are called {name}"
             raise ValueError(message)
-    pointed: dict[str, Any] = _pointed(schema)
     return pointed
-
-
-def _pointed(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        return {key: _pointed(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_pointed(value) for value in part]
-    if isinstance(part, str) and part.startswith("#/$defs/"):
-        return part.replace("#/$defs/", "#/components/schemas/", 1)
-    return part

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 from jsonrpcserver import Error, Success, async_dispatch_to_serializable
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from autotuned.errors import AutotunedError, invalid, unknown
 from autotuned.rpc import framing
@@ -27,13 +25,6 @@ LONGEST_MESSAGE = 1000
 LONGEST_VALUE = 16 * 1024
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Room:
-    """Bytes that the answers of a batch may still take."""
-
-    left: int
 
 
 class Dispatcher:
@@ -48,34 +39,35 @@ class Dispatcher:
         """The line that answers a message or a batch; None where nothing is to be answered. Never raises."""
         if not isinstance(message, list):
             return await self._one(connection, message)
-        room = _Room(wire.MAX_UNSENT_BYTES)
-        answers = await asyncio.gather(*(self._within(room, connection, one) for one in message))
-        return framing.encode_batch([answer for answer in answers if answer is not None])
+        room = wire.MAX_UNSENT_BYTES
 
-    async def _within(
-        self, room: _Room, connection: Connection, message: framing.Message
-    ) -> bytes | None:
-        """The answer to one call of a batch, as long as all of them together can be sent."""
-        answer = await self._one(connection, message)
-        room.left -= len(answer or b"")
-        if answer is None or room.left >= 0:
-            return answer
-        told = f"the answers of a batch are at most {wire.MAX_UNSENT_BYTES} bytes: ask in several"
-        return framing.encode(framing.refusal(message.id, wire.INVALID_REQUEST, told))
+        async def within(one: framing.Message) -> bytes | None:
+            """The answer to one call of a batch, as long as all of them together can be sent."""
+            nonlocal room
+            answer = await self._one(connection, one)
+            room -= len(answer or b"")
+            if answer is None or room >= 0:
+                return answer
+            told = (
+                f"the answers of a batch are at most {wire.MAX_UNSENT_BYTES} bytes: ask in several"
+            )
+            return framing.encode(framing.refusal(one.id, wire.INVALID_REQUEST, told))
+
+        answers = await asyncio.gather(*map(within, message))
+        return framing.encode_batch([answer for answer in answers if answer is not None])
 
     async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:
         if isinstance(message, framing.Refusal):
             return framing.encode(framing.refusal(message.id, message.code, message.message))
-        request: dict[str, Any] = {"method": message.method, "params": message.params}
+        request: dict[str, object] = {"method": message.method, "params": message.params}
         if message.wanted:
             request["id"] = message.id
         reply = await async_dispatch_to_serializable(
             "",
             self._methods,
             context=connection,
-            deserializer=lambda _: (
-                request
-            ),  # framing has read and validated the line, within its bounds
+            # framing has read and validated the line, within its bounds
+            deserializer=lambda _: request,
             validator=lambda _: None,
         )
         try:
@@ -84,34 +76,31 @@ class Dispatcher:
             return framing.encode(framing.refusal(message.id, *_incident(message.method, error)))
 
 
-class _Methods(dict[str, Any]):
+class _Methods(dict[str, Callable[..., Awaitable[object]]]):
     """Methods by name; one that is not there answers that."""
 
-    def __missing__(self, name: str) -> Any:
-        async def absent(*_: Any, **__: Any) -> Any:
+    def __missing__(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def absent(*_: object, **__: object) -> object:
             return Error(wire.METHOD_NOT_FOUND, f"there is no method {name[:60]!r}")
 
         return absent
 
 
-async def _called(method: Method, connection: Connection, params: dict[str, Any]) -> Any:
-    """Its answer. A method that acts goes on to its end when the client hangs up meanwhile."""
-    if not method.acts:
-        return await method.handler(connection, params)
-    work = asyncio.ensure_future(method.handler(connection, params))
-    work.add_done_callback(
-        lambda done: done.cancelled() or done.exception()
-    )  # nobody may be left to hear it
-    return await asyncio.shield(work)
+def _adapted(method: Method) -> Callable[..., Awaitable[object]]:
+    takes = method.params
 
-
-def _adapted(method: Method) -> Any:
-    async def call(connection: Connection, /, *positional: Any, **params: Any) -> Any:
+    async def call(connection: Connection, /, *positional: object, **params: object) -> object:
         if positional:
             return Error(wire.INVALID_PARAMS, "params are given by name")
         try:
-            checked = params if method.validates_itself else _validated(method, params)
-            return Success(await _called(method, connection, checked))
+            checked = params if method.raw else _validated(method.name, takes, params)
+            answer = method.handler(connection, checked)
+            if method.acts:  # it goes on to its end when the client hangs up meanwhile
+                work = asyncio.ensure_future(answer)
+                # nobody may be left to hear it
+                work.add_done_callback(lambda done: done.cancelled() or done.exception())
+                answer = asyncio.shield(work)
+            return Success(await answer)
         except AutotunedError as error:
             return _told(method.name, error)
         except Exception as error:  # noqa: BLE001 - logged with an incident number, told by that alone
@@ -120,7 +109,7 @@ def _adapted(method: Method) -> Any:
     return call
 
 
-def _told(method: str, error: AutotunedError) -> Any:
+def _told(method: str, error: AutotunedError) -> object:
     """An error that a caller may be told about, under its code."""
     code = failures.CODES.get(error.kind, wire.INTERNAL_ERROR)
     if code == wire.INTERNAL_ERROR:
@@ -133,7 +122,7 @@ def _told(method: str, error: AutotunedError) -> Any:
     return Error(code, error.message[:LONGEST_MESSAGE], data)
 
 
-def _brief(value: Any) -> Any:
+def _brief(value: object) -> object:
     """A value as it is, or of a huge one as much as tells which one is meant."""
     text = repr(value)
     return value if len(text) <= LONGEST_VALUE else f"{text[:200]}…"
@@ -147,12 +136,11 @@ def _incident(method: str, error: Exception) -> tuple[int, str, dict[str, str]]:
     return wire.INTERNAL_ERROR, message, {"incident": incident}
 
 
-def _validated(method: Method, params: dict[str, Any]) -> dict[str, Any]:
+def _validated(method: str, takes: type[BaseModel], params: Mapping[str, object]) -> BaseModel:
     for name, value in params.items():  # before each one of thousands is examined
-        if name not in method.params.model_fields:
-            rule = f"is not a parameter of {method.name}"
-            raise unknown(name, value, rule, method.params.model_fields)
+        if name not in takes.model_fields:
+            raise unknown(name, value, f"is not a parameter of {method}", takes.model_fields)
     try:
-        return method.params.model_validate(params).model_dump()
+        return takes.model_validate(params)
     except ValidationError as error:
         raise invalid(error) from None

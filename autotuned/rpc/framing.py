@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn, TypeGuard
 
 from autotuned.shared import wire
 
@@ -31,7 +31,7 @@ class Call:
     """
 
     method: str
-    params: dict[str, Any] | list[Any]
+    params: dict[str, object] | list[object]
     id: str | int | None
     wanted: bool
 
@@ -82,24 +82,15 @@ def parse_line(line: bytes) -> Message | list[Message]:
     return _message(content)
 
 
-def answer(identity: str | int | None, result: Any) -> dict[str, Any]:
-    """The success object."""
-    return {"jsonrpc": "2.0", "id": identity, "result": result}
-
-
 def refusal(
-    identity: str | int | None, code: int, message: str, data: Any = None
-) -> dict[str, Any]:
+    identity: str | int | None, code: int, message: str, data: object = None
+) -> dict[str, object]:
     """The error object; `data` only where there is some."""
-    error = {"code": code, "message": message}
-    return {
-        "jsonrpc": "2.0",
-        "id": identity,
-        "error": error if data is None else {**error, "data": data},
-    }
+    error = {"code": code, "message": message, **({} if data is None else {"data": data})}
+    return {"jsonrpc": "2.0", "id": identity, "error": error}
 
 
-def encode(message: Any) -> bytes:
+def encode(message: object) -> bytes:
     """One line. Raises ValueError or TypeError for what JSON cannot hold."""
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
@@ -109,7 +100,7 @@ def encode_batch(lines: Sequence[bytes]) -> bytes | None:
     return b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]\n" if lines else None
 
 
-def _message(content: Any) -> Message:
+def _message(content: object) -> Message:
     if not isinstance(content, dict):
         return Refusal(wire.INVALID_REQUEST, "a call is a JSON object")
     identity = content.get("id")
@@ -129,7 +120,7 @@ def _message(content: Any) -> Message:
     return Call(content["method"], params or {}, identity, wanted="id" in content)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> TypeGuard[str | int | None]:
     if value is None:
         return True
     if isinstance(value, str):
@@ -164,7 +155,7 @@ def _too_deep(brackets: bytes) -> bool:
     return False
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) != len(pairs):
         message = "a key is given twice"

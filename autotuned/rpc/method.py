@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-
-if TYPE_CHECKING:
-    from autotuned.rpc.connection import Connection
 import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import get_type_hints
+
+from pydantic import BaseModel, ConfigDict
 
 from autotuned import __version__
 from autotuned.documents.run import VersionDocument
@@ -27,8 +24,6 @@ from autotuned.engine.settings import Configuration
 from autotuned.settings import Settings
 from autotuned.shared import wire
 
-Handler = Callable[["Connection", dict[str, Any]], Awaitable[object]]
-
 
 class Params(BaseModel):
     """Parameters by name; an unknown one is an error."""
@@ -38,28 +33,29 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`params` validates unless the handler does so itself (`start`); `result` is one document, or any of several,
-    or a JSON Schema."""
+    """The handler takes a connection and its parameters; its annotations say which those are, and what it answers."""
 
     name: str
     summary: str
-    handler: Handler
-    params: type[BaseModel] = Params
-    result: object = None
+    handler: Callable[..., Awaitable[object]]
     errors: tuple[int, ...] = ()
-    validates_itself: bool = False
+    raw: type[BaseModel] | None = None
+    """What it takes, where the handler validates that itself: it gets what came, by name."""
+    result: object = None
+    """A JSON Schema of the answer, where its annotation does not say enough."""
     acts: bool = False
     """What it has begun it carries through, whether or not the client is still there."""
 
+    @property
+    def params(self) -> type[BaseModel]:
+        """What it takes."""
+        _, params, _ = get_type_hints(self.handler).values()
+        return self.raw or params
 
-def schema_of(document: object) -> dict[str, Any]:
-    """The JSON Schema of an answer."""
-    if isinstance(document, Mapping):
-        return dict(document)
-    if document is None:
-        return {"type": "object"}
-    adapter: TypeAdapter[Any] = TypeAdapter(document)  # type: ignore[arg-type]  # a type or a union of them
-    return adapter.json_schema(mode="serialization")
+    @property
+    def answer(self) -> object:
+        """What it answers: a document, any of several, or a JSON Schema."""
+        return self.result or get_type_hints(self.handler)["return"]
 
 
 class RunParams(Params):

@@ -68,7 +68,9 @@ class Server:
         if self._is_ours():
             self._path.unlink(missing_ok=True)
         self._identity = None
-        await self._stop_listening()
+        await _stop(self._accepting)
+        if self._listener is not None:
+            self._listener.close()
         connections = [found for found in self._clients.values() if found is not None]
         await asyncio.gather(*(connection.finish() for connection in connections))
         for task in list(self._clients):
@@ -81,11 +83,11 @@ class Server:
         partial = self._path.with_name(f".{secrets.token_hex(3)}")
         more = max(0, len(os.fsencode(partial)) - len(os.fsencode(self._path)))
         if len(os.fsencode(self._path)) + more > wire.SUN_PATH_MAX:
-            message = (
-                f"{self._path}: a socket path has at most {wire.SUN_PATH_MAX - more} bytes here; "
+            why = (
+                f"a socket path has at most {wire.SUN_PATH_MAX - more} bytes here; "
                 f"set {wire.SOCKET_VARIABLE} to a shorter one"
             )
-            raise UnsafePath(message, path=str(self._path))
+            raise UnsafePath(self._path, why)
         private_folder(self._path.parent)
         _refuse_what_is_not_stale(self._path)
         listener = socket.socket(socket.AF_UNIX)
@@ -103,16 +105,10 @@ class Server:
             listener.close()
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            message = f"{self._path}: cannot listen there: {error.strerror}"
-            raise UnsafePath(message, path=str(self._path)) from error
+            raise UnsafePath(self._path, f"cannot listen there: {error.strerror}") from error
         self._identity = found.st_dev, found.st_ino
         self._listener = listener
         self._accepting = asyncio.create_task(self._accept(listener), name="socket")
-
-    async def _stop_listening(self) -> None:
-        await _stop(self._accepting)
-        if self._listener is not None:
-            self._listener.close()
 
     def _is_ours(self) -> bool:
         try:
@@ -192,16 +188,12 @@ def _refuse_what_is_not_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        message = f"{path}: cannot be examined: {error.strerror}"
-        raise UnsafePath(message, path=str(path)) from error
+        raise UnsafePath(path, f"cannot be examined: {error.strerror}") from error
     if not stat.S_ISSOCK(found.st_mode):
-        message = (
-            f"{path}: is no socket; move it away, or set {wire.SOCKET_VARIABLE} to another path"
-        )
-        raise UnsafePath(message, path=str(path))
+        why = f"is no socket; move it away, or set {wire.SOCKET_VARIABLE} to another path"
+        raise UnsafePath(path, why)
     if found.st_uid != os.geteuid():
-        message = f"{path}: belongs to uid {found.st_uid}, not to {os.geteuid()}; remove it"
-        raise UnsafePath(message, path=str(path))
+        raise UnsafePath(path, f"belongs to uid {found.st_uid}, not to {os.geteuid()}; remove it")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

@@ -13,14 +13,19 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from autotuned.errors import StoreError
 from autotuned.store.migrations import migrate, refuse_newer
 
+SETTINGS = (
+    "journal_mode = WAL",
+    *("foreign_keys = ON", "trusted_schema = OFF"),
+    *("fullfsync = ON", "checkpoint_fullfsync = ON"),
+)
 P = ParamSpec("P")
 T = TypeVar("T")
 Question = Callable[Concatenate[sqlite3.Connection, P], T]
@@ -90,25 +95,28 @@ class Database:
         self._connection.close()
 
 
-class transaction:  # noqa: N801 - reads as a statement: `with transaction(db):`
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
     """Everything inside, or nothing. `durable`: on the disk before this returns (lease journal, ends of runs)."""
-
-    def __init__(self, db: sqlite3.Connection, *, durable: bool = False) -> None:
-        self._db, self._durable = db, durable
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-        self._db.execute("BEGIN IMMEDIATE")
-        return self._db
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        elif self._db.in_transaction:  # a full disk has ended it already
-            self._db.execute("ROLLBACK")
+    db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # a full disk has ended it already
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
 
 
-def json_text(value: Any) -> str:
+def insert(db: sqlite3.Connection, table: str, values: Mapping[str, object]) -> int:
+    """Write one row, a value a column; its id."""
+    columns, marks = ", ".join(values), ", ".join("?" for _ in values)
+    row = tuple(values.values())
+    return db.execute(f"INSERT INTO {table}({columns}) VALUES ({marks})", row).lastrowid or 0
+
+
+def json_text(value: object) -> str:
     """A value as a column of JSON holds it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -122,7 +130,7 @@ def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
     try:
         return _connect(path), None
     except sqlite3.DatabaseError as error:
-        if not _is_corrupt(error):
+        if "not a database" not in str(error) and "malformed" not in str(error):
             raise _translated(path, error) from error
     aside = _move_aside(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -135,29 +143,17 @@ def _open_checked(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
-        _configure(connection, path)
+        if [row[0] for row in connection.execute("PRAGMA quick_check(1)")] != ["ok"]:
+            message = "file is not a database: the quick check failed"
+            raise sqlite3.DatabaseError(message)
+        refuse_newer(connection, str(path))
+        for setting in SETTINGS:
+            connection.execute(f"PRAGMA {setting}")
+        migrate(connection)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _configure(connection: sqlite3.Connection, path: Path) -> None:
-    if [row[0] for row in connection.execute("PRAGMA quick_check(1)")] != ["ok"]:
-        message = "file is not a database: the quick check failed"
-        raise sqlite3.DatabaseError(message)
-    refuse_newer(connection, str(path))
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA fullfsync = ON")
-    connection.execute("PRAGMA checkpoint_fullfsync = ON")
-    migrate(connection)
-
-
-def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
-    words = str(error)
-    return "not a database" in words or "malformed" in words
 
 
 def _move_aside(path: Path) -> Path:

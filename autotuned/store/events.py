@@ -27,12 +27,9 @@ def append(db: sqlite3.Connection, events: Sequence[Event]) -> None:
 
 def since(db: sqlite3.Connection, seq: int, run_id: str | None, limit: int = KEPT) -> list[Event]:
     """Events after `seq`, oldest first; of one run only where `run_id` is given."""
-    where, values = ("AND run_id = ?", (run_id,)) if run_id is not None else ("", ())
-    query = f"SELECT seq, ts_utc, run_id, type, fields_json FROM events WHERE seq > ? {where} ORDER BY seq LIMIT ?"
-    return [
-        Event(number, ts, run, kind, json.loads(fields))
-        for number, ts, run, kind, fields in db.execute(query, (seq, *values, limit))
-    ]
+    if run_id is None:
+        return _events(db, "seq > ?", (seq,), limit)
+    return _events(db, "seq > ? AND run_id = ?", (seq, run_id), limit)
 
 
 def unfinished_runs(db: sqlite3.Connection) -> list[str]:
@@ -48,10 +45,16 @@ def unfinished_runs(db: sqlite3.Connection) -> list[str]:
 
 def of_type(db: sqlite3.Connection, run_id: str, kind: str) -> list[Event]:
     """The events of one type that are kept of a run, oldest first."""
-    query = "SELECT seq, ts_utc, fields_json FROM events WHERE run_id = ? AND type = ? ORDER BY seq"
+    return _events(db, "run_id = ? AND type = ?", (run_id, kind))
+
+
+def _events(
+    db: sqlite3.Connection, where: str, values: tuple[str | int, ...], limit: int = -1
+) -> list[Event]:
+    query = f"SELECT seq, ts_utc, run_id, type, fields_json FROM events WHERE {where} ORDER BY seq LIMIT ?"
     return [
-        Event(number, ts, run_id, kind, json.loads(fields))
-        for number, ts, fields in db.execute(query, (run_id, kind))
+        Event(seq, ts, run, kind, json.loads(fields))
+        for seq, ts, run, kind, fields in db.execute(query, (*values, limit))
     ]
 
 

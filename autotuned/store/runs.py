@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypedDict, cast
 
-from autotuned.core.model import (
-    CUT_SHORT,
-)
+from autotuned.core.model import CUT_SHORT
 from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
@@ -28,7 +26,7 @@ from autotuned.documents.result import (
     SearchDocument,
 )
 from autotuned.documents.trial import KnobsDocument
-from autotuned.store.database import json_text, transaction
+from autotuned.store.database import insert, json_text, transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +101,12 @@ class Details(TypedDict, total=False):
 
 
 _RUN_COLUMNS = ", ".join(field.name for field in dataclasses.fields(RunRow))
-_RUN_MARKS = ", ".join("?" for _ in dataclasses.fields(RunRow))
 
 
 def begin(db: sqlite3.Connection, row: RunRow, details: Details) -> None:
     """Write a new run; until it is finished it reads `interrupted`, so that a crash needs no clean-up."""
     with transaction(db, durable=True):
-        db.execute(
-            f"INSERT INTO tune_runs({_RUN_COLUMNS}) VALUES ({_RUN_MARKS})", dataclasses.astuple(row)
-        )
+        insert(db, "tune_runs", dataclasses.asdict(row))
         _keep(db, row.run_id, details)
 
 
@@ -148,17 +143,12 @@ def finish(
     details: Details,
 ) -> None:
     """Write the end of a run; `details` are added to what is there."""
+    found = None if recommendation is None else json_text(recommendation)
     with transaction(db, durable=True):
         db.execute(
             "UPDATE tune_runs SET exit_reason = ?, ended_at_utc = ?, recommendation_json = ?, recipe_hash = ? "
             "WHERE run_id = ?",
-            (
-                exit_reason,
-                ended_at,
-                None if recommendation is None else json_text(recommendation),
-                recipe_hash,
-                run_id,
-            ),
+            (exit_reason, ended_at, found, recipe_hash, run_id),
         )
         _keep(db, run_id, {**details_of(db, run_id), **details})
 

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from autotuned.core.gate import bounded
 from autotuned.core.model import (
@@ -23,8 +22,8 @@ from autotuned.core.model import (
     Trial,
 )
 from autotuned.core.stats import median
-from autotuned.shared.knobs import TABLE, Knobs, Value
-from autotuned.store.database import json_text, transaction
+from autotuned.shared.knobs import TABLE, Knobs
+from autotuned.store.database import insert, json_text, transaction
 
 _SAMPLE_FIELDS = tuple(
     field.name for field in dataclasses.fields(Replicate) if field.name != "remarks"
@@ -38,11 +37,8 @@ def append(
 ) -> int:
     """Write one ended trial with its samples; its id."""
     knobs = trial.knobs
-    prompts = [
-        replicate.prompt_tokens
-        for replicate in trial.replicates
-        if replicate.prompt_tokens is not None
-    ]
+    told = (replicate.prompt_tokens for replicate in trial.replicates)
+    prompts = [tokens for tokens in told if tokens is not None]
     values = {
         "ts_utc": trial.ended_at,
         "run_id": run_id,
@@ -63,11 +59,7 @@ def append(
         "extra_knobs_json": json_text(knobs.extra) if knobs and knobs.extra else None,
     }
     with transaction(db):
-        columns, marks = ", ".join(values), ", ".join("?" for _ in values)
-        cursor = db.execute(
-            f"INSERT INTO tune_trials({columns}) VALUES ({marks})", tuple(values.values())
-        )
-        trial_id = cursor.lastrowid or 0
+        trial_id = insert(db, "tune_trials", values)
         failure, strain = trial.failure, trial.strain
         details = {
             "trial_id": trial_id,
@@ -88,42 +80,26 @@ def append(
             "conditions_json": json_text(dataclasses.asdict(trial.conditions)),
             **dict(zip(_SPENT_COLUMNS, dataclasses.astuple(trial.spent), strict=True)),
         }
-        columns, marks = ", ".join(details), ", ".join("?" for _ in details)
-        db.execute(
-            f"INSERT INTO trial_details({columns}) VALUES ({marks})", tuple(details.values())
-        )
-        names, marks = ", ".join(_SAMPLE_FIELDS), ", ".join("?" for _ in _SAMPLE_FIELDS)
-        db.executemany(
-            f"INSERT INTO samples(trial_id, idx, remarks_json, {names}) VALUES (?, ?, ?, {marks})",
-            [
-                (
-                    trial_id,
-                    index,
-                    json_text(list(sample.remarks)),
-                    *(getattr(sample, name) for name in _SAMPLE_FIELDS),
-                )
-                for index, sample in enumerate(trial.replicates)
-            ],
-        )
+        insert(db, "trial_details", details)
+        for index, sample in enumerate(trial.replicates):
+            fields = {name: getattr(sample, name) for name in _SAMPLE_FIELDS}
+            belongs = {"trial_id": trial_id, "idx": index}
+            remarks = {"remarks_json": json_text(list(sample.remarks))}
+            insert(db, "samples", belongs | remarks | fields)
     return trial_id
 
 
 def history(db: sqlite3.Connection, run_id: str) -> tuple[Trial, ...]:
     """The trials of a run, oldest first, equal to those that were appended."""
-    spent = ", ".join(f"d.{column}" for column in _SPENT_COLUMNS)
-    knobs = ", ".join(f"t.{knob.column}" for knob in TABLE)
-    load = ", ".join(f"d.{column}" for column in _LOAD_COLUMNS)
-    rows = db.execute(
-        f"SELECT {knobs}, t.extra_knobs_json, t.id, t.stage, t.model, t.agg_throughput_tps, t.ttft_p95_ms, "
-        "t.kept, t.ts_utc, d.rank, d.failure_kind, d.failure_reason, d.load_ms, d.peak_rss_bytes, d.worst_pressure, "
-        f"d.nice, d.priority, d.started_at_utc, t.fits, t.notes, t.concurrency, t.target_context, {load}, "
-        f"d.serve_argv_json, d.conditions_json, d.answers_json, d.vetoed, {spent} "
-        "FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
+    # A column of a prototype's own that is called like one of ours comes last, and is not the one that is found.
+    cursor = db.execute(
+        "SELECT d.*, t.* FROM tune_trials t LEFT JOIN trial_details d ON d.trial_id = t.id "
         "WHERE t.run_id = ? ORDER BY t.id",
         (run_id,),
-    ).fetchall()
+    )
+    rows = [sqlite3.Row(cursor, row) for row in cursor]
     samples = _samples(db, run_id)
-    return tuple(_trial(row, tuple(samples.get(row[len(TABLE) + 1], ()))) for row in rows)
+    return tuple(_trial(row, tuple(samples.get(row["id"], ()))) for row in rows)
 
 
 def _notes(trial: Trial) -> str | None:
@@ -133,44 +109,42 @@ def _notes(trial: Trial) -> str | None:
     return bounded("; ".join(remarks)) or None
 
 
-def _trial(row: Sequence[Any], samples: tuple[Replicate, ...]) -> Trial:
-    knobs, extra, row = row[: len(TABLE)], row[len(TABLE)], row[len(TABLE) + 1 :]
-    (_, stage, model, tps, ttft, kept, ts, rank, kind, reason, load_ms) = row[:11]
-    (rss, pressure, nice, priority, started, fits, notes, concurrency, context) = row[11:20]
-    (itl_p50, itl_p95, calibrates, confirms, profile) = row[20:25]
-    (argv, conditions, answers, vetoed) = row[25:29]
+def _trial(row: sqlite3.Row, samples: tuple[Replicate, ...]) -> Trial:
+    knobs = [row[knob.column] for knob in TABLE]
     whole = all(
         value is not None or knob.optional for knob, value in zip(TABLE, knobs, strict=True)
     )
-    failure = Failure(FailureKind(kind), reason) if kind else None
-    if rank is None and not fits:  # a prototype's row: its reason is only in the notes
-        failure = Failure(FailureKind.GATE, notes or "")
+    kind, pressure = row["failure_kind"], row["worst_pressure"] or "normal"
+    failure = Failure(FailureKind(kind), row["failure_reason"]) if kind else None
+    if row["rank"] is None and not row["fits"]:  # a prototype's: its reason is only in the notes
+        failure = Failure(FailureKind.GATE, row["notes"] or "")
+    extra = tuple(map(tuple, json.loads(row["extra_knobs_json"] or "[]")))
     return Trial(
-        stage=stage,
-        model=model,
-        rank=rank or 0,
-        knobs=Knobs(*knobs)._replace(extra=_pairs(extra)) if whole else None,
+        stage=row["stage"],
+        model=row["model"],
+        rank=row["rank"] or 0,
+        knobs=Knobs(*knobs)._replace(extra=extra) if whole else None,
         replicates=samples,
         failure=failure,
-        tps_median=tps,
-        ttft_p95_ms=ttft,
-        load_ms=load_ms,
-        kept=bool(kept),
-        strain=ResourceUsage(rss, pressure or "normal", nice, priority),
-        conditions=_conditions(conditions),
-        spent=PhaseTimings(*row[29:]),
-        started_at=started or ts,
-        ended_at=ts,
-        concurrency=concurrency or 1,
-        itl_p50_ms=itl_p50,
-        itl_p95_ms=itl_p95,
-        calibrates=calibrates,
-        context=context if calibrates else None,
-        confirms=bool(confirms),
-        profile=profile,
-        serve_argv=tuple(json.loads(argv or "[]")),
-        answers=tuple(map(tuple, json.loads(answers or "[]"))),
-        vetoed=vetoed,
+        tps_median=row["agg_throughput_tps"],
+        ttft_p95_ms=row["ttft_p95_ms"],
+        load_ms=row["load_ms"],
+        kept=bool(row["kept"]),
+        strain=ResourceUsage(row["peak_rss_bytes"], pressure, row["nice"], row["priority"]),
+        conditions=_conditions(row["conditions_json"]),
+        spent=PhaseTimings(*(row[column] for column in _SPENT_COLUMNS)),
+        started_at=row["started_at_utc"] or row["ts_utc"],
+        ended_at=row["ts_utc"],
+        concurrency=row["concurrency"] or 1,
+        itl_p50_ms=row["itl_p50_ms"],
+        itl_p95_ms=row["itl_p95_ms"],
+        calibrates=row["calibrates"],
+        context=row["target_context"] if row["calibrates"] else None,
+        confirms=bool(row["confirms"]),
+        profile=row["profile"],
+        serve_argv=tuple(json.loads(row["serve_argv_json"] or "[]")),
+        answers=tuple(map(tuple, json.loads(row["answers_json"] or "[]"))),
+        vetoed=row["vetoed"],
     )
 
 
@@ -196,7 +170,3 @@ def _samples(db: sqlite3.Connection, run_id: str) -> Mapping[int, Sequence[Repli
 def _conditions(text: str | None) -> Conditions:
     fields = json.loads(text or "{}")
     return Conditions(**{**fields, "busiest": tuple(fields.get("busiest", ()))})
-
-
-def _pairs(text: str | None) -> tuple[tuple[str, Value], ...]:
-    return tuple((name, value) for name, value in json.loads(text or "[]"))

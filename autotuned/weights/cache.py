@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +87,14 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(named)).expanduser()
 
 
+def repository_folder(root: Path, repo: str) -> Path:
+    """Where the cache `root` keeps a repository."""
+    return root / f"models--{repo.replace('/', '--')}"
+
+
 def snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
     """The folder of a repository's main revision, where one is in the cache."""
-    root = hub_cache(environ) / f"models--{repo.replace('/', '--')}"
+    root = repository_folder(hub_cache(environ), repo)
     try:
         commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError, ValueError):
@@ -169,11 +174,8 @@ def check_hashes(found: Found, stop: threading.Event, count: Callable[[int], Non
     The hub's cache names blobs by SHA-256, small ones by git's hash. `count` gets the bytes read.
     Raises Defect, Stopped once `stop` is set, or OSError.
     """
-    for file in found.files:
-        name = file.readlink().name if file.is_symlink() else ""
-        hashed = _hasher(name, file)
-        if hashed is None:
-            continue
+    for file, hashed in _hashable(found):
+        name = file.readlink().name
         with file.open("rb") as stream:
             while data := stream.read(CHUNK_BYTES):
                 hashed.update(data)
@@ -188,16 +190,15 @@ def check_hashes(found: Found, stop: threading.Event, count: Callable[[int], Non
 
 def hashable_bytes(found: Found) -> int:
     """How many bytes `check_hashes` will read. Raises OSError."""
-    return sum(
-        file.stat().st_size
-        for file in found.files
-        if file.is_symlink() and _hasher(file.readlink().name, file) is not None
-    )
+    return sum(file.stat().st_size for file, _ in _hashable(found))
 
 
-def _hasher(name: str, file: Path) -> hashlib._Hash | None:
-    if _SHA256.fullmatch(name):
-        return hashlib.sha256()
-    if _GIT_SHA1.fullmatch(name):
-        return hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
-    return None
+def _hashable(found: Found) -> Iterator[tuple[Path, hashlib._Hash]]:
+    """Files that link to a blob which is named after its hash, each with a hash that is begun."""
+    for file in found.files:
+        name = file.readlink().name if file.is_symlink() else ""
+        if _SHA256.fullmatch(name):
+            yield file, hashlib.sha256()
+        elif _GIT_SHA1.fullmatch(name):
+            begin = f"blob {file.stat().st_size}\0".encode()
+            yield file, hashlib.sha1(begin, usedforsecurity=False)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from autotuned.weights import selection
 
@@ -26,19 +26,8 @@ HEADER_MAX_BYTES = 100 * 1024 * 1024
 
 GGUF_MAX_ENTRIES = 1 << 20
 GGUF_MAX_STRING = 1 << 26
-_GGUF_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_GGUF_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
+"""Type of a value to its letter in `struct`."""
 _GGUF_STRING, _GGUF_ARRAY = 8, 9
 _GGUF_CONTROL = 3
 _GGML_BLOCKS = {
@@ -110,39 +99,40 @@ def weight_files(folder: Path) -> list[str]:
 
 def shards(index: Path) -> list[str]:
     """The names of the weight files that an index places tensors in. Raises Defect."""
-    return sorted(set(_weight_map(index).values()))
+    found = _json(index).get("weight_map")
+    names = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(name, str) and "/" not in name for name in names):
+        _refuse(index, "has no weight_map")
+    return sorted(set(names))
 
 
 def check_safetensors(path: Path) -> None:
     """A file's header is whole, and all its tensors lie within the file. Raises Defect."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", _exactly(file, 8, path))
+        read = _Header(file, path)
+        (length,) = read.numbers("Q")
         if length > min(HEADER_MAX_BYTES, size - 8):
-            message = (
-                f"{path.name}: its header of {length} bytes does not fit into the file of {size}"
-            )
-            raise Defect(message)
+            _refuse(path, f"its header of {length} bytes does not fit into the file of {size}")
         try:
-            header = json.loads(_exactly(file, length, path))
+            header = json.loads(read.exactly(length))
         except (ValueError, RecursionError) as error:
-            message = f"{path.name}: its header is no JSON: {error}"
-            raise Defect(message) from error
+            _refuse(path, f"its header is no JSON: {error}")
     if not isinstance(header, dict):
-        message = f"{path.name}: its header is no table of tensors"
-        raise Defect(message)
+        _refuse(path, "its header is no table of tensors")
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        begin, end = _offsets(entry)
-        if not 0 <= begin <= end <= size - 8 - length:
-            message = f"{path.name}: tensor {name} lies outside of the file"
-            raise Defect(message)
+        match entry:
+            case {"data_offsets": [int(begin), int(end)]} if 0 <= begin <= end <= size - 8 - length:
+                pass
+            case _:
+                _refuse(path, f"tensor {name} lies outside of the file")
 
 
 def special_tokens(folder: Path) -> tuple[str, ...]:
     """The model's own special tokens, from its tokenizer files; empty where they do not tell."""
-    found: list[Any] = []
+    found: list[object] = []
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         try:
             document = _json(folder / name)
@@ -167,24 +157,22 @@ def check_gguf(path: Path) -> tuple[str, ...]:
     """A whole GGUF file: magic, metadata and tensor table within its length. Its control tokens. Raises Defect."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if _exactly(file, 4, path) != b"GGUF":
-            message = f"{path.name}: is no GGUF file"
-            raise Defect(message)
-        version, tensors, entries = struct.unpack("<IQQ", _exactly(file, 20, path))
-        if version not in (2, 3) or tensors > GGUF_MAX_ENTRIES or entries > GGUF_MAX_ENTRIES:
-            message = f"{path.name}: GGUF version {version} with {tensors} tensors and {entries} entries makes no sense"
-            raise Defect(message)
-        metadata = dict(_entry(file, path) for _ in range(entries))
-        table = [_tensor(file, path) for _ in range(tensors)]
+        read = _Header(file, path)
+        if read.exactly(4) != b"GGUF":
+            _refuse(path, "is no GGUF file")
+        version, tensors, entries = read.numbers("IQQ")
+        if version not in (2, 3) or max(tensors, entries) > GGUF_MAX_ENTRIES:
+            holds = f"{tensors} tensors and {entries} entries"
+            _refuse(path, f"GGUF version {version} with {holds} makes no sense")
+        metadata = dict(read.entry() for _ in range(entries))
+        table = [read.tensor() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1:
-            message = f"{path.name}: an alignment of {alignment!r:.40} makes no sense"
-            raise Defect(message)
+            _refuse(path, f"an alignment of {alignment!r:.40} makes no sense")
         data = -(-file.tell() // alignment) * alignment
     for name, offset, length in table:
         if data + offset + length > size:
-            message = f"{path.name}: tensor {name} lies outside of the file"
-            raise Defect(message)
+            _refuse(path, f"tensor {name} lies outside of the file")
     words = metadata.get("tokenizer.ggml.tokens")
     kinds = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(words, list) or not isinstance(kinds, list):
@@ -197,107 +185,83 @@ def context_window(path: Path) -> int | None:
     try:
         if path.is_dir():
             config = _json(path / "config.json")
-            holders = [config.get("text_config"), config]
-            found = [
-                holder.get("max_position_embeddings")
-                for holder in holders
-                if isinstance(holder, dict)
+            holders = [
+                each for each in (config.get("text_config"), config) if isinstance(each, dict)
             ]
+            found = [holder.get("max_position_embeddings") for holder in holders]
         else:
             with path.open("rb") as file:
-                _exactly(file, 16, path)
-                (count,) = struct.unpack("<Q", _exactly(file, 8, path))
-                entries = (_entry(file, path) for _ in range(count))
+                read = _Header(file, path)
+                read.exactly(16)
+                (count,) = read.numbers("Q")
+                entries = (read.entry() for _ in range(count))
                 found = [value for key, value in entries if key.endswith(".context_length")]
-    except (OSError, Lacking, Defect):
+    except (OSError, Defect):
         return None
     return next((value for value in found if type(value) is int and value > 0), None)
 
 
-def _tokens(found: Sequence[Any]) -> tuple[str, ...]:
+def _tokens(found: Sequence[object]) -> tuple[str, ...]:
     """Those of `found` that are words of two letters and more, each once; files hold anything."""
     words = {token for token in found if isinstance(token, str) and len(token) > 1}
     return tuple(sorted(word for word in words if word.encode("utf-8", "ignore").decode() == word))
 
 
-def _entry(file: BinaryIO, path: Path) -> tuple[str, Any]:
-    key = _string(file, path)
-    (kind,) = struct.unpack("<I", _exactly(file, 4, path))
-    return key, _value(file, kind, path)
+class _Header:
+    """The header of a file, read in its order; raises Defect where that cannot be."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+
+    def exactly(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) != count:
+            _refuse(self._path, "ends in the middle of its header")
+        return data
+
+    def numbers(self, layout: str) -> tuple[Any, ...]:
+        return struct.unpack(f"<{layout}", self.exactly(struct.calcsize(f"<{layout}")))
+
+    def string(self) -> str:
+        (length,) = self.numbers("Q")
+        if length > GGUF_MAX_STRING:
+            _refuse(self._path, f"a string of {length} bytes makes no sense")
+        return self.exactly(length).decode("utf-8", errors="replace")
+
+    def entry(self) -> tuple[str, object]:
+        key = self.string()
+        (kind,) = self.numbers("I")
+        return key, self._value(kind)
+
+    def _value(self, kind: int, depth: int = 0) -> object:
+        if kind == _GGUF_STRING:
+            return self.string()
+        if kind == _GGUF_ARRAY and depth < 4:
+            inner, count = self.numbers("IQ")
+            if count > GGUF_MAX_STRING:
+                _refuse(self._path, f"an array of {count} values makes no sense")
+            if inner in _GGUF_SCALARS:
+                return list(self.numbers(f"{count}{_GGUF_SCALARS[inner]}"))
+            return [self._value(inner, depth + 1) for _ in range(count)]
+        if kind not in _GGUF_SCALARS:
+            _refuse(self._path, f"a value of the unknown type {kind}")
+        (value,) = self.numbers(_GGUF_SCALARS[kind])
+        return value
+
+    def tensor(self) -> tuple[str, int, int]:
+        """Name, offset into the data, length in bytes."""
+        name = self.string()
+        (dimensions,) = self.numbers("I")
+        if dimensions > 8:
+            _refuse(self._path, f"tensor {name} has {dimensions} dimensions")
+        *shape, kind, offset = self.numbers(f"{dimensions}QIQ")
+        elements, length = _GGML_BLOCKS.get(kind, (1, 0))
+        return name, offset, math.prod(shape) // elements * length
 
 
-def _value(file: BinaryIO, kind: int, path: Path, depth: int = 0) -> Any:
-    if kind == _GGUF_STRING:
-        return _string(file, path)
-    if kind == _GGUF_ARRAY and depth < 4:
-        inner, count = struct.unpack("<IQ", _exactly(file, 12, path))
-        if count > GGUF_MAX_STRING:
-            message = f"{path.name}: an array of {count} values makes no sense"
-            raise Defect(message)
-        if inner in _GGUF_SCALARS:
-            code = _GGUF_SCALARS[inner]
-            return list(
-                struct.unpack(
-                    f"<{count}{code}", _exactly(file, count * struct.calcsize(f"<{code}"), path)
-                )
-            )
-        return [_value(file, inner, path, depth + 1) for _ in range(count)]
-    if kind not in _GGUF_SCALARS:
-        message = f"{path.name}: a value of the unknown type {kind}"
-        raise Defect(message)
-    code = _GGUF_SCALARS[kind]
-    return struct.unpack(f"<{code}", _exactly(file, struct.calcsize(f"<{code}"), path))[0]
-
-
-def _tensor(file: BinaryIO, path: Path) -> tuple[str, int, int]:
-    """Name, offset into the data, length in bytes."""
-    name = _string(file, path)
-    (dimensions,) = struct.unpack("<I", _exactly(file, 4, path))
-    if dimensions > 8:
-        message = f"{path.name}: tensor {name} has {dimensions} dimensions"
-        raise Defect(message)
-    *shape, kind, offset = struct.unpack(
-        f"<{dimensions}QIQ", _exactly(file, 8 * dimensions + 12, path)
-    )
-    elements, length = _GGML_BLOCKS.get(kind, (1, 0))
-    return name, offset, math.prod(shape) // elements * length
-
-
-def _string(file: BinaryIO, path: Path) -> str:
-    (length,) = struct.unpack("<Q", _exactly(file, 8, path))
-    if length > GGUF_MAX_STRING:
-        message = f"{path.name}: a string of {length} bytes makes no sense"
-        raise Defect(message)
-    return _exactly(file, length, path).decode("utf-8", errors="replace")
-
-
-def _exactly(file: BinaryIO, count: int, path: Path) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        message = f"{path.name}: ends in the middle of its header"
-        raise Defect(message)
-    return data
-
-
-def _weight_map(index: Path) -> Mapping[str, str]:
-    found = _json(index).get("weight_map")
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and "/" not in name for name in found.values()
-    ):
-        message = f"{index.name}: has no weight_map"
-        raise Defect(message)
-    return found
-
-
-def _offsets(entry: Any) -> tuple[int, int]:
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if (
-        isinstance(offsets, list)
-        and len(offsets) == 2
-        and all(isinstance(offset, int) for offset in offsets)
-    ):
-        return offsets[0], offsets[1]
-    return -1, -1
+def _refuse(path: Path, why: str) -> NoReturn:
+    message = f"{path.name}: {why}"
+    raise Defect(message)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -307,9 +271,7 @@ def _json(path: Path) -> dict[str, Any]:
         message = f"no {path.name}"
         raise Lacking(message) from error
     except (ValueError, RecursionError) as error:
-        message = f"{path.name}: is no JSON: {error}"
-        raise Defect(message) from error
+        _refuse(path, f"is no JSON: {error}")
     if not isinstance(document, dict):
-        message = f"{path.name}: is no JSON object"
-        raise Defect(message)
+        _refuse(path, "is no JSON object")
     return document

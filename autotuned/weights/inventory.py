@@ -33,9 +33,8 @@ class Shelved:
 def shelf(environ: Mapping[str, str], ledger: Ledger) -> list[Shelved]:
     """All models of the cache by name. Raises OSError."""
     root = cache.hub_cache(environ)
-    folders = sorted(root.glob("models--*")) if root.is_dir() else []
     found: list[Shelved] = []
-    for folder in folders:
+    for folder in sorted(root.glob("models--*")):
         if folder.is_dir():
             repo = folder.name.removeprefix("models--").replace("--", "/")
             found += _of_repository(repo, folder, environ, ledger)
@@ -46,7 +45,8 @@ def _of_repository(
     repo: str, folder: Path, environ: Mapping[str, str], ledger: Ledger
 ) -> Iterator[Shelved]:
     revision = cache.snapshot(repo, environ)
-    names = _names(revision) if revision is not None else []
+    inside = revision.rglob("*") if revision is not None else ()
+    names = [str(path.relative_to(str(revision))) for path in inside if path.is_file()]
     for model, form in _models(repo, names):
         located = cache.locate(model, form, environ)
         if isinstance(located, Found):
@@ -69,20 +69,14 @@ def _models(repo: str, names: list[str]) -> list[tuple[str, WeightsFormat]]:
     return [(f"{repo}:{quant}", "gguf") for quant in sorted(quants) if selection.gguf(names, quant)]
 
 
-def _names(revision: Path) -> list[str]:
-    return [str(path.relative_to(revision)) for path in revision.rglob("*") if path.is_file()]
-
-
 def _judged(model: str, form: WeightsFormat, found: Found, ledger: Ledger) -> Shelved:
     size = sum(
         file.stat().st_size for file in found.files if file.suffix in (".safetensors", ".gguf")
     )
-    checked_at = None
     try:
-        weights = ledger.known(found.path, found.files)
-        if weights is not None:
-            checked_at = ledger.checked_at(found.path)
-        weights = weights or cache.inspect(found, form)
+        known = ledger.known(found.path, found.files)
+        weights = known or cache.inspect(found, form)
     except (integrity.Defect, OSError) as error:
         return Shelved(model, form, size, complete=False, reason=str(error))
-    return Shelved(model, form, weights.weights_bytes, complete=True, checked_at=checked_at)
+    at = ledger.checked_at(found.path) if known is not None else None
+    return Shelved(model, form, weights.weights_bytes, complete=True, checked_at=at)

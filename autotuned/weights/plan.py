@@ -15,7 +15,8 @@ from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, selection
 from autotuned.weights.cache import NotHere, damaged, transient
-from autotuned.weights.hub.session import IMPATIENT, HubFault, HubSession, Listing, is_offline
+from autotuned.weights.hub import HubFault, Listing
+from autotuned.weights.hub.session import IMPATIENT, HubSession, is_offline
 from autotuned.weights.verified import Ledger
 
 HEADROOM_BYTES = 2 * 2**30
@@ -72,20 +73,15 @@ def no_room_for(root: Path, listing: Listing, names: Sequence[str]) -> str | Non
 
 def missing_bytes(root: Path, listing: Listing, names: Sequence[str]) -> int:
     """Bytes of these files that are not in the cache `root` yet; of a partial file the rest. Raises OSError."""
-    folder, missing = repository_folder(root, listing), 0
+    folder, missing = cache.repository_folder(root, listing.repo), 0
     for name in names:
         file = listing.files[name]
-        blob = folder / "blobs" / (file.sha256 or file.git_sha1 or "-")
+        blob = folder / "blobs" / (file.digest or "-")
         pointer = folder / "snapshots" / listing.commit / name
         here = (pointer, blob, blob.with_name(f"{blob.name}.autotuned.incomplete"))
         found = next((path.stat().st_size for path in here if path.is_file()), 0)
-        missing += max(0, (file.size or 0) - found)
+        missing += max(0, file.bytes - found)
     return missing
-
-
-def repository_folder(root: Path, listing: Listing) -> Path:
-    """Where the cache `root` keeps this repository."""
-    return root / f"models--{listing.repo.replace('/', '--')}"
 
 
 def disk_free(folder: Path) -> int:
@@ -139,17 +135,13 @@ async def outlook(
 def _here(model: str, form: WeightsFormat, environ: Mapping[str, str], ledger: Ledger) -> Outlook:
     try:
         found = cache.locate(model, form, environ)
-        if isinstance(found, Failure):
-            return Outlook(model, cached=False, reason=found.reason)
-        if isinstance(found, NotHere):
-            return Outlook(model, cached=False, reason=transient(found.reason).reason)
+        if isinstance(found, Failure | NotHere):
+            failure = found if isinstance(found, Failure) else transient(found.reason)
+            return Outlook(model, cached=False, reason=failure.reason)
         weights = ledger.known(found.path, found.files) or cache.inspect(found, form)
-    except integrity.Lacking as lacking:
-        return Outlook(model, cached=False, reason=damaged(str(lacking)).reason)
-    except integrity.Defect as defect:
-        return Outlook(model, cached=True, reason=damaged(str(defect)).reason)
-    except OSError as error:
-        return Outlook(model, cached=False, reason=transient(str(error)).reason)
+    except (integrity.Defect, OSError) as error:
+        broken = isinstance(error, integrity.Defect) and not isinstance(error, integrity.Lacking)
+        return Outlook(model, cached=broken, reason=_failure(error).reason)
     return Outlook(model, cached=True, weights_bytes=weights.weights_bytes, fetch_bytes=0)
 
 
@@ -163,12 +155,10 @@ async def _at_the_hub(
         small, weights = chosen(listing, model, form)
         missing = await asyncio.to_thread(missing_bytes, root, listing, [*small, *weights])
         room = await asyncio.to_thread(no_room_for, root, listing, [*small, *weights])
-    except (HubFault, OSError) as error:
+    except (HubFault, integrity.Defect, OSError) as error:
         if isinstance(error, HubFault) and error.unreachable:
             raise
-        return Outlook(model, cached=False, reason=transient(str(error)).reason)
-    except integrity.Defect as defect:
-        return Outlook(model, cached=False, reason=damaged(str(defect)).reason)
+        return Outlook(model, cached=False, reason=_failure(error).reason)
     if not weights:
         reason = transient("the repository has no such weights").reason
         return Outlook(model, cached=False, reason=reason)
@@ -179,6 +169,11 @@ async def _at_the_hub(
         fetch_bytes=missing,
         reason=room and transient(room).reason,
     )
+
+
+def _failure(error: Exception) -> Failure:
+    made = damaged if isinstance(error, integrity.Defect) else transient
+    return made(str(error))
 
 
 def _judged(look: Outlook, memory_bytes: int | None) -> Outlook:

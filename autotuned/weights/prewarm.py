@@ -10,31 +10,26 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, plan
 from autotuned.weights.cache import Found, Weights, damaged, transient
-from autotuned.weights.hub.session import (
-    HubFault,
-    HubSession,
-    Listing,
-    Meter,
-    Patience,
-    is_offline,
-)
+from autotuned.weights.hub import HubFault, Listing
+from autotuned.weights.hub.session import HubSession, Patience, is_offline
 from autotuned.weights.verified import Ledger
 
 STEP_SHARE, STEP_S, STEP_MAX_S = 0.005, 1.0, 10.0
 """Progress is told when half a percent more is there and a second has passed, or after ten seconds."""
 UNREACHABLE_S = 60.0
 """A hub that nobody answered for is asked once only for so long, or an offline run would wait for each candidate."""
+RATE_WINDOW_S = 10.0
 RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
-Report = Callable[..., Any]
+Report = Callable[..., object]
 """Called with `activity` (`fetch` or `check`), `bytes`, `total` and `rate` (bytes a second)."""
 
 
@@ -115,27 +110,20 @@ class Prewarmer:
             if lacking is not None:
                 raise lacking
             return transient(f"{model}: {absent}, and HF_HUB_OFFLINE is set")
-        async with HubSession(
-            self.environ, cache.hub_cache(self.environ), self._patience_now()
-        ) as session:
+        # Less patience with a hub that the candidate before has waited for in vain.
+        tired = time.monotonic() < self._unreachable_until
+        patience = replace(self._patience, listing_s=()) if tired else self._patience
+        async with HubSession(self.environ, cache.hub_cache(self.environ), patience) as session:
             try:
                 listing = await session.listing(cache.repository(model, form)[0])
             except HubFault as fault:
-                self._remember(fault)
+                if fault.unreachable:
+                    self._unreachable_until = time.monotonic() + UNREACHABLE_S
                 if lacking is not None:  # what is here is all there is to judge by
                     raise lacking from None
                 where = f" ({absent})" if fault.unreachable else ""
                 return transient(f"{model}: {fault.reason}{where}")
             return await self._fetch(session, listing, model, form, report, memory_bytes)
-
-    def _patience_now(self) -> Patience:
-        """Less for a hub that the candidate before has waited for in vain."""
-        tired = time.monotonic() < self._unreachable_until
-        return replace(self._patience, listing_s=()) if tired else self._patience
-
-    def _remember(self, fault: HubFault) -> None:
-        if fault.unreachable:
-            self._unreachable_until = time.monotonic() + UNREACHABLE_S
 
     async def _checked(
         self,
@@ -208,22 +196,20 @@ class Prewarmer:
         missing = await asyncio.to_thread(plan.missing_bytes, root, listing, [*small, *weights])
         began = time.monotonic()
         await session.fetch(listing, small, tell)
-        folder = plan.repository_folder(root, listing) / "snapshots" / listing.commit
+        folder = cache.repository_folder(root, listing.repo) / "snapshots" / listing.commit
         if form == "mlx":
             weights = plan.named_by_index(folder, listing, weights)
         tell.base = listing.bytes_of(small)
         await session.fetch(listing, weights, tell)
         tell(listing.bytes_of(weights))
-        self._measure(missing, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if missing >= RATE_FROM_BYTES and seconds > 0:
+            self.ledger.rate = missing / seconds
         names = tuple(folder / name for name in weights)
         found = cache.in_folder(folder) if form == "mlx" else Found(names[0], names)
         checked = await self._checked(found, form, report, memory_bytes, verify=True, hashes=False)
         await session.settle(listing)
         return checked
-
-    def _measure(self, fetched: int, seconds: float) -> None:
-        if fetched >= RATE_FROM_BYTES and seconds > 0:
-            self.ledger.rate = fetched / seconds
 
 
 class _Teller:
@@ -232,7 +218,7 @@ class _Teller:
     def __init__(self, report: Report, activity: str, total: int) -> None:
         self._report, self._activity, self.total = report, activity, total
         self.base = 0
-        self._meter = Meter()
+        self._seen: deque[tuple[float, int]] = deque()
         self._told_at, self._told, self._received = time.monotonic(), 0, 0
 
     def __call__(self, done: int, received: int | None = None) -> None:
@@ -240,11 +226,20 @@ class _Teller:
         now = received is None
         done = min(self.total, self.base + done)
         self._received = self._received if received is None else received
-        rate, waited = self._meter.rate(self._received), time.monotonic() - self._told_at
+        rate, waited = self._rate(), time.monotonic() - self._told_at
         enough = waited >= STEP_S and done - self._told >= self.total * STEP_SHARE
         if enough or waited >= STEP_MAX_S or now:
             self._told_at, self._told = time.monotonic(), done
             self._report(activity=self._activity, bytes=done, total=self.total, rate=round(rate))
+
+    def _rate(self) -> float:
+        """Bytes a second over the last ten seconds."""
+        now = time.monotonic()
+        self._seen.append((now, self._received))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW_S:
+            self._seen.popleft()
+        began, at = self._seen[0]
+        return max(0.0, (self._received - at) / (now - began)) if now > began else 0.0
 
 
 def _unfit(weights_bytes: int, memory_bytes: int | None) -> Failure | None:

@@ -18,26 +18,9 @@ _SMALL = (".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.(?:gguf|safetensors)$)", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|(?:^|/)[._-]?imatrix|imatrix\.gguf$", re.IGNORECASE)
 """`.gguf` files that are never models: projectors of images, statistics."""
-_BESIDE_A_MODEL = frozenset(
-    [
-        "mtp",
-        "draft",
-        "drafter",
-        "eagle",
-        "eagle2",
-        "eagle3",
-        "medusa",
-        "dflash",
-        "speculator",
-        "lora",
-        "loras",
-        "adapter",
-        "adapters",
-        "cvector",
-        "vocab",
-        "projector",
-        "clip",
-    ]
+_BESIDE_A_MODEL = re.compile(
+    "mtp|draft|drafter|eagle|eagle2|eagle3|medusa|dflash|speculator"
+    "|lora|loras|adapter|adapters|cvector|vocab|projector|clip"
 )
 """Words of files that belong to a model: drafters, adapters, tokenizers. A model's own name may hold them too."""
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
@@ -94,19 +77,18 @@ def gguf(names: Iterable[str], quant: str) -> list[str]:
 
 
 def _words_beside(name: str) -> int:
-    return sum(word in _BESIDE_A_MODEL for word in re.split(r"[^a-z0-9]+", name.lower()))
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return sum(_BESIDE_A_MODEL.fullmatch(word) is not None for word in words)
 
 
 def missing_parts(names: Sequence[str]) -> list[str]:
     """The names of a split file's parts that are not among `names`, judged by `-00001-of-00003`."""
     missing: list[str] = []
     for name in names:
-        found = _PART.search(name)
-        if found is None:
-            continue
-        head, tail = name[: found.start()], f"-of-{found[2]}{name[found.end() :]}"
-        whole = [f"{head}-{number:05d}{tail}" for number in range(1, int(found[2]) + 1)]
-        missing += [part for part in whole if part not in (*names, *missing)]
+        if found := _PART.search(name):
+            head, tail = _around(found)
+            whole = [f"{head}-{number:05d}{tail}" for number in range(1, int(found[2]) + 1)]
+            missing += [part for part in whole if part not in (*names, *missing)]
     return missing
 
 
@@ -115,5 +97,10 @@ def parts(name: str, files: Sequence[str]) -> list[str]:
     found = _PART.search(name)
     if found is None:
         return [name]
-    head, tail = name[: found.start()], f"-of-{found[2]}{name[found.end() :]}"
+    head, tail = _around(found)
     return sorted(file for file in files if file.startswith(head) and file.endswith(tail))
+
+
+def _around(found: re.Match[str]) -> tuple[str, str]:
+    """What stands before and behind the number of a part."""
+    return found.string[: found.start()], f"-of-{found[2]}{found.string[found.end() :]}"

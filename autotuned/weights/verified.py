@@ -17,6 +17,8 @@ from autotuned.host.clock import utc_now
 from autotuned.host.files import write_atomic
 from autotuned.weights.cache import Weights
 
+Marks = list[list[str | int]]
+"""Of each file its name, what it links to, size, time and inode."""
 VERSION = 1
 KEPT = 1000
 
@@ -37,17 +39,23 @@ class Ledger:
         if not isinstance(entry, dict):
             return None
         try:
-            if entry["marks"] != _marks(files):
+            if entry["marks"] != self.marks(files):
                 return None
             return Weights(path, int(entry["bytes"]), tuple(map(str, entry["special"])))
         except (OSError, KeyError, TypeError, ValueError):
             return None
 
-    def marks(self, files: Sequence[Path]) -> list[list[Any]]:
+    @staticmethod
+    def marks(files: Sequence[Path]) -> Marks:
         """How `files` look now: take it BEFORE a check, so that a change during it is not missed. Raises OSError."""
-        return _marks(files)
+        marks: Marks = []
+        for file in files:
+            found = file.stat()
+            target = str(file.readlink()) if file.is_symlink() else ""
+            marks.append([file.name, target, found.st_size, found.st_mtime_ns, found.st_ino])
+        return marks
 
-    def remember(self, weights: Weights, marks: list[list[Any]]) -> None:
+    def remember(self, weights: Weights, marks: Marks) -> None:
         """Note that `weights`, whose files looked like `marks`, have been checked."""
         with self._lock:
             checked = self._read()["checked"]
@@ -84,13 +92,9 @@ class Ledger:
     def _read(self) -> dict[str, Any]:
         if self._content is None:
             self._content = {"version": VERSION, "checked": {}}
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found = json.loads(self._path.read_bytes())
-                if (
-                    isinstance(found, dict)
-                    and found.get("version") == VERSION
-                    and isinstance(found.get("checked"), dict)
-                ):
+                if found["version"] == VERSION and isinstance(found["checked"], dict):
                     self._content = found
         return self._content
 
@@ -98,12 +102,3 @@ class Ledger:
         with contextlib.suppress(OSError):  # it only saves time
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._path, json.dumps(self._content).encode())
-
-
-def _marks(files: Sequence[Path]) -> list[list[Any]]:
-    marks = []
-    for file in files:
-        found = file.stat()
-        target = str(file.readlink()) if file.is_symlink() else ""
-        marks.append([file.name, target, found.st_size, found.st_mtime_ns, found.st_ino])
-    return marks

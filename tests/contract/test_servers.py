@@ -14,7 +14,7 @@ from autotuned.core.command_line import is_server
 from autotuned.descriptions import Descriptions, catalogue, shipped
 from autotuned.engine.servers import Servers
 from autotuned.errors import ConfigError
-from autotuned.providers.interface import Binary, Launch
+from autotuned.providers.server import Binary, Launch
 from autotuned.server_spec import ServerSpec, as_toml
 from autotuned.shared.knobs import Knobs
 from tests.engine import inside

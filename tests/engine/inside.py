@@ -18,19 +18,19 @@ from autotuned.engine.run.runs import Agent
 from autotuned.engine.run.setup import Host
 from autotuned.engine.settings import Configuration
 from autotuned.host import power
-from autotuned.host.children.process import GuardedProcesses
-from autotuned.host.clock import utc_now
+from autotuned.host.children.process import Processes
+from autotuned.host.clock import Sleep, utc_now
 from autotuned.host.find import Finder
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.host.managers import Managers
-from autotuned.host.ports import LoopbackPorts
+from autotuned.host.ports import Ports
 from autotuned.store.database import Database
 from tests.support.home import Home
 
 MARKER = "AUTOTUNED_CANDIDATE"
 
 
-class FakeSleep:
+class FakeSleep(Sleep):
     """A machine that sleeps when a test says so."""
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
     """An agent of this home; `pieces` replace parts of its host."""
     chosen = settings.load(home.environ)
     database = await Database.open(chosen.database)
-    machine = ThisMachine()
+    machine = Machine()
     events = Events(database, utc_now, 0)
     host = Host(
-        processes=lambda: GuardedProcesses(MARKER, str(chosen.home)),
-        ports=LoopbackPorts(),
+        processes=lambda: Processes(MARKER, str(chosen.home)),
+        ports=Ports(),
         machine=machine,
         sleep=FakeSleep(),
         awake=power.awake,

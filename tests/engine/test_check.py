@@ -10,7 +10,7 @@ from autotuned.engine.compare import past
 from autotuned.engine.schedule.staleness import Staleness
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ConfigError, NotFound
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.store.runs import Which
 from tests.engine import inside
 from tests.support.home import Home, Y
@@ -48,7 +48,7 @@ async def test_a_recipe_that_has_become_slower_is_told_and_nothing_else_changes(
         rows = history({"history": [check, tune]})
         assert rows[1][-1].startswith("check: slower -")
         assert rows[2][-1] == "tuned"
-        machine, chosen = ThisMachine(), settings.load(home.environ)
+        machine, chosen = Machine(), settings.load(home.environ)
         staleness = Staleness(agent, agent._records, machine, Configuration(chosen, lambda: chosen))
         await agent._records.database.ask(lambda db: db.execute(OLDER, (tuned["run_id"],)))
         changed = await staleness.look()

@@ -18,9 +18,8 @@ from autotuned.host.find import (
     Process,
     port_of,
 )
-from autotuned.host.interface import Listener
 from autotuned.host.managers import Managers
-from autotuned.host.ports import LoopbackPorts
+from autotuned.host.ports import Listener, Ports
 from autotuned.shared.knobs import Knobs
 from autotuned.shared.launchctl import Launchd, LoadedJob, Presence
 
@@ -64,9 +63,7 @@ def managed(tmp_path: Path, job: LoadedJob, content: Any = None, given: str | No
         def find(self, labels: Any) -> LoadedJob | None:
             return job
 
-    finder = Finder(
-        Managers({}, launchd=Scripted({})), LoopbackPorts(), lambda: chosen, "AUTOTUNED_TEST"
-    )
+    finder = Finder(Managers({}, launchd=Scripted({})), Ports(), lambda: chosen, "AUTOTUNED_TEST")
     return finder.look([("no-such-program", "serve")], 0)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from autotuned.engine.measure import chat, readiness
 from autotuned.providers import made
-from autotuned.providers.server import Server
+from autotuned.providers.server import Provider
 from tests.support.raw_server import Script, raw_server, sends, stalls
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -17,7 +17,7 @@ LIST = json.dumps({"data": [{"id": "m"}]}).encode()
 DEEP = b'{"data":' * 100_000
 
 
-async def look(script: Script, provider: Server | None = None) -> str | None:
+async def look(script: Script, provider: Provider | None = None) -> str | None:
     provider = provider or made("macprovider")
     async with raw_server(script) as port, chat.new_client() as client:
         return await readiness.missing(client, provider, port, "m")

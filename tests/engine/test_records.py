@@ -12,7 +12,7 @@ from autotuned.core.request import TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.store import runs
 from autotuned.store.database import Database
 from autotuned.store.runs import Details
@@ -23,7 +23,7 @@ from tests.support.documents import stored
 @pytest.fixture
 async def records(tmp_path: Path) -> AsyncIterator[Records]:
     database = await Database.open(tmp_path / "db.sqlite")
-    yield Records(database, ThisMachine())
+    yield Records(database, Machine())
     await database.close()
 
 

@@ -26,7 +26,7 @@ from autotuned.engine.schedule.schedule import Nightly
 from autotuned.engine.schedule.staleness import Staleness
 from autotuned.errors import AutotunedError, Busy, ConfigError, ProviderConflict, RestoreOutstanding
 from autotuned.host.clock import LocalZone, utc_now
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from autotuned.store import runs
 from autotuned.store.database import Database
 
@@ -84,7 +84,7 @@ async def nightly(folder: Path, world: World) -> AsyncIterator[Nightly]:
     events = Events(database, utc_now, 0)
     made = Nightly(
         cast(Agent, world),
-        Records(database, ThisMachine()),
+        Records(database, Machine()),
         events,
         cast(Staleness, world),
         owed=lambda: world.owed,

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotuned.host import power
-from autotuned.host.interface import Pressure
-from autotuned.host.machine import ThisMachine, linux_pressure
+from autotuned.host.machine import Machine, Pressure, linux_pressure
 from autotuned.shared import identity, launchctl
 
 WORDS = ("MemTotal:", "MemAvailable:", " 0 kB", "full avg10=", "nan", "²", "pid = ", "state = ")
@@ -50,7 +49,7 @@ def test_no_bytes_of_a_tool_make_the_facts_of_a_machine_raise(
         tool.chmod(stat.S_IRWXU)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        assert ThisMachine().facts().ram_bytes > 0
+        assert Machine().facts().ram_bytes > 0
         power.on_ac()
 
 

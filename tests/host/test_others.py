@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotuned.host import model_servers
-from autotuned.host.machine import ThisMachine
+from autotuned.host import others as programs
+from autotuned.host.machine import Machine
 from autotuned.host.others import OtherPrograms
 from autotuned.host.power import low_power
 from tests.support.home import DEADLINE_S, poll
@@ -49,7 +49,7 @@ def test_a_file_can_tell_it_instead(tmp_path: Path) -> None:
 
 
 def test_the_conditions_of_a_trial_are_read_off_the_machine() -> None:
-    conditions = ThisMachine().conditions()
+    conditions = Machine().conditions()
     assert conditions.load_average is not None
     assert conditions.power_source in ("ac", "battery", None)
     assert conditions.others_share is None
@@ -72,7 +72,7 @@ def test_low_power_mode_is_read_where_there_is_one(
 def test_another_model_server_is_named_with_how_to_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_servers, "SHARE", 0.0)
+    monkeypatch.setattr(programs, "MEMORY_SHARE", 0.0)
     server = tmp_path / "llama-server"
     server.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     server.chmod(0o755)
@@ -80,14 +80,14 @@ def test_another_model_server_is_named_with_how_to_stop_it(
     process = subprocess.Popen([server], env=home)
     environ = {"AUTOTUNED_LIVE_HOME": str(tmp_path)}
     try:
-        poll(lambda: model_servers.beside(environ, "MARK", ()), "it is there")
-        (sentence,) = model_servers.beside(environ, "MARK", ())
+        poll(lambda: programs.beside(environ, "MARK", ()), "it is there")
+        (sentence,) = programs.beside(environ, "MARK", ())
         assert sentence.startswith(f"llama-server (pid {process.pid}) holds ")
         assert sentence.endswith(f": kill {process.pid}")
-        assert model_servers.beside(environ, "MARK", [process.pid]) == []
-        assert model_servers.beside(environ, "MARK", [os.getpid()]) == []
-        assert model_servers.beside(environ, "HOME", ()) == []
-        assert model_servers.beside({"AUTOTUNED_LIVE_HOME": "/nowhere"}, "MARK", ()) == []
+        assert programs.beside(environ, "MARK", [process.pid]) == []
+        assert programs.beside(environ, "MARK", [os.getpid()]) == []
+        assert programs.beside(environ, "HOME", ()) == []
+        assert programs.beside({"AUTOTUNED_LIVE_HOME": "/nowhere"}, "MARK", ()) == []
     finally:
         process.kill()
         process.wait(DEADLINE_S)

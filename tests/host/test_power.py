@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotuned.host import power
-from autotuned.host.clock import SleepClock
+from autotuned.host.clock import Sleep
 from tests.support.home import Home, Y, poll
 
 CAFFEINATE = """\
@@ -59,6 +59,6 @@ async def test_a_caffeinate_that_cannot_be_started_costs_nothing(
 
 def test_a_machine_that_is_awake_does_not_sleep() -> None:
     """The two clocks are read one after the other, so that one reading may be held up; not each of twenty."""
-    clock = SleepClock()
+    clock = Sleep()
     before = clock.slept_s()
     assert min(abs(clock.slept_s() - before) for _ in range(20)) < 0.01

@@ -18,8 +18,7 @@ import psutil
 import pytest
 
 from autotuned.host.children.guardian import LOG_RING_BYTES
-from autotuned.host.children.process import GuardedProcesses, marked, sweep_orphans
-from autotuned.host.interface import Child
+from autotuned.host.children.process import Child, Processes, marked, sweep_orphans
 from tests.support.home import poll
 
 MARKER = "AUTOTUNED_TEST_CANDIDATE"
@@ -69,7 +68,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.value = folder, str(folder)
-        self.processes = GuardedProcesses(MARKER, self.value)
+        self.processes = Processes(MARKER, self.value)
         self.log = folder / "log"
 
     async def start(self, program: str, log_max_bytes: int = 1 << 20) -> Child:
@@ -270,9 +269,9 @@ async def test_close_ends_whatever_runs_and_the_guardian(bench: Bench) -> None:
 AGENT = """
 import asyncio, os, sys
 from pathlib import Path
-from autotuned.host.children.process import GuardedProcesses
+from autotuned.host.children.process import Processes
 async def main():
-    processes = GuardedProcesses({marker!r}, {value!r})
+    processes = Processes({marker!r}, {value!r})
     child = await processes.start([sys.executable, "-S", "-c", {program!r}], env={{}}, cwd=Path({value!r}),
         log=Path({value!r}) / "log", log_max_bytes=1 << 20)
     print(child.pid, processes.guardian_pid, flush=True)

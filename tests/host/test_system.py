@@ -12,12 +12,11 @@ import pytest
 
 from autotuned.errors import UnsafePath
 from autotuned.host import files
-from autotuned.host.interface import Pressure
-from autotuned.host.machine import ThisMachine, linux_pressure
-from autotuned.host.ports import LoopbackPorts
+from autotuned.host.machine import Machine, Pressure, linux_pressure
+from autotuned.host.ports import Ports
 from tests.support.home import free_port
 
-ports = LoopbackPorts()
+ports = Ports()
 
 
 def test_a_port_is_free_or_held_by_somebody_with_a_name() -> None:
@@ -98,7 +97,7 @@ def test_a_private_folder_is_made_and_later_only_verified(tmp_path: Path) -> Non
 
 
 def test_this_machine_has_memory_a_chip_and_a_name() -> None:
-    machine = ThisMachine()
+    machine = Machine()
     facts = machine.facts()
     assert facts.ram_gb >= 1
     assert abs(facts.ram_gb - facts.ram_bytes / 2**30) < 1

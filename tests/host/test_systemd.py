@@ -18,7 +18,7 @@ from autotuned.host.find import Finder, Found, Process
 from autotuned.host.managers import Managers, systemd
 from autotuned.host.managers.stopping import Stopper
 from autotuned.host.managers.systemd import Place, Systemd, UnitState, parse_place, seconds
-from autotuned.host.ports import LoopbackPorts
+from autotuned.host.ports import Ports
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.restorer import Pace, Restorer
 from autotuned.shared.identity import boot_id
@@ -167,7 +167,7 @@ def test_a_stop_is_judged_by_what_is_reached(
     tmp_path: Path, looks: list[Answer], stop: Answer, why: str | None
 ) -> None:
     scripted = Scripted(*looks, stop=stop)
-    stopper = Stopper(Journal(tmp_path), managers(scripted), LoopbackPorts())
+    stopper = Stopper(Journal(tmp_path), managers(scripted), Ports())
     after, reason = stopper.stop(lease(tmp_path, State.INTENT), 0.3, lambda: False)
     assert (reason is None) == (why is None)
     assert why is None or why in str(reason)
@@ -221,7 +221,7 @@ def held(monkeypatch: pytest.MonkeyPatch, scripted: Systemd, path: str, **live: 
     monkeypatch.setattr(os, "getuid", lambda: 7)
     chosen = settings.load({"HOME": "/nowhere"})
     chosen = chosen.model_copy(update={"live": settings.LiveSettings(**live.pop("settings", {}))})
-    finder = Finder(managers(scripted), LoopbackPorts(), lambda: chosen, "AUTOTUNED_TEST")
+    finder = Finder(managers(scripted), Ports(), lambda: chosen, "AUTOTUNED_TEST")
     process = Process(os.getppid(), ("/usr/bin/llama-server", "--port", "81"), 81, **live)
     monkeypatch.setattr(Finder, "_serving", lambda *_: iter([process]))
     return finder.look([("llama-server",)], 0)

@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 from autotuned import providers
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
-from autotuned.providers import llama_server, log_reason, macprovider, made, mlx_lm, naming
-from autotuned.providers.interface import Binary, Launch, Provider
+from autotuned.providers import llama_server, log_reason, macprovider, made, mlx_lm
 from autotuned.providers.macprovider import PRIVATE_CONFIG
+from autotuned.providers.server import Binary, Launch, Provider, listed_in
 from autotuned.settings import ProviderSettings
 from autotuned.shared.knobs import Knobs
 
@@ -179,7 +179,7 @@ def test_a_candidate_sees_no_credential_and_no_setting_of_the_operators() -> Non
     ids=range(11),
 )
 def test_a_list_of_models_is_read_in_any_shape(listing: Any, ids: list[str]) -> None:
-    assert list(naming.listed(listing)) == ids
+    assert list(listed_in(listing)) == ids
 
 
 def test_each_server_is_known_by_its_own_way_of_naming(tmp_path: Path) -> None:

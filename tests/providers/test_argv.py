@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotuned.providers import made
-from autotuned.providers.interface import Binary, Launch
+from autotuned.providers.server import Binary, Launch
 from autotuned.shared.knobs import Knobs
 
 RECORDED = [

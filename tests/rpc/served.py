@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Methods:
     def table(self) -> list[Method]:
         """All of them."""
         return [
-            Method("echo", "", self.echo, EchoParams),
+            Method("echo", "", self.echo),
             Method("wait", "", self.wait),
             Method("busy", "", self.busy),
             Method("missing", "", self.missing),
@@ -48,41 +48,41 @@ class Methods:
             Method("follow", "", self.follow),
         ]
 
-    async def echo(self, _: Connection, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.echoed.append(params["value"])
-        return dict(params)
+    async def echo(self, _: Connection, params: EchoParams) -> dict[str, Any]:
+        self.echoed.append(params.value)
+        return params.model_dump()
 
-    async def wait(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def wait(self, _: Connection, __: Params) -> dict[str, Any]:
         self.arrived.release()
         await self.gate.wait()
         return {"waited": True}
 
-    async def busy(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def busy(self, _: Connection, __: Params) -> dict[str, Any]:
         message = "run r is active"
         raise Busy(message, run_id="r")
 
-    async def missing(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def missing(self, _: Connection, __: Params) -> dict[str, Any]:
         message = "x" * 5000
         raise NotFound(message)
 
-    async def broken(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def broken(self, _: Connection, __: Params) -> dict[str, Any]:
         message = "a secret that stands in the log only"
         raise RuntimeError(message)
 
-    async def store(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def store(self, _: Connection, __: Params) -> dict[str, Any]:
         message = "/path: disk full"
         raise StoreError(message, path="/path")
 
-    async def odd(self, _: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def odd(self, _: Connection, __: Params) -> dict[str, Any]:
         return {"nan": float("nan")}
 
-    async def flood(self, connection: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def flood(self, connection: Connection, __: Params) -> dict[str, Any]:
         connection.keep("flood", lambda: self.ended.append("flood"))
         for _turn in range(400):
             connection.notify("event", {"text": "x" * 65_536})
         return {}
 
-    async def follow(self, connection: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def follow(self, connection: Connection, __: Params) -> dict[str, Any]:
         connection.keep("follow", lambda: self.ended.append("follow"))
         return {}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from autotuned.rpc.connection import Connection
-from autotuned.rpc.method import Method
+from autotuned.rpc.method import Method, Params
 from autotuned.shared import wire
 from tests.rpc.served import served, until
 
@@ -168,7 +167,7 @@ async def test_calls_in_flight_are_answered_when_the_agent_stops() -> None:
 
 
 async def test_the_answers_of_a_batch_are_bounded_together() -> None:
-    async def long(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def long(_: Connection, __: Params) -> dict[str, Any]:
         return {"text": "x" * (wire.MAX_UNSENT_BYTES // 3)}
 
     async with served(methods=[Method("long", "", long)]) as door:
@@ -182,7 +181,7 @@ async def test_the_answers_of_a_batch_are_bounded_together() -> None:
 async def test_what_a_call_has_begun_is_carried_through_though_its_client_hangs_up() -> None:
     begun, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def act(_: Connection, __: Mapping[str, Any]) -> dict[str, Any]:
+    async def act(_: Connection, __: Params) -> dict[str, Any]:
         begun.set()
         await gate.wait()
         done.set()

@@ -130,7 +130,7 @@ def test_a_refusal_names_the_call_wherever_its_id_is_usable() -> None:
     found = parse_line(call(id="mine", method=7))
     assert isinstance(found, Refusal)
     assert found.id == "mine"
-    assert framing.answer(1, {}) == {"jsonrpc": "2.0", "id": 1, "result": {}}
-    assert "data" not in framing.refusal(1, -1, "x")["error"]
+    refused = {"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "message": "x"}}
+    assert framing.refusal(1, -1, "x") == refused
     with pytest.raises(ValueError, match="JSON compliant"):
         framing.encode(float("nan"))

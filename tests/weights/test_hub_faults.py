@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotuned.weights.hub import RemoteFile
 from autotuned.weights.hub.faults import Fault, on_disk
 from autotuned.weights.hub.process import Hub
 from tests.support.fake_hub import FakeHub, model_files
@@ -39,8 +40,7 @@ def fetch(hub: FakeHub, cache: Path, **options: Any) -> None:
     """List, then fetch the weights."""
     speaking = client(hub, **options)
     listing = speaking.listing(MODEL)
-    files = [file for file in listing["files"] if file["name"] == WEIGHTS]
-    speaking.fetch(cache, MODEL, listing["commit"], files)
+    speaking.fetch(cache, MODEL, listing.commit, [listing.files[WEIGHTS]])
 
 
 def fault_of(hub: FakeHub, cache: Path, **options: Any) -> Fault:
@@ -155,7 +155,7 @@ def test_fr_d_a_revision_that_moves_between_list_and_download_changes_nothing(
 ) -> None:
     speaking = client(published)
     listing = speaking.listing(MODEL)
-    speaking.fetch(tmp_path, MODEL, listing["commit"], listing["files"])
+    speaking.fetch(tmp_path, MODEL, listing.commit, list(listing.files.values()))
     assert all(f"/resolve/{'c' * 40}/" in asked for asked in published.asked if "resolve" in asked)
 
 
@@ -164,9 +164,8 @@ def test_fr_d_a_hub_that_lists_no_sizes_and_hashes_is_asked_for_each_file(
 ) -> None:
     speaking = client(published)
     listing = speaking.listing(MODEL)
-    for file in listing["files"]:
-        file |= {"size": None, "sha256": None, "git_sha1": None}
-    speaking.fetch(tmp_path, MODEL, listing["commit"], listing["files"])
+    files = [RemoteFile(name, None, None, None) for name in listing.files]
+    speaking.fetch(tmp_path, MODEL, listing.commit, files)
     names = {path.name for path in tmp_path.rglob("*") if path.is_symlink()}
     assert names == {"config.json", "README.md", "tokenizer.json", WEIGHTS}
 
@@ -183,7 +182,7 @@ def test_fr_d_a_file_whose_name_leads_out_of_the_cache_is_refused(
     published: FakeHub, tmp_path: Path
 ) -> None:
     speaking = client(published)
-    evil = {"name": "../../../evil", "size": 1, "sha256": "a" * 64, "git_sha1": None}
+    evil = RemoteFile("../../../evil", 1, "a" * 64, None)
     with pytest.raises(Fault) as caught:
         speaking.fetch(tmp_path, MODEL, "c" * 40, [evil])
     assert caught.value.integrity
@@ -219,11 +218,11 @@ def test_fr_d_a_slow_drip_is_borne_and_its_bytes_are_told(
     told: list[int] = []
     speaking = Hub(published.url, lambda **fields: told.append(fields["bytes"]), (), 1.0)
     listing = speaking.listing(MODEL)
-    files = [file for file in listing["files"] if file["name"] == WEIGHTS]
+    files = [listing.files[WEIGHTS]]
 
     def fetch_in_vain() -> None:
         with contextlib.suppress(Fault):
-            speaking.fetch(tmp_path, MODEL, listing["commit"], files)
+            speaking.fetch(tmp_path, MODEL, listing.commit, files)
 
     work = threading.Thread(target=fetch_in_vain, daemon=True)
     began = time.monotonic()
@@ -246,9 +245,9 @@ def test_a_download_goes_on_for_as_long_as_it_gets_on_and_its_rate_counts_what_c
     told: list[dict[str, int]] = []
     speaking = Hub(published.url, lambda **fields: told.append(fields), (), 5.0)
     listing = speaking.listing(MODEL)
-    files = [file for file in listing["files"] if file["name"] == WEIGHTS]
-    speaking.fetch(tmp_path, MODEL, listing["commit"], files)
-    assert (told[-1]["bytes"], told[-1]["received"]) == (files[0]["size"], 0)
+    files = [listing.files[WEIGHTS]]
+    speaking.fetch(tmp_path, MODEL, listing.commit, files)
+    assert (told[-1]["bytes"], told[-1]["received"]) == (files[0].size, 0)
 
 
 @pytest.mark.parametrize("secret", ["hf_secrettoken"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from autotuned.core.model import MachineFacts
 from autotuned.descriptions import catalogue
-from autotuned.host.machine import ThisMachine
+from autotuned.host.machine import Machine
 from tests.engine import inside
 from tests.support.fake_hub import FakeHub, model_files
 from tests.support.home import Home
@@ -14,7 +14,7 @@ from tests.support.home import Home
 SMALL_MACHINE_BYTES = 8 * 2**30
 
 
-class SmallMachine(ThisMachine):
+class SmallMachine(Machine):
     """This machine with less memory."""
 
     def facts(self) -> MachineFacts:

@@ -46,8 +46,8 @@ from autotuned.engine.run.runner import Runner
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, AutotunedError, NotFound, ProviderMissing, UnsafePath
 from autotuned.host import operators_file
-from autotuned.host.interface import Machine
-from autotuned.providers.interface import Provider
+from autotuned.host.machine import Machine
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path

@@ -10,7 +10,7 @@ from autotuned.core.command_line import option
 from autotuned.errors import ApplyRefused
 from autotuned.host.find import Found
 from autotuned.host.managers.systemd import UnitState
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.writers import Edited, NotOurs, Recipe, llama_preset, llama_swap, script, systemd
 

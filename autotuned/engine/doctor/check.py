@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from autotuned.engine.run.records import Records
-from autotuned.host.interface import Machine, Ports
-from autotuned.providers.interface import Provider
+from autotuned.host.machine import Machine
+from autotuned.host.ports import Ports
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 
 

@@ -30,15 +30,16 @@ from autotuned.engine.live.serving import update_over
 from autotuned.engine.live.status import Sighting
 from autotuned.errors import Busy, StoreError
 from autotuned.host import failpoint
+from autotuned.host.children.process import Processes
 from autotuned.host.files import Lock
 from autotuned.host.find import Finder, Found
-from autotuned.host.interface import Ports, Processes
 from autotuned.host.managers import Managers
 from autotuned.host.managers.stopping import Stopper
+from autotuned.host.ports import Ports
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.lease import contract
 from autotuned.host.restore.restorer import Pace, Restorer
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
 from autotuned.store.database import Database

@@ -19,10 +19,10 @@ from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import undrainable
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, Busy, RestoreOutstanding
+from autotuned.host.children.process import Processes
 from autotuned.host.find import Found
-from autotuned.host.interface import Processes
 from autotuned.host.managers.systemd import UnitState
-from autotuned.providers.interface import Provider
+from autotuned.providers.server import Provider
 from autotuned.shared.launchctl import domains
 
 log = structlog.get_logger(__name__)

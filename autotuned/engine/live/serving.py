@@ -20,8 +20,7 @@ from autotuned.errors import ConfigError
 from autotuned.host.find import Found, Managed, Process
 from autotuned.host.restore.lease import foreground
 from autotuned.providers import binary as programs
-from autotuned.providers import naming
-from autotuned.providers.interface import Binary
+from autotuned.providers.server import Binary, listed_in
 from autotuned.settings import Settings
 from autotuned.shared.knobs import TABLE, Knobs
 
@@ -47,7 +46,7 @@ async def served(found: Found, config: Path, *, configured: bool) -> str:
         model = _configured(Path(option(live.argv, "--config") or config))
     if model is None:
         listing = await readiness.listing(live.port)
-        model = next(iter(naming.listed(listing)), None)
+        model = next(iter(listed_in(listing)), None)
     if model is None:
         rule = f"cannot be known: {live.name} tells its model neither in its command line nor on port {live.port}"
         raise ConfigError(FIELD, LIVE, rule)
@@ -56,7 +55,7 @@ async def served(found: Found, config: Path, *, configured: bool) -> str:
 
 async def lists_another(live: Managed | Process, model: str) -> list[str]:
     """That the live server lists only models which neither its command line nor a recipe for `model` names."""
-    listing = list(naming.listed(await readiness.listing(live.port)))
+    listing = list(listed_in(await readiness.listing(live.port)))
     known = {
         name for word in (*live.argv, model) for name in (word, Path(word).name, Path(word).stem)
     }

@@ -18,9 +18,11 @@ from autotuned.documents.run import Step
 from autotuned.documents.trial import Stage
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Watchdog
+from autotuned.host.children.process import Child, Processes
 from autotuned.host.inflight import Inflight
-from autotuned.host.interface import Child, Machine, Ports, Processes
-from autotuned.providers.interface import Binary, Provider
+from autotuned.host.machine import Machine
+from autotuned.host.ports import Ports
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import ProviderSettings
 from autotuned.shared.knobs import Knobs
 from autotuned.weights.cache import Weights

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from autotuned.engine.measure.context import Bench, read_log, with_telling_line
-from autotuned.host.interface import Child
+from autotuned.host.children.process import Child
 from autotuned.providers import log_reason
-from autotuned.providers.interface import Launch, Provider
+from autotuned.providers.server import Launch, Provider
 
 POLL_S = 0.05
 LOG_POLL_S = 0.5

@@ -17,8 +17,8 @@ from autotuned.documents.events import ReplicateMeasured
 from autotuned.engine.measure import chat
 from autotuned.engine.measure.context import Asked, Bench
 from autotuned.engine.measure.wave import Wave, send
-from autotuned.host.interface import Child
-from autotuned.providers.interface import Launch
+from autotuned.host.children.process import Child
+from autotuned.providers.server import Launch
 
 DEATH_SETTLE_S = 0.05
 """A server that answers and then dies is given this long to be seen dying after its last answer."""

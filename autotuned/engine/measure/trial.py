@@ -41,11 +41,11 @@ from autotuned.engine.measure.context import (
 )
 from autotuned.engine.measure.requests import Requests, settled
 from autotuned.engine.measure.watchdog import Sampler, Void
+from autotuned.host.children.process import Child
 from autotuned.host.clock import utc_now
 from autotuned.host.files import write_private
-from autotuned.host.interface import Child
 from autotuned.providers.binary import isolated
-from autotuned.providers.interface import Launch
+from autotuned.providers.server import Launch
 from autotuned.weights.cache import Weights
 
 T = TypeVar("T")

@@ -15,7 +15,9 @@ from typing import TypeVar
 
 from autotuned.core.doubts import BUSY
 from autotuned.core.model import Conditions, ResourceUsage
-from autotuned.host.interface import Child, Machine, Pressure, Sleep
+from autotuned.host.children.process import Child
+from autotuned.host.clock import Sleep
+from autotuned.host.machine import Machine, Pressure
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from autotuned.engine.run import documents
 from autotuned.engine.run.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
-from autotuned.host.interface import Machine
+from autotuned.host.machine import Machine
 from autotuned.shared import wire
 from autotuned.store import runs, trials
 from autotuned.store.database import Database

@@ -58,10 +58,10 @@ from autotuned.errors import (
     RestoreOutstanding,
     ShuttingDown,
 )
-from autotuned.host import model_servers
+from autotuned.host import others as programs
 from autotuned.host.find import Found
 from autotuned.host.inflight import Inflight
-from autotuned.providers.interface import Binary, Provider
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store.runs import RunRow, Which
 from autotuned.weights.cache import require_paths
@@ -261,7 +261,7 @@ class Agent:
     async def _doubts(self, found: Found, request: TuneRequest, binary: Binary) -> list[str]:
         """What is known before a run that may spoil it, or that it would leave behind."""
         host = self._host
-        others = asyncio.to_thread(model_servers.beside, host.environ, host.marker, found.pids)
+        others = asyncio.to_thread(programs.beside, host.environ, host.marker, found.pids)
         return [*doubts(found, request, binary, self._settings), *await others]
 
     async def prepare(self, request: TuneRequest) -> tuple[Provider, Binary, Plan]:

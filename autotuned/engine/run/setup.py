@@ -18,9 +18,12 @@ from autotuned.documents.run import FetchDocument, Step
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import Watchdog
 from autotuned.engine.quarantine import Quarantine
+from autotuned.host.children.process import Processes
+from autotuned.host.clock import Sleep
 from autotuned.host.files import private_folder
-from autotuned.host.interface import Machine, Ports, Processes, Sleep
-from autotuned.providers.interface import Binary, Provider
+from autotuned.host.machine import Machine
+from autotuned.host.ports import Ports
+from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.shared.redaction import known_secrets, masker
 from autotuned.weights.cache import hub_cache

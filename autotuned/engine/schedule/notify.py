@@ -19,7 +19,7 @@ from autotuned.engine.events import Events, Subscription
 from autotuned.engine.run.records import Records
 from autotuned.engine.settings import Configuration
 from autotuned.errors import AutotunedError
-from autotuned.host import tools
+from autotuned.host.children import programs
 from autotuned.providers.binary import isolated
 from autotuned.shared import wire
 from autotuned.shared.tools import SYSTEM_FOLDERS, find
@@ -108,7 +108,7 @@ class Notifier:
         if program is None:
             log.warning("no such program", purpose=what, program=argv[0])
             return
-        answer = await tools.run(
+        answer = await programs.run(
             [program, *argv[1:]], self._environ, timeout_s=DEADLINE_S, stdin=stdin
         )
         if answer.code != 0:

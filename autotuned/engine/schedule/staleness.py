@@ -21,7 +21,7 @@ from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
 from autotuned.engine.settings import Configuration
 from autotuned.errors import ConfigError, ProviderMissing
-from autotuned.host.interface import Machine
+from autotuned.host.machine import Machine
 from autotuned.settings import ProviderSettings
 from autotuned.store import runs
 from autotuned.store.runs import Confirmed, Details, RunRow

@@ -18,7 +18,10 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotuned.host.restore.orphans import RestoreDuty
 
 ORPHAN_GRACE_S = 1.5
 SWEEP_DEADLINE_S = 5.0
@@ -26,16 +29,6 @@ SWEEPS = 50
 """One that starts others as fast as it can is killed so many times at most: never a loop without end."""
 LOG_RING_BYTES = 256 * 1024
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
-
-
-class Duty(Protocol):
-    """What is left to do where the agent dies while a live provider is drained."""
-
-    def candidate(self, pid: int) -> None:
-        """Write down which candidate lives, for whoever finds it without us."""
-
-    def fulfil(self) -> None:
-        """Bring the live provider back."""
 
 
 class Log:
@@ -171,7 +164,7 @@ class Guardian:
         self._selector = selectors.DefaultSelector()
         self._candidates: dict[int, Candidate] = {}
         self._farewell = False
-        self._duty: Duty | None = None
+        self._duty: RestoreDuty | None = None
         self._inflight: set[str] = set()
         self._selector.register(channel, selectors.EVENT_READ)
         self._wake, wake = os.pipe()
@@ -246,12 +239,8 @@ class Guardian:
                 try:
                     candidate = self._candidates[number] = Candidate(number, order)
                 except (OSError, ValueError, subprocess.SubprocessError) as error:
-                    self._report(
-                        event="failed",
-                        candidate=number,
-                        errno=getattr(error, "errno", 0),
-                        text=str(error),
-                    )
+                    code = getattr(error, "errno", 0)
+                    self._report(event="failed", candidate=number, errno=code, text=str(error))
                     return
                 self._inflight.add(f"{candidate.mark.partition('=')[2]}/run/inflight.json")
                 self._selector.register(candidate.output, selectors.EVENT_READ, candidate)
@@ -301,7 +290,7 @@ class Guardian:
         elif candidate.code is not None or time.monotonic() >= candidate.kill_at:
             candidate.signal(signal.SIGKILL)
 
-    def _report(self, **report: Any) -> None:
+    def _report(self, **report: object) -> None:
         with contextlib.suppress(OSError):
             self._channel.sendall(json.dumps(report).encode() + b"\n")
 
@@ -356,7 +345,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def _duty(order: dict[str, Any]) -> Duty:
+def _duty(order: dict[str, Any]) -> RestoreDuty:
     """The restore that an agent's death would leave to us, loaded and ready."""
     sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
     from autotuned.host.restore import orphans  # noqa: PLC0415 - only who is armed needs it

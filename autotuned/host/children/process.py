@@ -27,12 +27,13 @@ STOP_MARGIN_S = 10.0
 LOST = -signal.SIGKILL
 
 
-class GuardedChild:
+class Child:
     """One candidate: the leader of a group that the guardian watches."""
 
-    def __init__(self, owner: GuardedProcesses, number: int) -> None:
+    def __init__(self, owner: Processes, number: int) -> None:
         self._owner, self._number = owner, number
-        self._exit_code: int | None = None
+        self.exit_code: int | None = None
+        """None while it lives; negative for a signal."""
         self._pid: int | None = None
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exited = asyncio.Event()
@@ -44,18 +45,16 @@ class GuardedChild:
         assert self._pid is not None  # noqa: S101 - a child is handed out once it has started
         return self._pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """None while it lives; negative for a signal."""
-        return self._exit_code
-
     async def exited(self) -> int:
         """Wait until the leader has exited; the code."""
         await self._exited.wait()
-        return self._exit_code if self._exit_code is not None else LOST
+        return self.exit_code if self.exit_code is not None else LOST
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left."""
+        """SIGTERM to the group, SIGKILL after `grace_s`; returns when no process of it is left.
+
+        Idempotent, and safe to call when it is dead already. Sweeps helpers that outlived their leader.
+        """
         if self.gone.is_set():
             return
         self._owner.order({"do": "stop", "candidate": self._number, "grace_s": grace_s})
@@ -75,14 +74,14 @@ class GuardedChild:
                     self.started.set_exception(OSError(report["errno"], report["text"]))
                 self.finish(LOST)
             case "exited":
-                self._exit_code = report["code"]
+                self.exit_code = report["code"]
                 self._exited.set()
             case _:  # gone
                 self.finish(LOST)
 
     def finish(self, code: int) -> None:
         """Nothing of it is left; `code` counts where none was reported."""
-        self._exit_code = code if self._exit_code is None else self._exit_code
+        self.exit_code = code if self.exit_code is None else self.exit_code
         self._exited.set()
         self.gone.set()
 
@@ -96,15 +95,15 @@ class GuardedChild:
         self.finish(LOST)
 
 
-class GuardedProcesses:
+class Processes:
     """Starts candidates through one guardian, itself started with the first of them."""
 
     def __init__(self, marker: str, marker_value: str) -> None:
         self._marker = {marker: marker_value}
         self._mark = f"{marker}={marker_value}"
-        self._children: dict[int, GuardedChild] = {}
+        self._children: dict[int, Child] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._duty: dict[str, Any] | None = None
+        self._duty: dict[str, object] | None = None
         self._lock = -1
         self._armed: asyncio.Future[str | None] | None = None
         self._closing = False
@@ -119,7 +118,7 @@ class GuardedProcesses:
         return self._guardian.pid if self._guardian is not None else os.getpid()
 
     async def open(self) -> None:
-        """Start the guardian, where none runs. Raises OSError."""
+        """Start the guardian, where none runs, so that `guardian_pid` is true. Raises OSError."""
         if self._guardian is not None and self._guardian.poll() is None and not self._lost:
             return
         if self._writer is not None and self._listener is not None:
@@ -129,15 +128,27 @@ class GuardedProcesses:
         ours, theirs = socket.socketpair()
         kept = [theirs.fileno(), *([self._lock] if self._duty is not None else [])]
         with theirs:
-            self._guardian = await asyncio.to_thread(_spawn, theirs.fileno(), kept)
+            # No child of the loop: asyncio would kill it at its own end, and it is to outlive that.
+            self._guardian = await asyncio.to_thread(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", "-B", str(GUARDIAN), str(theirs.fileno())],
+                pass_fds=kept,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+            )
         self._lost = False
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._listener = asyncio.create_task(self._listen(reader), name="guardian")
         if self._duty is not None:
             await self._order_duty()
 
-    async def arm(self, duty: Mapping[str, Any], lock: int) -> None:
-        """Have a guardian that shares the lock restore the live provider if this agent dies. Raises OSError."""
+    async def arm(self, duty: Mapping[str, object], lock: int) -> None:
+        """Have a guardian that shares the lock `lock` restore the live provider if this agent dies.
+
+        `duty` is `{folder, environ}`: where the journal is, and the environment for launchctl. Raises OSError.
+        """
         if self._guardian is not None:
             await self._dismiss()
         self._duty, self._lock = dict(duty), lock
@@ -170,11 +181,14 @@ class GuardedProcesses:
         cwd: Path,
         log: Path,
         log_max_bytes: int,
-    ) -> GuardedChild:
-        """Start `argv` in a session of its own. Raises OSError where it cannot be started."""
+    ) -> Child:
+        """Start `argv` in a session of its own, stdin from /dev/null, both outputs to `log` (0600, bounded).
+
+        `env` is the whole environment. Raises OSError where the program cannot be started.
+        """
         await self.open()
         number = max(self._children, default=0) + 1
-        child = self._children[number] = GuardedChild(self, number)
+        child = self._children[number] = Child(self, number)
         self.order(
             {
                 "do": "start",
@@ -220,7 +234,7 @@ class GuardedProcesses:
             await asyncio.to_thread(guardian.wait)
         await asyncio.gather(self._listener, return_exceptions=True)
 
-    def order(self, order: Mapping[str, Any]) -> None:
+    def order(self, order: Mapping[str, object]) -> None:
         """Send one order; a guardian that is gone has nothing left to obey it with."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(order).encode() + b"\n")
@@ -240,18 +254,6 @@ class GuardedProcesses:
             child.abandon()
         if left:  # and what has left their groups
             await asyncio.to_thread(sweep_orphans, *self._mark.split("=", 1))
-
-
-def _spawn(channel: int, kept: Sequence[int]) -> subprocess.Popen[bytes]:
-    """The guardian; no child of the loop, for asyncio would kill it at its own end, and it is to outlive that."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(GUARDIAN), str(channel)],
-        pass_fds=kept,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        env={"PATH": os.defpath, "LC_ALL": "C"},
-    )
 
 
 def marked(marker: str, value: str) -> Iterator[psutil.Process]:

@@ -35,22 +35,18 @@ class LaunchdService:
         self.hidden_stop_s = job.exit_timeout_s
 
     def look(self) -> LoadedJob:
-        """See `ServiceManager`."""
         return self._launchd.look(self._job.domain, self._job.label)
 
     def stop(self) -> str | None:
-        """See `ServiceManager`."""
         answer = self._launchd.bootout(self._job.domain, self._job.label)
         if answer.code in GOES_ON or self.look().presence is Presence.MISSING:
             return None
         return f"{self._job.name} cannot be stopped: launchctl bootout: {answer.reason}"
 
     def gone(self, now: LoadedJob) -> bool:
-        """See `ServiceManager`."""
         return now.presence in (Presence.MISSING, Presence.NO_DOMAIN)
 
     def start(self, now: LoadedJob, *, rebooted: bool) -> str | None:
-        """See `ServiceManager`."""
         job = self._job
         # Where `print` is of no use, a bootstrap of what is loaded already does no harm.
         blind = now.presence is Presence.UNKNOWN and not rebooted
@@ -69,7 +65,6 @@ class LaunchdService:
         return None
 
     def last_line(self) -> str:
-        """See `ServiceManager`."""
         return last_line(_logs(Path(self._job.plist)))
 
 

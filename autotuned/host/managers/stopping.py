@@ -17,8 +17,8 @@ import psutil
 
 from autotuned.core.lease import Event, Foreground, Lease
 from autotuned.host import failpoint
-from autotuned.host.interface import Ports
 from autotuned.host.managers import Managers
+from autotuned.host.ports import Ports
 from autotuned.host.restore.journal import Journal
 from autotuned.shared.identity import alive, started
 

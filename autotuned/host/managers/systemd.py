@@ -179,22 +179,18 @@ class SystemdService:
         self._systemd, self._unit = systemd, unit
 
     def look(self) -> UnitState:
-        """See `ServiceManager`."""
         return self._systemd.show(self._unit.scope, self._unit.unit)
 
     def stop(self) -> str | None:
-        """See `ServiceManager`."""
         answer = self._ask("stop", "--no-block")
         if answer.code in (OK, None) or self.gone(self.look()):
             return None
         return f"{self._unit.unit} cannot be stopped: {self._refused('stop', answer)}"
 
     def gone(self, now: LoadedJob) -> bool:
-        """See `ServiceManager`."""
         return now.presence is Presence.MISSING or now.state in ENDED
 
     def start(self, now: LoadedJob, *, rebooted: bool) -> str | None:  # noqa: ARG002 - launchd's
-        """See `ServiceManager`."""
         missing = now.presence is Presence.MISSING
         if missing or (isinstance(now, UnitState) and now.outdated):
             self._systemd.ask(self._unit.scope, "daemon-reload")
@@ -204,7 +200,6 @@ class SystemdService:
         return None if answer.code == OK else self._refused("start", answer)
 
     def last_line(self) -> str:
-        """See `ServiceManager`."""
         user = ["--user"] if self._unit.scope == "user" else []
         where = " ".join(["journalctl", *user, "-u", self._unit.unit])
         line = tools.ask("journalctl", *user, "-q", "-o", "cat", "-n", "1", "-u", self._unit.unit)
@@ -226,7 +221,8 @@ def place(pid: int) -> Place | None:
     except (OSError, ValueError):
         return None
     named = [line.partition("name=systemd:")[2] for line in lines if ":name=systemd:" in line]
-    path = next((path for path in [*named, *_unified(lines)] if path), None)
+    unified = [line[3:] for line in lines if line.startswith("0::")]
+    path = next((path for path in [*named, *unified] if path), None)
     return None if path is None else parse_place(path)
 
 
@@ -250,10 +246,6 @@ def owner(uid: int) -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(uid).pw_name
     return str(uid)
-
-
-def _unified(lines: list[str]) -> list[str]:
-    return [line[3:] for line in lines if line.startswith("0::")]
 
 
 def _session(pid: int) -> int | None:

@@ -6,33 +6,39 @@ Exits 0 when nothing is owed (any more), 13 while a restore is. Standard library
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from autotuned.core import lease as steps
 from autotuned.core.lease import Event, Foreground, Job, Lease
-from autotuned.host.files import Lock
 from autotuned.host.managers import Managers
 from autotuned.host.restore import orphans
 from autotuned.host.restore.journal import Journal
 from autotuned.shared import wire
 
+if TYPE_CHECKING:
+    from autotuned.documents.provider import LeaseDocument
 
-def status(journal: Journal, managers: Managers) -> dict[str, Any]:
+
+class Answer(TypedDict):
+    """Whether anything is owed (any more), in words, and the lease."""
+
+    outstanding: bool
+    message: str
+    lease: LeaseDocument | None
+
+
+def status(journal: Journal, environ: Mapping[str, str]) -> Answer:
     """`{outstanding, message, lease}` of what the journal says, and of what launchd says now."""
     try:
         lease = journal.read()
     except ValueError as error:
-        return _answer(
-            None,
-            f"{error}: whether anything is owed is not known; see launchctl or systemctl",
-            owed=True,
-        )
+        unknown = "whether anything is owed is not known; see launchctl or systemctl"
+        return _answer(None, f"{error}: {unknown}", owed=True)
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
     name, run = lease.target.name, lease.run_id
@@ -40,20 +46,21 @@ def status(journal: Journal, managers: Managers) -> dict[str, Any]:
     if lease.reason:
         message += f": {lease.reason}"
     if not isinstance(lease.target, Foreground):
-        now = managers.of(lease.target).look()
+        now = Managers(environ, lease.launchctl).of(lease.target).look()
         manager = "launchd" if isinstance(lease.target, Job) else "systemd"
         message += f"; {manager} says: {now.state or now.reason or now.presence.value}"
     return _answer(lease, message)
 
 
-def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
+def restore(journal: Journal, environ: Mapping[str, str]) -> Answer:
     """Bring back what is owed; the same answer, after it."""
     lease = journal.read()
     if lease is None or not lease.open:
         return _answer(lease, "nothing is owed: no live provider is drained")
-    with _locked(journal) as lock:
-        if lock is None:
-            return _answer(lease, _busy(journal))
+    lock = journal.take_lock()
+    if lock is None:
+        return _answer(lease, _busy(journal))
+    with lock:
         lease = journal.read() or lease
         managers = Managers(environ, lease.launchctl)
         lease = orphans.restore_without(journal, lease, managers, look_again=True)
@@ -63,7 +70,7 @@ def restore(journal: Journal, environ: Mapping[str, str]) -> dict[str, Any]:
     return _answer(lease, f"restored: {lease.target.name}{f' ({words})' if words else ''}")
 
 
-def forget(journal: Journal, *, yes: bool) -> dict[str, Any]:
+def forget(journal: Journal, *, yes: bool) -> Answer:
     """Drop what is owed, where `yes`; the same answer, with what a restore would do."""
     lease = journal.read()
     if lease is None or not lease.open:
@@ -71,30 +78,21 @@ def forget(journal: Journal, *, yes: bool) -> dict[str, Any]:
     would = "\n".join(f"  {step}" for step in steps.owed(lease))
     if not yes:
         return _answer(lease, f"a restore would:\n{would}\nto drop it all the same: --yes")
-    with _locked(journal) as lock:
-        if lock is None:
-            return _answer(lease, _busy(journal))
+    lock = journal.take_lock()
+    if lock is None:
+        return _answer(lease, _busy(journal))
+    with lock:
         lease = journal.read() or lease
         if lease.open:
             lease = journal.advance(lease, Event.FORGOTTEN, reason="forgotten by the operator")
     return _answer(lease, f"forgotten: {lease.target.name}; a restore would have done:\n{would}")
 
 
-@contextlib.contextmanager
-def _locked(journal: Journal) -> Iterator[Lock | None]:
-    lock = journal.take_lock()
-    try:
-        yield lock
-    finally:
-        if lock is not None:
-            lock.release()
-
-
 def _busy(journal: Journal) -> str:
     return f"somebody is at it: held by {journal.holder()} ({journal.lock_path}); try again in a minute"
 
 
-def _answer(lease: Lease | None, message: str, *, owed: bool | None = None) -> dict[str, Any]:
+def _answer(lease: Lease | None, message: str, *, owed: bool | None = None) -> Answer:
     outstanding = lease is not None and lease.open if owed is None else owed
     return {
         "outstanding": outstanding,
@@ -112,10 +110,7 @@ def main(words: list[str], environ: Mapping[str, str]) -> int:
         elif "forget" in words:
             answer = forget(journal, yes="--yes" in words)
         else:
-            lease = None
-            with contextlib.suppress(ValueError):  # told by `status`
-                lease = journal.read()
-            answer = status(journal, Managers(environ, lease.launchctl if lease else None))
+            answer = status(journal, environ)
     except (ValueError, OSError) as error:
         answer = _answer(None, f"{error}: nothing could be restored from it", owed=True)
     print(json.dumps(answer, indent=2) if "--json" in words else answer["message"])  # noqa: T201 - a program

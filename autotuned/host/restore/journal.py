@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from autotuned.core import lease as steps
 from autotuned.core.lease import Lease
@@ -46,7 +45,7 @@ class Journal:
         text = json.dumps(steps.document(lease), indent=1)
         write_atomic(self.path, text.encode(), 0o600)
 
-    def advance(self, lease: Lease, event: steps.Event, **changes: Any) -> Lease:
+    def advance(self, lease: Lease, event: steps.Event, **changes: object) -> Lease:
         """Take one step and write it; the lease after it. Raises OSError, or UnlistedStep."""
         after = steps.advance(lease, event, utc_now(), by=self._by, **changes)
         self.write(after)

@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import shlex
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -95,6 +94,8 @@ def foreground(live: Process, request: TuneRequest, settings: Settings) -> Foreg
         raise ProviderConflict(message, [live.name])
     if restart:
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mask = masker(known_secrets(environ or {}, [str(settings.provider_config)]))
+    folder = f"cd {shlex.quote(cwd)} && " if cwd else ""
     return Foreground(
         pid=live.pid,
         started=started(live.pid),
@@ -104,17 +105,8 @@ def foreground(live: Process, request: TuneRequest, settings: Settings) -> Foreg
         umask=_umask(live.pid),
         restart=restart,
         log=str(logs / "live-provider.log") if restart else None,
-        command=_command(live.argv, cwd, environ or {}, settings),
+        command=folder + command_line(live.argv, mask),
     )
-
-
-def _command(
-    argv: Sequence[str], cwd: str | None, environ: Mapping[str, str], settings: Settings
-) -> str:
-    """The line that starts it again in a shell, without its secrets."""
-    mask = masker(known_secrets(environ, [str(settings.provider_config)]))
-    folder = f"cd {shlex.quote(cwd)} && " if cwd else ""
-    return folder + command_line(argv, mask)
 
 
 def _umask(pid: int) -> int:

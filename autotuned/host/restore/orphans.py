@@ -52,7 +52,8 @@ def stop(folder: Path) -> tuple[int, list[int]]:
         if waited >= GRACE_S + KILL_S:
             return len(ended), sorted(left)
         for pid in left - ended if waited < GRACE_S else left:
-            _signal(pid, signal.SIGTERM if waited < GRACE_S else signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM if waited < GRACE_S else signal.SIGKILL)
         ended |= left
         time.sleep(POLL_S)
     return len(ended), []
@@ -89,11 +90,6 @@ def _living(folder: Path) -> set[int]:
     return found
 
 
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 10.0, 600.0
 LOOK_S = 2.0
 """How often the journal is looked at between two tries: whoever else restores ends the duty."""
@@ -114,30 +110,24 @@ class RestoreDuty:
 
     def fulfil(self) -> None:
         """Restore, again and again, until nothing is owed."""
-        _bring_back(self._journal, self._lock, self._environ, self._armed)
-
-
-def _bring_back(
-    journal: Journal, lock: Lock, environ: Mapping[str, str], armed: Lease | None
-) -> None:
-    delay = AGAIN_FIRST_S
-    lease = _read(journal) or (armed if journal.path.exists() else None)
-    if lease is not None and lease.open and not lock.retake():
-        taken = _our_turn(journal, delay)
-        if taken is None:
-            return
-        lock, lease = taken, _read(journal) or lease
-    while lease is not None and lease.open:
-        with contextlib.suppress(Exception):  # whatever it is: it is tried again
-            lease = restore_without(journal, lease, Managers(environ, lease.launchctl))
-        lock.release()
-        if not lease.open:
-            return
-        again = _our_turn(journal, delay)
-        if again is None:
-            return
-        lock, delay = again, min(2 * delay, AGAIN_LONGEST_S)
-        lease = _read(journal) or lease
+        journal, lock, delay = self._journal, self._lock, AGAIN_FIRST_S
+        lease = _read(journal) or (self._armed if journal.path.exists() else None)
+        if lease is not None and lease.open and not lock.retake():
+            taken = _our_turn(journal, delay)
+            if taken is None:
+                return
+            lock, lease = taken, _read(journal) or lease
+        while lease is not None and lease.open:
+            with contextlib.suppress(Exception):  # whatever it is: it is tried again
+                lease = restore_without(journal, lease, Managers(self._environ, lease.launchctl))
+            lock.release()
+            if not lease.open:
+                return
+            again = _our_turn(journal, delay)
+            if again is None:
+                return
+            lock, delay = again, min(2 * delay, AGAIN_LONGEST_S)
+            lease = _read(journal) or lease
 
 
 def _our_turn(journal: Journal, delay: float) -> Lock | None:

@@ -12,16 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autotuned.core.lease import Event, Foreground, Job, Lease, State, Unit, advance
 from autotuned.errors import AutotunedError
 from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
 from autotuned.host.managers import Managers
-from autotuned.host.restore import watch
+from autotuned.host.restore import restart
 from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.relaunch import restart
 from autotuned.host.restore.rollback import roll_back
 from autotuned.shared.identity import alive, boot_id, started
 from autotuned.shared.launchctl import LoadedJob, Presence
@@ -49,7 +47,7 @@ class Pace:
     reboot_s: float = 3.0
     """After a reboot launchd loads the job itself; it gets this long before we help."""
     total_s: float = 150.0
-    """All of it together, but for the watch."""
+    """All of it together, but for the restart."""
     lives_s: float = 15.0
     """One that lives so long holds: more than the 10 s within which launchd starts a job again."""
     watch_s: float = 15.0
@@ -112,7 +110,7 @@ class Restorer:
     def _bring_up(self, lease: Lease, before: State) -> tuple[Lease, bool]:
         """The lease, `restored` once there is a live process; True where that has ended at once."""
         self._deadline = time.monotonic() + self._pace.total_s
-        elsewhere = watch.served_elsewhere(lease.target, lease.port, self._managers)
+        elsewhere = restart.served_elsewhere(lease.target, lease.port, self._managers)
         if elsewhere is not None:
             return self._step(lease, Event.WAIVED, reason=elsewhere), False
         if not isinstance(lease.target, Foreground):
@@ -135,7 +133,7 @@ class Restorer:
         target, idle = lease.target, False
         if not isinstance(target, Foreground) and not target.was_running:
             idle = not self._look(target).running
-        found = idle or watch.holds(
+        found = idle or restart.holds(
             target, lease.port, self._managers, self._pace.lives_s, self._pace.watch_s
         )
         if found:
@@ -147,7 +145,7 @@ class Restorer:
     def _after_death(self, lease: Lease) -> Lease:
         """One that has ended during its start-up: rolled back, tried again, or given up for now."""
         target = lease.target
-        words = watch.last_line(target, self._managers)
+        words = restart.last_line(target, self._managers)
         if lease.rollback is not None and lease.rolled_back is None:
             lease = self._step(lease, Event.ROLL_BACK, reason=words)
             failpoint.reach("rollback.begun")
@@ -177,7 +175,7 @@ class Restorer:
             return _back(target, self._look(target))
         return target.new_pid is not None and alive(target.new_pid, target.new_started)
 
-    def _step(self, lease: Lease, event: Event, **changes: Any) -> Lease:
+    def _step(self, lease: Lease, event: Event, **changes: object) -> Lease:
         try:
             return self._journal.advance(lease, event, **changes)
         except OSError:
@@ -215,7 +213,7 @@ class Restorer:
             with contextlib.suppress(OSError):  # whoever asks meanwhile is told of each failure
                 self._journal.write(replace(lease, reason=reason))
             if tries < self._pace.tries:
-                self._sleep(delay)
+                time.sleep(max(0.0, min(delay, self._deadline - time.monotonic())))
                 delay = min(2 * delay, self._pace.longest_s)
 
     def _once(self, job: Job | Unit, now: LoadedJob, *, rebooted: bool) -> str:
@@ -285,9 +283,6 @@ class Restorer:
     def _look(self, job: Job | Unit) -> LoadedJob:
         return self._managers.of(job).look()
 
-    def _sleep(self, seconds: float) -> None:
-        time.sleep(max(0.0, min(seconds, self._deadline - time.monotonic())))
-
     # --- a foreground process ----------------------------------------------------------------------
 
     def _foreground(
@@ -320,7 +315,7 @@ class Restorer:
                 self._journal.write(held)
 
         try:
-            restart(process, remember)
+            restart.start_again(process, remember)
         except OSError as error:
             return held, f"it cannot be started again: {error}"
         failpoint.reach("restore.asked")

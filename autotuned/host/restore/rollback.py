@@ -27,8 +27,7 @@ def roll_back(record: Rollback) -> None:
             if original.content is None or _replaced(original, _before(record, original.content)):
                 failpoint.reach("rollback.replaced")
                 return
-    message = f"{path}: somebody else keeps writing it"
-    raise UnsafePath(message, path=str(path))
+    raise UnsafePath(path, "somebody else keeps writing it")
 
 
 def _before(record: Rollback, content: bytes) -> bytes | None:

@@ -25,17 +25,6 @@ __all__ = ["Services", "table"]
 
 def table(services: Services) -> list[Method]:
     """All methods, `rpc.discover` last: it describes the others and itself."""
-    modules = (
-        agent,
-        runs,
-        apply,
-        results,
-        schedule,
-        events,
-        provider,
-        quarantine,
-        servers,
-        weights,
-    )
-    methods = [method for module in modules for method in module.methods(services)]
+    every = (agent, runs, apply, results, schedule, events, provider, quarantine, servers, weights)
+    methods = [method for module in every for method in module.methods(services)]
     return discover.with_itself(methods)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from autotuned.documents import Empty
 from autotuned.documents.doctor import DoctorDocument, ReloadDocument
@@ -26,29 +24,28 @@ def methods(services: Services) -> list[Method]:
     """Who answers, how it is, and how to stop it."""
     one_at_a_time = asyncio.Lock()
 
-    async def version(_: Connection, __: Mapping[str, Any]) -> VersionDocument:
+    async def version(_: Connection, __: Params) -> VersionDocument:
         return services.version()
 
-    async def shutdown(_: Connection, __: Mapping[str, Any]) -> Empty:
+    async def shutdown(_: Connection, __: Params) -> Empty:
         after = 0.05  # once this answer has gone out
         asyncio.get_running_loop().call_later(after, services.shut_down)
         return {}
 
-    async def doctor(_: Connection, params: Mapping[str, Any]) -> DoctorDocument:
-        if params["acknowledge"]:
+    async def doctor(_: Connection, params: DoctorParams) -> DoctorDocument:
+        if params.acknowledge:
             await asyncio.to_thread(acknowledge, services.records.database.path)
         async with one_at_a_time:  # each looks at everything with threads and programs of its own
             return await checks.examine(await services.context())
 
-    async def reload(_: Connection, __: Mapping[str, Any]) -> ReloadDocument:
+    async def reload(_: Connection, __: Params) -> ReloadDocument:
         return await services.configuration.reload()
 
     who, stop = "who answers, and where its files are", "stop the agent gracefully, as SIGTERM does"
     looks = "everything that a run needs, each with its remedy"
-    reads, bad = "read the settings file again", (wire.INVALID_PARAMS,)
     return [
-        Method("version", who, version, result=VersionDocument),
-        Method("shutdown", stop, shutdown, result=Empty),
-        Method("doctor", looks, doctor, DoctorParams, DoctorDocument),
-        Method("reload", reads, reload, result=ReloadDocument, errors=bad, acts=True),
+        Method("version", who, version),
+        Method("shutdown", stop, shutdown),
+        Method("doctor", looks, doctor),
+        Method("reload", "read the settings file again", reload, (wire.INVALID_PARAMS,), acts=True),
     ]

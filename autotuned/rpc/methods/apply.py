@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -41,27 +40,18 @@ def methods(services: Services) -> list[Method]:
     """Writing the configuration."""
     applier = services.applier
 
-    async def apply(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
-        consent = Consent(**{name: value for name, value in params.items() if name != "run_id"})
-        return await applier.apply(params["run_id"], consent, services.agent.active_run)
+    async def apply(_: Connection, params: ApplyParams) -> ConfigurationResult:
+        consent = Consent(**params.model_dump(exclude={"run_id"}))
+        return await applier.apply(params.run_id, consent, services.agent.active_run)
 
-    async def revert(_: Connection, params: Mapping[str, Any]) -> ConfigurationResult:
-        return await applier.revert(
-            params["backup"],
-            services.agent.active_run,
-            whole=params["whole"],
-            restart=params["restart"],
-        )
+    async def revert(_: Connection, params: RevertParams) -> ConfigurationResult:
+        active, whole = services.agent.active_run, params.whole
+        return await applier.revert(params.backup, active, whole=whole, restart=params.restart)
 
-    refused = (wire.APPLY_REFUSED,)
     also = (wire.NOT_FOUND, wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING)
     write = "write a run's recommendation into the provider's configuration"
     back = "put a backup of the configuration back"
     return [
-        Method(
-            "apply", write, apply, ApplyParams, ConfigurationResult, (*refused, *also), acts=True
-        ),
-        Method(
-            "revert", back, revert, RevertParams, ConfigurationResult, (*refused, *also), acts=True
-        ),
+        Method("apply", write, apply, (wire.APPLY_REFUSED, *also), acts=True),
+        Method("revert", back, revert, (wire.APPLY_REFUSED, *also), acts=True),
     ]

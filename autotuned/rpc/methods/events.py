@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -32,34 +31,27 @@ def methods(services: Services) -> list[Method]:
     """Following what happens."""
     records = services.records
 
-    async def subscribe(connection: Connection, params: Mapping[str, Any]) -> SubscribedDocument:
-        if params["run_id"] is not None:
-            await records.row(params["run_id"])
+    async def subscribe(connection: Connection, params: SubscribeParams) -> SubscribedDocument:
+        if params.run_id is not None:
+            await records.row(params.run_id)
         connection.refuse_more()
         seq = services.events.seq
-        subscription = services.events.subscribe(params["run_id"], params["since"])
+        subscription = services.events.subscribe(params.run_id, params.since)
         connection.keep(subscription.id, lambda: services.events.unsubscribe(subscription))
         connection.later(_forward(connection, subscription))
         return {"subscription": subscription.id, "seq": seq}
 
-    async def unsubscribe(connection: Connection, params: Mapping[str, Any]) -> Empty:
-        if not connection.end(params["subscription"]):
-            message = f"this connection has no subscription {params['subscription']!r}"
-            raise NotFound(message, subscription=params["subscription"])
+    async def unsubscribe(connection: Connection, params: UnsubscribeParams) -> Empty:
+        if not connection.end(params.subscription):
+            message = f"this connection has no subscription {params.subscription!r}"
+            raise NotFound(message, subscription=params.subscription)
         return {}
 
-    follow, unknown = "events as notifications on this connection", (wire.NOT_FOUND,)
+    follow = "events as notifications on this connection"
     end = "end a subscription of this connection"
     return [
-        Method(
-            "subscribe",
-            follow,
-            subscribe,
-            SubscribeParams,
-            SubscribedDocument,
-            (*unknown, wire.BUSY),
-        ),
-        Method("unsubscribe", end, unsubscribe, UnsubscribeParams, Empty, unknown),
+        Method("subscribe", follow, subscribe, (wire.NOT_FOUND, wire.BUSY)),
+        Method("unsubscribe", end, unsubscribe, (wire.NOT_FOUND,)),
     ]
 
 

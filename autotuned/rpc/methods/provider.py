@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from autotuned.documents.provider import ForgetDocument, RestoreDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, Services
@@ -20,25 +17,17 @@ class ForgetParams(Params):
 def methods(services: Services) -> list[Method]:
     """The live provider, beyond what `status` says of it."""
 
-    async def restore(_: Connection, __: Mapping[str, Any]) -> RestoreDocument:
+    async def restore(_: Connection, __: Params) -> RestoreDocument:
         restored = await services.live.restore_now()
         return {"restored": restored, "lease": services.live.public()}
 
-    async def forget(_: Connection, params: Mapping[str, Any]) -> ForgetDocument:
-        forgotten, would = await services.live.forget(yes=params["yes"])
+    async def forget(_: Connection, params: ForgetParams) -> ForgetDocument:
+        forgotten, would = await services.live.forget(yes=params.yes)
         return {"forgotten": forgotten, "would": would, "lease": services.live.public()}
 
     drops = "drop what is owed to a live provider that cannot be brought back"
     tries = "try now to bring a drained provider back"
     return [
-        Method("provider.restore", tries, restore, result=RestoreDocument, acts=True),
-        Method(
-            "provider.forget",
-            drops,
-            forget,
-            ForgetParams,
-            ForgetDocument,
-            (wire.BUSY,),
-            acts=True,
-        ),
+        Method("provider.restore", tries, restore, acts=True),
+        Method("provider.forget", drops, forget, (wire.BUSY,), acts=True),
     ]

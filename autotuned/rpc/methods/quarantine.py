@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from autotuned.documents.quarantine import QuarantineDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, Services
@@ -21,18 +18,16 @@ def methods(services: Services) -> list[Method]:
     """Look, and lift."""
     quarantine = services.agent.quarantine
 
-    async def entries(_: Connection, __: Mapping[str, Any]) -> QuarantineDocument:
+    async def entries(_: Connection, __: Params) -> QuarantineDocument:
         return {"entries": await quarantine.document(), "cleared": []}
 
-    async def clear(_: Connection, params: Mapping[str, Any]) -> QuarantineDocument:
-        cleared = await quarantine.clear(params["entry"])
+    async def clear(_: Connection, params: ClearParams) -> QuarantineDocument:
+        cleared = await quarantine.clear(params.entry)
         return {"entries": await quarantine.document(), "cleared": cleared}
 
     looks = "configurations that took the machine down, and are not started again"
     lifts = "let a configuration be started again"
     return [
-        Method("quarantine", looks, entries, result=QuarantineDocument),
-        Method(
-            "quarantine.clear", lifts, clear, ClearParams, QuarantineDocument, (wire.NOT_FOUND,)
-        ),
+        Method("quarantine", looks, entries),
+        Method("quarantine.clear", lifts, clear, (wire.NOT_FOUND,)),
     ]

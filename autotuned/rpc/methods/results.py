@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,6 +17,7 @@ from autotuned.engine.compare import pair, past
 from autotuned.engine.run.documents import trial_document
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, RunParams, Services
+from autotuned.rpc.methods.runs import STARTED
 from autotuned.shared import wire
 from autotuned.store import events
 
@@ -61,35 +61,31 @@ class NoiseParams(RunParams, CheckParams):
     idle_s: Annotated[float, Field(ge=0, le=86_400)] = IDLE_S
 
 
-def _page(*parts: Any) -> str:
-    from autotuned.report.page import render  # noqa: PLC0415 - an agent that makes no page saves jinja2
-
-    return render(*parts)
-
-
 def methods(services: Services) -> list[Method]:
     """What is told of runs that have ended; `noise` begins one that measures."""
     records = services.records
 
-    async def compared(_: Connection, params: Mapping[str, Any]) -> ComparisonDocument:
-        first, second = await pair(records, params["a"], params["b"])
+    async def compared(_: Connection, params: CompareParams) -> ComparisonDocument:
+        first, second = await pair(records, params.a, params.b)
         return compare(first, second)
 
-    async def history(_: Connection, params: Mapping[str, Any]) -> HistoryDocument:
-        return await past(records, params["limit"])
+    async def history(_: Connection, params: HistoryParams) -> HistoryDocument:
+        return await past(records, params.limit)
 
-    async def check(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
-        return await services.agent.check(params)
+    async def check(_: Connection, params: CheckParams) -> StartedDocument:
+        return await services.agent.check(params.model_dump())
 
-    async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
-        return await services.agent.measure_noise(params)
+    async def noise(_: Connection, params: NoiseParams) -> StartedDocument:
+        return await services.agent.measure_noise(params.model_dump())
 
-    async def answers(_: Connection, params: Mapping[str, Any]) -> AnswersDocument:
-        row = await records.row(params["run_id"])
+    async def answers(_: Connection, params: RunParams) -> AnswersDocument:
+        row = await records.row(params.run_id)
         return answers_document(await records.trials(row.run_id))
 
-    async def report(_: Connection, params: Mapping[str, Any]) -> dict[str, str]:
-        document = await services.agent.result(params["run_id"])
+    async def report(_: Connection, params: RunParams) -> dict[str, str]:
+        from autotuned.report import page  # noqa: PLC0415 - an agent that makes no page saves jinja2
+
+        document = await services.agent.result(params.run_id)
         run_id = document["run_id"]
         history = await records.trials(run_id)
         entered = await records.database.ask(events.of_type, run_id, "phase")
@@ -98,32 +94,28 @@ def methods(services: Services) -> list[Method]:
         # A page with thousands of dots takes a while, and a request may be being measured meanwhile.
         asked = answers_document(history)["tasks"]
         known = (await past(records, PAST))["history"]
-        return {"html": await asyncio.to_thread(_page, document, trials, phases, asked, known)}
+        return {
+            "html": await asyncio.to_thread(page.render, document, trials, phases, asked, known)
+        }
 
-    async def stale(_: Connection, __: Mapping[str, Any]) -> StaleResult:
+    async def stale(_: Connection, __: Params) -> StaleResult:
         return (await services.staleness.look()).document()
 
     differs = "two runs, knob by knob and figure by figure, set against their noise"
     over_time = "good tunes and checks over time: recipe, machine, figures and verdicts"
     again = "measure the applied recipe again, one start, against its cell in its run"
     begins = "measure the machine's own noise: the best cells of a run, again and again"
-    begun = (
-        wire.NOT_FOUND,
-        wire.BUSY,
-        wire.PROVIDER_CONFLICT,
-        wire.RESTORE_OUTSTANDING,
-        wire.SHUTTING_DOWN,
-    )
+    begun = (wire.NOT_FOUND, *STARTED)
     shows = "a run, finished or not, as one self-contained HTML page"
     asks = "what has changed since the last good run"
     asked_of = "what the cells of a run answered to the quality guard, side by side"
     unknown = (wire.NOT_FOUND,)
     return [
-        Method("answers", asked_of, answers, RunParams, AnswersDocument, unknown),
-        Method("compare", differs, compared, CompareParams, ComparisonDocument, unknown),
-        Method("history", over_time, history, HistoryParams, HistoryDocument),
-        Method("check", again, check, CheckParams, StartedDocument, begun),
-        Method("noise", begins, noise, NoiseParams, StartedDocument, begun),
-        Method("report", shows, report, RunParams, HTML, unknown),
-        Method("stale", asks, stale, result=StaleResult),
+        Method("answers", asked_of, answers, unknown),
+        Method("compare", differs, compared, unknown),
+        Method("history", over_time, history),
+        Method("check", again, check, begun),
+        Method("noise", begins, noise, begun),
+        Method("report", shows, report, unknown, result=HTML),
+        Method("stale", asks, stale),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -52,8 +52,8 @@ class WaitParams(RunParams):
     timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-STARTED = documents.StartedDocument | documents.DryRunDocument
-WAITED = documents.SummaryDocument | documents.TimedOutDocument
+STARTED = (wire.BUSY, wire.PROVIDER_CONFLICT, wire.RESTORE_OUTSTANDING, wire.SHUTTING_DOWN)
+"""Why a run may not begin."""
 
 
 def methods(services: Services) -> list[Method]:
@@ -61,22 +61,21 @@ def methods(services: Services) -> list[Method]:
     agent, records = services.agent, services.records
 
     async def start(
-        _: Connection, params: Mapping[str, Any]
+        _: Connection, params: Mapping[str, object]
     ) -> documents.StartedDocument | documents.DryRunDocument:
         request = {name: value for name, value in params.items() if name != "dry_run"}
         if params.get("dry_run") is True:
             return {"plan": await agent.dry_run(request)}
         return await agent.start(request if params.get("dry_run", False) is False else params)
 
-    async def status(_: Connection, params: Mapping[str, Any]) -> documents.StatusDocument:
+    async def status(_: Connection, params: RunParams) -> documents.StatusDocument:
         glanced = await services.staleness.glance()
+        aside = await asyncio.to_thread(set_aside, records.database.path)
         return {
             "daemon": services.version(),
-            "run": await agent.status(params["run_id"]),
+            "run": await agent.status(params.run_id),
             "refused": await records.refused(),
-            "set_aside": [
-                str(each) for each in await asyncio.to_thread(set_aside, records.database.path)
-            ],
+            "set_aside": [str(each) for each in aside],
             "live_provider": await services.live.sighting.document(services.live.lease),
             "lease": services.live.public(),
             "left_stopped": await services.live.left_stopped(),
@@ -86,8 +85,8 @@ def methods(services: Services) -> list[Method]:
             "pull": agent.pulls.active.document() if agent.pulls.active else None,
         }
 
-    async def cancel(_: Connection, params: Mapping[str, Any]) -> documents.CancelDocument:
-        run_id = params["run_id"] or agent.begun_run()
+    async def cancel(_: Connection, params: RunParams) -> documents.CancelDocument:
+        run_id = params.run_id or agent.begun_run()
         if run_id is None:
             newest = await records.latest(Which.SEARCHED)
             run_id = None if newest is None else newest.run_id
@@ -95,30 +94,24 @@ def methods(services: Services) -> list[Method]:
             await records.row(run_id)
         return agent.cancel(run_id)
 
-    async def result(_: Connection, params: Mapping[str, Any]) -> ResultDocument:
-        return await agent.result(params["run_id"])
+    async def result(_: Connection, params: RunParams) -> ResultDocument:
+        return await agent.result(params.run_id)
 
-    async def runs(_: Connection, params: Mapping[str, Any]) -> documents.RunsDocument:
-        which = Which.GOOD if params["good"] else Which.ALL if params["all"] else Which.BEGUN
-        rows = await records.recent(params["limit"], params["before"], which)
+    async def runs(_: Connection, params: RunsParams) -> documents.RunsDocument:
+        which = Which.GOOD if params.good else Which.ALL if params.all else Which.BEGUN
+        rows = await records.recent(params.limit, params.before, which)
         active = agent.active_run()
         return {"runs": [summary(row, running=row.run_id == active) for row in rows]}
 
-    async def trials(_: Connection, params: Mapping[str, Any]) -> TrialsDocument:
-        row = await records.row(params["run_id"])
+    async def trials(_: Connection, params: OneRunParams) -> TrialsDocument:
+        row = await records.row(params.run_id)
         return {"trials": [trial_document(trial) for trial in await records.trials(row.run_id)]}
 
     async def wait(
-        _: Connection, params: Mapping[str, Any]
+        _: Connection, params: WaitParams
     ) -> documents.SummaryDocument | documents.TimedOutDocument:
-        return await agent.wait(params["run_id"], params["timeout_s"])
+        return await agent.wait(params.run_id, params.timeout_s)
 
-    started = (
-        wire.BUSY,
-        wire.PROVIDER_CONFLICT,
-        wire.RESTORE_OUTSTANDING,
-        wire.SHUTTING_DOWN,
-    )
     unknown = (wire.NOT_FOUND,)
     begin = "validate, look for conflicts, begin a run"
     looks = "the agent and the active run, else the latest that searched"
@@ -126,13 +119,11 @@ def methods(services: Services) -> list[Method]:
     end, table = "ask a run to end; idempotent", "a table of runs, newest first"
     waits = "a run's summary once it has ended, or after timeout_s that it goes on"
     return [
-        Method(
-            "start", begin, start, StartParams, STARTED, started, validates_itself=True, acts=True
-        ),
-        Method("status", looks, status, RunParams, documents.StatusDocument, unknown),
-        Method("cancel", end, cancel, RunParams, documents.CancelDocument, unknown),
-        Method("result", "the public document of a run", result, RunParams, json_schema(), unknown),
-        Method("runs", table, runs, RunsParams, documents.RunsDocument),
-        Method("trials", samples, trials, OneRunParams, TrialsDocument, unknown),
-        Method("wait", waits, wait, WaitParams, WAITED, unknown),
+        Method("start", begin, start, STARTED, raw=StartParams, acts=True),
+        Method("status", looks, status, unknown),
+        Method("cancel", end, cancel, unknown),
+        Method("result", "the public document of a run", result, unknown, result=json_schema()),
+        Method("runs", table, runs),
+        Method("trials", samples, trials, unknown),
+        Method("wait", waits, wait, unknown),
     ]

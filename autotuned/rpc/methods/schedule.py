@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -27,14 +27,14 @@ def methods(services: Services) -> list[Method]:
     """Look, set, and begin by hand."""
     nightly = services.nightly
 
-    async def get(_: Connection, params: Mapping[str, Any]) -> ScheduleDocument:
-        return await nightly.get(params["history"])
+    async def get(_: Connection, params: ScheduleGetParams) -> ScheduleDocument:
+        return await nightly.get(params.history)
 
-    async def change(_: Connection, params: Mapping[str, Any]) -> ScheduleDocument:
+    async def change(_: Connection, params: Mapping[str, object]) -> ScheduleDocument:
         await nightly.set(params)
         return await nightly.get(SHOWN)
 
-    async def run_now(_: Connection, __: Mapping[str, Any]) -> BegunDocument:
+    async def run_now(_: Connection, __: Params) -> BegunDocument:
         run_id = await nightly.run_now()
         return {**await nightly.get(SHOWN), "run_id": run_id}
 
@@ -42,15 +42,7 @@ def methods(services: Services) -> list[Method]:
     looks, sets = "the schedule and its decisions", "set the schedule anew, or switch it off or on"
     hand = "begin the scheduled run by hand"
     return [
-        Method("schedule.get", looks, get, ScheduleGetParams, ScheduleDocument),
-        Method(
-            "schedule.set",
-            sets,
-            change,
-            Schedule,
-            ScheduleDocument,
-            validates_itself=True,
-            acts=True,
-        ),
-        Method("schedule.run_now", hand, run_now, result=BegunDocument, errors=begins, acts=True),
+        Method("schedule.get", looks, get),
+        Method("schedule.set", sets, change, raw=Schedule, acts=True),
+        Method("schedule.run_now", hand, run_now, begins, acts=True),
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -38,24 +37,23 @@ def methods(services: Services) -> list[Method]:
     """Everything about weights outside of a run."""
     pulls = services.agent.pulls
 
-    async def models(_: Connection, __: Mapping[str, Any]) -> ModelsDocument:
+    async def models(_: Connection, __: Params) -> ModelsDocument:
         return await pulls.models()
 
-    async def pull(_: Connection, params: Mapping[str, Any]) -> PullDocument:
-        return services.agent.pull(**params)
+    async def pull(_: Connection, params: PullParams) -> PullDocument:
+        return services.agent.pull(**params.model_dump())
 
-    async def wait(_: Connection, params: Mapping[str, Any]) -> PullDocument:
-        return await pulls.wait(params["pull_id"], params["timeout_s"])
+    async def wait(_: Connection, params: PullWaitParams) -> PullDocument:
+        return await pulls.wait(params.pull_id, params.timeout_s)
 
-    async def cancel(_: Connection, params: Mapping[str, Any]) -> PullDocument:
-        return await pulls.cancel(params["pull_id"])
+    async def cancel(_: Connection, params: OnePullParams) -> PullDocument:
+        return await pulls.cancel(params.pull_id)
 
-    begin, unknown = (wire.BUSY, wire.SHUTTING_DOWN), (wire.NOT_FOUND,)
     starts = "bring a model's weights into the cache; joins a pull of the same model"
     waits = "a pull once it has ended, or as it is after timeout_s"
     return [
-        Method("models", "what is in the cache of weights", models, result=ModelsDocument),
-        Method("pull", starts, pull, PullParams, PullDocument, begin),
-        Method("pull.wait", waits, wait, PullWaitParams, PullDocument, unknown),
-        Method("pull.cancel", "end a pull", cancel, OnePullParams, PullDocument, unknown),
+        Method("models", "what is in the cache of weights", models),
+        Method("pull", starts, pull, (wire.BUSY, wire.SHUTTING_DOWN)),
+        Method("pull.wait", waits, wait, (wire.NOT_FOUND,)),
+        Method("pull.cancel", "end a pull", cancel, (wire.NOT_FOUND,)),
     ]

@@ -12,6 +12,8 @@ import re
 import httpx2
 from huggingface_hub import errors as hub_errors
 
+from autotuned.weights.hub import HubFault
+
 LONGEST_WAIT_S = 30.0
 """A hub that asks to be left alone for longer is not waited for."""
 RETRIED = (408, 429, 500, 502, 503, 504)
@@ -19,11 +21,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class Fault(Exception):
-    """Why something cannot be fetched. `retry`: a fault of the network, worth another try after `wait_s`.
-
-    `unreachable`: nobody answers at all, and nobody will for another repository.
-    """
+class Fault(HubFault):
+    """As it is told to the agent. `retry`: a fault of the network, worth another try after `wait_s`."""
 
     def __init__(
         self,
@@ -34,8 +33,7 @@ class Fault(Exception):
         wait_s: float = 0.0,
         unreachable: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.reason, self.integrity, self.unreachable = reason, integrity, unreachable
+        super().__init__(reason, integrity=integrity, unreachable=unreachable)
         self.retry, self.wait_s = retry, wait_s
 
 

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata, get_session, hf_hub_url
@@ -28,7 +29,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
-from autotuned.weights.hub.faults import Fault, on_disk, translated
+from autotuned.weights.hub import Listing, RemoteFile
+from autotuned.weights.hub.faults import Fault, translated
 from autotuned.weights.hub.folder import OURS, Folder
 from autotuned.weights.selection import may_be_wanted
 
@@ -37,6 +39,16 @@ PARALLEL = 4
 CHUNK_BYTES = 1 << 20
 MAIN = "main"
 PROGRESS_S = 0.25
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Arrived:
+    """How much of a file is here, and the hash of that."""
+
+    at: int
+    hashed: hashlib._Hash
 
 
 class Hub:
@@ -56,10 +68,10 @@ class Hub:
         self._read_s = read_s
         self._bytes, self._received, self._told, self._counting = 0, 0, 0.0, threading.Lock()
 
-    def listing(self, repo: str) -> dict[str, Any]:
-        """The commit of the main revision, and each file's name, size, etag and hashes. Raises Fault."""
+    def listing(self, repo: str) -> Listing:
+        """The main revision. Raises Fault."""
 
-        def ask() -> dict[str, Any]:
+        def ask() -> Listing:
             info = self._api.model_info(
                 repo, revision=MAIN, files_metadata=True, timeout=self._read_s
             )
@@ -70,14 +82,13 @@ class Hub:
                 _described(file.rfilename, file.size, file.lfs, file.blob_id)
                 for file in info.siblings or ()
             ]
-            if any(file["size"] is None for file in files):  # some mirrors tell names only
+            if any(file.size is None for file in files):  # some mirrors tell names only
                 files = self._sized(repo, str(info.sha), files)
-            return {"commit": info.sha, "files": files}
+            return Listing(repo, str(info.sha), {file.name: file for file in files})
 
-        found: dict[str, Any] = self._patiently(ask)
-        return found
+        return self._patiently(ask)
 
-    def _sized(self, repo: str, commit: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _sized(self, repo: str, commit: str, files: list[RemoteFile]) -> list[RemoteFile]:
         """The files with their sizes: from the tree, else from each file that may be wanted itself."""
         try:
             return [
@@ -87,18 +98,14 @@ class Hub:
             ]
         except HfHubHTTPError:
             folder = Folder(Path(), repo, commit)
-            wanted = [file for file in files if may_be_wanted(file["name"])]
-            return [self._completed(folder, file) for file in wanted]
+            return [self._completed(folder, file) for file in files if may_be_wanted(file.name)]
 
-    def fetch(self, cache: Path, repo: str, commit: str, files: list[dict[str, Any]]) -> None:
-        """Bring all `files` into the cache, each checked against its hash. Raises Fault."""
+    def fetch(self, cache: Path, repo: str, commit: str, files: list[RemoteFile]) -> None:
+        """Bring all `files` into the cache, each checked against its hash. Raises Fault, or OSError."""
         folder = Folder(cache, repo, commit)
         self._bytes, self._told = 0, 0.0
-        try:
-            folder.make()
-            folder.sweep()
-        except OSError as error:
-            raise on_disk(error) from error
+        folder.make()
+        folder.sweep()
         pool = ThreadPoolExecutor(PARALLEL)
         work = [pool.submit(self._fetch_one, folder, file) for file in files]
         done, _ = wait(work, return_when=FIRST_EXCEPTION)
@@ -109,21 +116,14 @@ class Hub:
                 raise translated(broken) from broken
         self._count(0, tell=True)
 
-    def settle(self, cache: Path, repo: str, commit: str) -> None:
-        """Make `commit` the repository's main revision in the cache: from now on it is complete."""
-        try:
-            Folder(cache, repo, commit).settle()
-        except OSError as error:
-            raise on_disk(error) from error
-
-    def _fetch_one(self, folder: Folder, file: dict[str, Any]) -> None:
+    def _fetch_one(self, folder: Folder, file: RemoteFile) -> None:
         file = self._completed(folder, file)
-        etag = file["sha256"] or file["git_sha1"] or file["etag"]
-        blob, pointer = folder.blobs / etag, folder.pointer(file["name"])
+        etag = file.digest or str(file.etag)
+        blob, pointer = folder.blobs / etag, folder.pointer(file.name)
         with folder.lock(etag):
             if pointer.is_symlink() and pointer.readlink().name != etag:
                 message = (
-                    f"{file['name']}: revision {folder.commit[:12]} now resolves to other content"
+                    f"{file.name}: revision {folder.commit[:12]} now resolves to other content"
                 )
                 raise Fault(message, integrity=True)
             there = next((path for path in (pointer, blob) if path.exists()), None)
@@ -133,9 +133,9 @@ class Hub:
                 self._check(there, file)
             folder.link(blob, pointer)
 
-    def _completed(self, folder: Folder, file: dict[str, Any]) -> dict[str, Any]:
+    def _completed(self, folder: Folder, file: RemoteFile) -> RemoteFile:
         """`file` with size and etag, asked from the file itself where the list has none."""
-        if file["size"] is not None and (file["sha256"] or file["git_sha1"]):
+        if file.size is not None and file.digest:
             return file
         url = self._url(folder, file)
         found = self._patiently(
@@ -143,101 +143,90 @@ class Hub:
         )
         etag = found.etag or ""
         if found.size is None or not re.fullmatch(r"[\w.-]{1,128}", etag):
-            message = f"{file['name']}: the hub gives no size and hash"
+            message = f"{file.name}: the hub gives no size and hash"
             raise Fault(message)
         kind = {64: "sha256", 40: "git_sha1"}.get(len(etag), "etag")
-        return {**file, "size": found.size, "etag": etag, kind: etag}
+        return replace(file, size=found.size, **{kind: etag})
 
-    def _download(self, folder: Folder, file: dict[str, Any], blob: Path) -> None:
+    def _download(self, folder: Folder, file: RemoteFile, blob: Path) -> None:
         """Fetch into a partial file, going on where an earlier process stopped; then give it its name."""
         part = blob.with_name(blob.name + OURS)
         with part.open("a+b") as out:
-            resumed = self._begin(out, file)
+            before = out.seek(0, os.SEEK_END)
+            if before > file.bytes:
+                out.truncate(0)
             digest = self._stream_all(folder, file, out)
-            if digest is not None and digest != _wanted_digest(file) and resumed:
-                self._count(-file["size"])
+            if digest != file.digest and 0 < before <= file.bytes:
+                self._count(-file.bytes)
                 out.truncate(0)  # the part was damaged, perhaps by a power loss: once more, whole
                 digest = self._stream_all(folder, file, out)
-            if digest is not None and digest != _wanted_digest(file):
+            if digest != file.digest:
                 part.unlink(missing_ok=True)
                 raise _differs(file, digest)
             os.fsync(out.fileno())
         part.replace(blob)
 
-    def _begin(self, out: BinaryIO, file: dict[str, Any]) -> bool:
-        """True when there is something to go on from."""
-        whole: int = file["size"]
-        size = out.seek(0, os.SEEK_END)
-        if size > whole:
-            out.truncate(0)
-        return 0 < size <= whole
-
-    def _stream_all(self, folder: Folder, file: dict[str, Any], out: BinaryIO) -> str | None:
+    def _stream_all(self, folder: Folder, file: RemoteFile, out: BinaryIO) -> str | None:
         """Fetch what is missing of `file`, with retries; its digest, None where nothing is known to compare."""
-        hashed = _hasher(file)
         out.seek(0)
-        while data := out.read(CHUNK_BYTES):
-            hashed.update(data)
-            self._count(len(data))
-        state = {"at": out.tell(), "hashed": hashed}
-        self._patiently(
-            lambda: self._stream(folder, file, out, state), progress=lambda: state["at"]
-        )
+        hashed = self._hashed(file, out)
+        here = Arrived(out.tell(), hashed)
+        self._patiently(lambda: self._stream(folder, file, out, here), lambda: here.at)
         out.flush()
-        return state["hashed"].hexdigest() if _wanted_digest(file) else None
+        return here.hashed.hexdigest() if file.digest else None
 
-    def _stream(
-        self, folder: Folder, file: dict[str, Any], out: BinaryIO, state: dict[str, Any]
-    ) -> None:
+    def _stream(self, folder: Folder, file: RemoteFile, out: BinaryIO, here: Arrived) -> None:
         """One request from where we are to the end of the file."""
-        size, name = file["size"], file["name"]
-        if state["at"] == size and size > 0:
+        size, name = file.bytes, file.name
+        if here.at == size and size > 0:
             return
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # ranges count plain bytes
-        if state["at"]:
-            headers["Range"] = f"bytes={state['at']}-"
+        if here.at:
+            headers["Range"] = f"bytes={here.at}-"
         url = self._url(folder, file)
         with get_session().stream("GET", url, headers=headers, timeout=self._timeout) as answer:
             hf_raise_for_status(answer)
             _check_pin(answer, folder.commit, file)
-            if state["at"] and not _continues(answer, state["at"]):
-                self._count(-state["at"])
+            if here.at and not _continues(answer, here.at):
+                self._count(-here.at)
                 out.truncate(0)
-                state |= {"at": 0, "hashed": _hasher(file)}
+                here.at, here.hashed = 0, _hasher(file)
             length = answer.headers.get("Content-Length", "")
             plain = answer.headers.get("Content-Encoding", "identity") == "identity"
-            if plain and length.isdigit() and int(length) != size - state["at"]:
-                message = (
-                    f"{name}: has {state['at'] + int(length)} bytes, the hub's list says {size}"
-                )
+            if plain and length.isdigit() and int(length) != size - here.at:
+                message = f"{name}: has {here.at + int(length)} bytes, the hub's list says {size}"
                 raise Fault(message, integrity=True)
             for data in answer.iter_bytes():
-                state["at"] += len(data)
-                if state["at"] > size:
+                here.at += len(data)
+                if here.at > size:
                     message = f"{name}: is longer than the {size} bytes of the hub's list"
                     raise Fault(message, integrity=True)
                 out.write(data)
                 out.flush()  # what is here must survive a kill
-                state["hashed"].update(data)
+                here.hashed.update(data)
                 self._count(len(data), received=len(data))
-        if state["at"] < size:
-            message = f"interrupted: {name} ended after {state['at']} of {size} bytes"
+        if here.at < size:
+            message = f"interrupted: {name} ended after {here.at} of {size} bytes"
             raise Fault(message, retry=True)
 
-    def _check(self, path: Path, file: dict[str, Any]) -> None:
+    def _check(self, path: Path, file: RemoteFile) -> None:
         """A file that is there already must be the one wanted."""
-        wanted = _wanted_digest(file)
-        hashed = _hasher(file)
         with path.open("rb") as stream:
-            while data := stream.read(CHUNK_BYTES):
-                hashed.update(data)
-                self._count(len(data))
-        if wanted and hashed.hexdigest() != wanted:
+            hashed = self._hashed(file, stream)
+        if file.digest and hashed.hexdigest() != file.digest:
             fault = _differs(file, hashed.hexdigest())
             message = f"{fault.reason}; remove {path.resolve()} and pull the model again"
             raise Fault(message, integrity=True)
 
-    def _patiently(self, work: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
+    def _hashed(self, file: RemoteFile, stream: BinaryIO) -> hashlib._Hash:
+        """The hash of what is there already; its bytes count as done."""
+        hashed = _hasher(file)
+        while data := stream.read(CHUNK_BYTES):
+            hashed.update(data)
+            self._count(len(data))
+        return hashed
+
+    def _patiently(self, work: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
         """Do `work`, again after a fault of the network; raises Fault when patience is at its end."""
         failed, reached = 0, progress()
         while True:
@@ -261,35 +250,33 @@ class Hub:
                 self._told = now
                 self._report(report="progress", bytes=self._bytes, received=self._received)
 
-    def _url(self, folder: Folder, file: dict[str, Any]) -> str:
-        return hf_hub_url(
-            folder.repo, file["name"], revision=folder.commit, endpoint=self._endpoint
-        )
+    def _url(self, folder: Folder, file: RemoteFile) -> str:
+        return hf_hub_url(folder.repo, file.name, revision=folder.commit, endpoint=self._endpoint)
 
 
 def _described(
     name: str, size: int | None, lfs: BlobLfsInfo | None, git_sha1: str | None
-) -> dict[str, Any]:
+) -> RemoteFile:
     """A file as the agent is told of it: large ones go by their SHA-256, small ones by git's hash."""
     # The hashes become names of files: what is none counts as not told.
     if lfs is None:
         known = git_sha1 if re.fullmatch(r"[0-9a-f]{40}", git_sha1 or "") else None
-        return {"name": name, "size": size, "sha256": None, "git_sha1": known}
+        return RemoteFile(name, size, None, known)
     known = lfs.sha256 if re.fullmatch(r"[0-9a-f]{64}", lfs.sha256 or "") else None
-    return {"name": name, "size": lfs.size, "sha256": known, "git_sha1": None}
+    return RemoteFile(name, lfs.size, known, None)
 
 
-def _check_pin(answer: httpx2.Response, commit: str, file: dict[str, Any]) -> None:
+def _check_pin(answer: httpx2.Response, commit: str, file: RemoteFile) -> None:
     """The answer must come from the revision that was listed, and name the same content."""
-    wanted = _wanted_digest(file)
+    wanted = file.digest
     for step in (*answer.history, answer):
         named = step.headers.get("X-Repo-Commit")
         if named is not None and named != commit:
-            message = f"{file['name']}: revision {commit[:12]} now resolves to {named[:12]}"
+            message = f"{file.name}: revision {commit[:12]} now resolves to {named[:12]}"
             raise Fault(message, integrity=True)
         linked = step.headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
         if wanted and len(linked) == len(wanted) and linked != wanted:
-            message = f"{file['name']}: revision {commit[:12]} now resolves to other content"
+            message = f"{file.name}: revision {commit[:12]} now resolves to other content"
             raise Fault(message, integrity=True)
 
 
@@ -299,22 +286,17 @@ def _continues(answer: httpx2.Response, at: int) -> bool:
     )
 
 
-def _wanted_digest(file: dict[str, Any]) -> str | None:
-    found: str | None = file["sha256"] or file["git_sha1"]
-    return found
-
-
-def _hasher(file: dict[str, Any]) -> Any:
-    if file["sha256"] or not file["git_sha1"]:
+def _hasher(file: RemoteFile) -> hashlib._Hash:
+    if file.sha256 or not file.git_sha1:
         return hashlib.sha256()
     # Git's own name of a file's content.
-    return hashlib.sha1(f"blob {file['size']}\0".encode(), usedforsecurity=False)
+    return hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
 
 
-def _differs(file: dict[str, Any], digest: str) -> Fault:
-    kind = "SHA-256" if file["sha256"] else "git hash"
-    wanted = _wanted_digest(file) or ""
-    reason = f"{file['name']}: its {kind} is {digest[:12]}..., the hub's is {wanted[:12]}..."
+def _differs(file: RemoteFile, digest: str | None) -> Fault:
+    kind = "SHA-256" if file.sha256 else "git hash"
+    here, wanted = (str(each)[:12] for each in (digest, file.digest))
+    reason = f"{file.name}: its {kind} is {here}..., the hub's is {wanted}..."
     return Fault(reason, integrity=True)
 
 
@@ -322,7 +304,7 @@ def main() -> None:
     """Obey orders until stdin ends."""
     out, writing = sys.stdout, threading.Lock()
 
-    def report(**fields: Any) -> None:
+    def report(**fields: object) -> None:
         with writing:
             try:
                 out.write(json.dumps(fields) + "\n")
@@ -339,22 +321,24 @@ def main() -> None:
 
 
 def _obey(hub: Hub, order: dict[str, Any], report: Callable[..., None]) -> None:
-    number, do = order.pop("number"), order.pop("do")
-    hub.delays_s = tuple(order.pop("delays_s", ()))
-    if "cache" in order:
-        order["cache"] = Path(order["cache"])
-    work: dict[str, Callable[..., Any]]
-    work = {"list": hub.listing, "fetch": hub.fetch, "settle": hub.settle}
+    number, result = order["number"], None
+    hub.delays_s = tuple(order.get("delays_s", ()))
     try:
-        found = work[do](**order)
-    except Fault as fault:
-        kind = {"integrity": fault.integrity, "unreachable": fault.unreachable}
-        report(report="failed", number=number, reason=fault.reason, **kind)
+        match order["do"]:
+            case "list":
+                result = asdict(hub.listing(order["repo"]))
+            case "fetch":
+                files = [RemoteFile(**file) for file in order["files"]]
+                hub.fetch(Path(order["cache"]), order["repo"], order["commit"], files)
+            case _:  # settle
+                Folder(Path(order["cache"]), order["repo"], order["commit"]).settle()
     except Exception as error:  # noqa: BLE001 - a bug of ours must be told, or the agent would wait
-        kind = {"integrity": False, "unreachable": False}
-        report(report="failed", number=number, reason=translated(error).reason, **kind)
+        found = translated(error)
+        fault = {"reason": found.reason, "integrity": found.integrity}
+        fault["unreachable"] = found.unreachable
+        report(report="failed", number=number, fault=fault)
     else:
-        report(report="done", number=number, result=found)
+        report(report="done", number=number, result=result)
 
 
 if __name__ == "__main__":

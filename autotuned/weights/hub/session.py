@@ -1,6 +1,6 @@
 """The model hub as the agent sees it: what a repository holds, and bringing its files into the cache.
 
-The work is done by a process of its own (`hub_process.py`), which dies with `async with`. Retries and
+The work is done by a process of its own (`process.py`), which dies with `async with`. Retries and
 time-outs are the process's; budget and cancel are the caller's. Must not know what a run is.
 """
 
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from autotuned.host.children.helper import Helper, HelperDied
+from autotuned.host.children.programs import Helper, HelperDied
+from autotuned.weights.hub import HubFault, Listing, RemoteFile
 
 ROOT = Path(__file__).parents[3]
 PROCESS = f"import sys; sys.path.append({str(ROOT)!r}); from autotuned.weights.hub.process import main; main()"
@@ -32,7 +30,6 @@ QUIET = {
 """Read when the library is imported: nothing but the hub is contacted, over HTTP, for nothing but files."""
 
 HUB = "https://huggingface.co"
-RATE_WINDOW_S = 10.0
 LISTING_S = 60.0
 """For all tries together: some name servers take long to say nothing."""
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -54,41 +51,7 @@ IMPATIENT = Patience((), (), 5.0)
 """For a look at what is there, which somebody waits for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a repository. `size` None: the hub did not say."""
-
-    name: str
-    size: int | None
-    sha256: str | None
-    git_sha1: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A repository's main revision: its commit and its files by name."""
-
-    repo: str
-    commit: str
-    files: Mapping[str, RemoteFile]
-
-    def bytes_of(self, names: Sequence[str]) -> int:
-        """Bytes of these files, as far as the hub says."""
-        return sum(self.files[name].size or 0 for name in names)
-
-
-class HubFault(Exception):
-    """Why the hub did not give what was asked for. `integrity`: it gave something else.
-
-    `unreachable`: nobody answered at all.
-    """
-
-    def __init__(self, reason: str, *, integrity: bool = False, unreachable: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.integrity, self.unreachable = reason, integrity, unreachable
-
-
-class HubSession:
+class HubSession(Helper):
     """One conversation with the hub. Use as `async with`; leaving it ends whatever is still on its way."""
 
     def __init__(self, environ: Mapping[str, str], cache: Path, patience: Patience) -> None:
@@ -100,20 +63,8 @@ class HubSession:
             "endpoint": environ.get("HF_ENDPOINT", "").rstrip("/") or HUB,
             "read_s": patience.read_s,
         }
-        self._helper = Helper((sys.executable, "-P", "-c", PROCESS), env | QUIET, begin)
+        super().__init__((sys.executable, "-P", "-c", PROCESS), env | QUIET, begin)
         self._cache, self._patience = cache, patience
-
-    async def __aenter__(self) -> HubSession:
-        await self._helper.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._helper.__aexit__(kind, error, trace)
 
     async def listing(self, repo: str) -> Listing:
         """What the repository holds. Raises HubFault."""
@@ -123,63 +74,31 @@ class HubSession:
         except TimeoutError:
             message = f"no answer of the hub within {LISTING_S:.0f} s"
             raise HubFault(message, unreachable=True) from None
-        files = {
-            file["name"]: RemoteFile(file["name"], file["size"], file["sha256"], file["git_sha1"])
-            for file in found["files"]
-        }
+        files = {name: RemoteFile(**file) for name, file in found["files"].items()}
         return Listing(repo, found["commit"], files)
 
     async def fetch(self, listing: Listing, names: Sequence[str], count: Count) -> None:
         """Bring these files into the cache, checked; `count` gets how much is there. Raises HubFault."""
-        files = [listing.files[name] for name in names]
-        await self._ask(
-            "fetch",
-            count,
-            cache=str(self._cache),
-            repo=listing.repo,
-            commit=listing.commit,
-            delays_s=self._patience.fetch_s,
-            files=[
-                {"name": f.name, "size": f.size, "sha256": f.sha256, "git_sha1": f.git_sha1}
-                for f in files
-            ],
-        )
+        files = [asdict(listing.files[name]) for name in names]
+        where = {"repo": listing.repo, "commit": listing.commit, "cache": str(self._cache)}
+        await self._ask("fetch", count, **where, files=files, delays_s=self._patience.fetch_s)
 
     async def settle(self, listing: Listing) -> None:
         """Make the listed revision the one that is used from the cache. Raises HubFault."""
         await self._ask("settle", cache=str(self._cache), repo=listing.repo, commit=listing.commit)
 
-    async def _ask(self, do: str, count: Count = lambda *_: None, **order: Any) -> Any:
+    async def _ask(self, do: str, count: Count = lambda *_: None, **order: object) -> Any:
+        def progress(report: Mapping[str, int]) -> None:
+            count(report["bytes"], report["received"])
+
         try:
-            report = await self._helper.ask(
-                do, lambda report: count(report["bytes"], report["received"]), **order
-            )
+            report = await self.ask(do, progress, **order)
         except HelperDied as died:
             message = f"interrupted: the download process ended: {died}"
             raise HubFault(message) from died
         if report["report"] == "failed":
-            raise HubFault(
-                report["reason"],
-                integrity=report["integrity"],
-                unreachable=report["unreachable"],
-            )
+            raise HubFault(**report["fault"])
         return report["result"]
-
-
-class Meter:
-    """Bytes done against time: the rate of the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def rate(self, done: int) -> float:
-        """Note that `done` bytes are there now; bytes a second over the last ten seconds."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW_S:
-            self._seen.popleft()
-        began, at = self._seen[0]
-        return max(0.0, (done - at) / (now - began)) if now > began else 0.0
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
