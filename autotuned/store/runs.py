@@ -16,10 +16,10 @@ from typing import Any, TypedDict, cast
 from autotuned.core.model import (
     CUT_SHORT,
 )
-from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
     AppliedDocument,
+    CalibrationDocument,
     CheckedDocument,
     ConfirmationDocument,
     ErrorDocument,
