@@ -13,7 +13,7 @@ from autotunectl.client import CALL_S
 from autotunectl.completion import backups
 from autotunectl.output import as_text, make_live, named, warn
 from autotunectl.reach import Reach
-from autotunectl.text import apply as apply_text
+from autotunectl.text import provider
 
 RESTART_S = 180.0
 """Until the job has ended and is back: its grace, and the agent's own tries."""
@@ -65,7 +65,7 @@ def apply(
     if dry_run:
         _show_difference(found)
         return
-    click.echo(apply_text.applied(found["recipe"], found))
+    click.echo(provider.applied(found["recipe"], found))
     make_live(found["hint"])
     if found["restarted"]:
         seen = "in effect" if found.get("in_effect") else "live"
@@ -97,7 +97,7 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
         click.echo(as_text(found))
         return
     warn(found["warnings"])
-    click.echo(apply_text.reverted(found))
+    click.echo(provider.reverted(found))
     make_live(found["hint"])
     if found["restarted"]:
         click.echo("the live provider has been restarted: it is live", err=True)
@@ -105,7 +105,7 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
 
 def _show_difference(found: dict[str, Any]) -> None:
     if not found["changed"]:
-        click.echo(apply_text.already(found), err=True)
+        click.echo(provider.already(found), err=True)
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in found["diff"].splitlines():
-        click.echo(click.style(line, fg=apply_text.colour(line)) if coloured else line)
+        click.echo(click.style(line, fg=provider.colour(line)) if coloured else line)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotunectl.arguments import json_option, run_argument
-from autotunectl.output import as_text, fail, named, say
+from autotunectl.output import as_text, everywhere, fail, named, say, status_row
 from autotunectl.reach import Reach
 from autotunectl.text import status as status_text
 from autotuned.shared import failures, wire
@@ -31,9 +31,7 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
       autotunectl status --json
     """
     if len(reach.hosts) > 1:
-        from autotunectl import fleet
-
-        fleet.show(reach, "status", named(run), fleet.status_row, as_json=as_json)
+        everywhere(reach, "status", named(run), status_row, as_json=as_json)
         return
     with reach.client() as client:
         found = client.call("status", **named(run))

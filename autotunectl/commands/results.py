@@ -8,7 +8,7 @@ import click
 
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.completion import files
-from autotunectl.output import as_text, fail, named, present, say, write_file
+from autotunectl.output import as_text, everywhere, fail, named, present, run_rows, say, write_file
 from autotunectl.reach import Reach
 from autotunectl.text import compare as compare_text
 from autotunectl.text import layout, result
@@ -70,9 +70,7 @@ def runs(reach: Reach, limit: int, everything: bool, as_json: bool) -> None:
     """
     params = {"limit": limit, **({"all": True} if everything else {})}
     if len(reach.hosts) > 1:
-        from autotunectl import fleet
-
-        fleet.show(reach, "runs", params, fleet.run_rows, as_json=as_json)
+        everywhere(reach, "runs", params, run_rows, as_json=as_json)
         return
     with reach.client() as client:
         found = client.call("runs", **params)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from autotunectl.client import CallError, Client, ClientError, Unreachable
-from autotunectl.service import Job, Service, ServiceError, process, program
+from autotunectl.service import Job, Service, ServiceError, process
 from autotuned import __version__
 from autotuned.shared import files, wire
 
@@ -52,12 +52,12 @@ def install(service: Service, asked: Asked) -> dict[str, Any]:
 
     `{kind, path, program, changed, pid, version, where, warnings}`. Raises Refused, ServiceError, ClientError.
     """
-    words = program.program()
+    words = process.program()
     if asked.socket:
         words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
-    job = Job(words, program.environment(os.environ, words))
-    program.verify(program.program(), job.environment)
-    program.check(words)
+    job = Job(words, process.environment(os.environ, words))
+    process.verify(process.program(), job.environment)
+    process.check(words)
     content = service.content(job)
     loaded, agent = service.loaded(), _version(asked.socket)
     same = _read(service.path) == content and _is_plain(service.path)
@@ -76,7 +76,7 @@ def install(service: Service, asked: Asked) -> dict[str, Any]:
         "changed": changed,
         "pid": agent["pid"] if agent is not None else None,
         "version": agent["version"] if agent is not None else None,
-        "warnings": program.doubts(words),
+        "warnings": process.doubts(words),
     }
 
 
