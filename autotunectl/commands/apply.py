@@ -11,7 +11,7 @@ import click
 from autotunectl.arguments import APPLY_OPTIONS, json_option, request_options, run_argument
 from autotunectl.client import CALL_S
 from autotunectl.completion import backups
-from autotunectl.output import as_text, make_live, named, warn
+from autotunectl.output import as_text, given, make_live, warn
 from autotunectl.reach import Reach
 from autotunectl.text import provider
 
@@ -54,8 +54,7 @@ def apply(
     Example:
       autotunectl apply --dry-run
     """
-    agreed = {name: value for name, value in consent.items() if value is not None}
-    params = {**named(run), **agreed, "dry_run": dry_run, "restart": restart}
+    params = given(run_id=run, **consent, dry_run=dry_run, restart=restart)
     with reach.client() as client:
         found = client.request("apply", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
@@ -90,8 +89,7 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
       autotunectl revert
     """
     with reach.client() as client:
-        chosen = {} if backup is None else {"backup": backup}
-        params = {**chosen, "whole": whole, "restart": restart}
+        params = given(backup=backup, whole=whole, restart=restart)
         found = client.request("revert", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
         click.echo(as_text(found))

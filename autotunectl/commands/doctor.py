@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.client import Client, ClientError
-from autotunectl.output import as_text, fail
+from autotunectl.output import as_text, fail, given, show_answer
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text.layout import count, local, short
 from autotuned.shared import knobs, wire
 from autotuned.shared.text import printable
+
+if TYPE_CHECKING:
+    from autotuned.documents.doctor import DoctorDocument, QuarantineEntry
 
 
 @click.command()
@@ -34,7 +37,7 @@ def doctor(reach: Reach, acknowledge: bool, as_json: bool) -> None:
     Example:
       autotunectl doctor
     """
-    found = _diagnosis(reach, **({"acknowledge": True} if acknowledge else {}))
+    found = _diagnosis(reach, **given(acknowledge=acknowledge or None))
     click.echo(as_text(found) if as_json else _rendered(found))
     sys.exit(0 if found["ok"] else 1)
 
@@ -71,20 +74,20 @@ def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
         click.echo(f"  {name:<22} {what}", err=True)
 
 
-def _diagnosis(reach: Reach, **params: bool) -> dict[str, Any]:
+def _diagnosis(reach: Reach, **params: object) -> DoctorDocument:
     """The agent's own findings; where it cannot be reached what the client sees."""
     from autotunectl.service import diagnosis
 
     try:
         with reach.client() as client:
-            return diagnosis.ask(client, **params)
+            return diagnosis.ask(client, params)
     except ClientError as error:
         if reach.hosts:
             raise
         return diagnosis.without_agent(str(error), reach.socket)
 
 
-def _rendered(found: dict[str, Any]) -> str:
+def _rendered(found: DoctorDocument) -> str:
     words = {"info": "ok", "warning": "WARNING", "error": "ERROR"}
     lines = []
     for check in found["checks"]:
@@ -181,12 +184,9 @@ def quarantine(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     reach: Reach = ctx.obj
-    with reach.client() as client:
-        found = client.call("quarantine")
-    if as_json:
-        click.echo(as_text(found))
-    elif not found["entries"]:
-        click.echo("no configuration has taken the machine down")
+    found = reach.call("quarantine")
+    if as_json or not found["entries"]:
+        show_answer(found, "no configuration has taken the machine down", as_json=as_json)
     else:
         click.echo(layout.columns(_table(found["entries"]), layout.width()))
 
@@ -202,15 +202,12 @@ def clear(reach: Reach, entry: int | None, as_json: bool) -> None:
     Example:
       autotunectl quarantine clear 2
     """
-    with reach.client() as client:
-        found = client.call("quarantine.clear", **({} if entry is None else {"entry": entry}))
-    if as_json:
-        click.echo(as_text(found))
-    else:
-        click.echo(f"cleared: {count(len(found['cleared']), 'configuration')}")
+    found = reach.call("quarantine.clear", **given(entry=entry))
+    cleared = count(len(found["cleared"]), "configuration")
+    show_answer(found, f"cleared: {cleared}", as_json=as_json)
 
 
-def _table(entries: list[dict[str, Any]]) -> layout.Table:
+def _table(entries: list[QuarantineEntry]) -> layout.Table:
     table: layout.Table = [("ENTRY", "WENT DOWN", "MODEL", "SETTINGS", "CONTEXT", "SERVER")]
     for entry in entries:
         settings = "defaults" if entry["knobs"] is None else knobs.words(entry["knobs"])

@@ -11,13 +11,14 @@ import click
 
 from autotunectl.arguments import json_option
 from autotunectl.client import Client
-from autotunectl.output import as_text, fail, warn
+from autotunectl.output import as_text, fail, show_answer, warn
 from autotunectl.reach import Reach, connect
 from autotuned.shared import wire
 
 if TYPE_CHECKING:
     from autotunectl.service import Service
     from autotunectl.service.install import Asked
+    from autotuned.documents.run import VersionDocument
 
 cancel_option = click.option(
     "--cancel", "--force", "cancel", is_flag=True, help="Cancel a run that is active."
@@ -151,10 +152,8 @@ def daemon_stop(reach: Reach, cancel: bool, as_json: bool) -> None:
     reach.here()
     _end_run(reach, cancel=cancel)
     stopped = process.stop(reach.socket)
-    if as_json:
-        click.echo(as_text({"stopped": stopped}))
-    else:
-        click.echo("stopped" if stopped else "no agent was running")
+    said = "stopped" if stopped else "no agent was running"
+    show_answer({"stopped": stopped}, said, as_json=as_json)
 
 
 @daemon.command("restart")
@@ -203,8 +202,7 @@ def daemon_reload(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl daemon reload
     """
-    with Client(reach.socket, connect_s=0.0) if not reach.hosts else reach.again() as client:
-        found = client.call("reload")
+    found = _asked(reach, "reload")
     if as_json:
         click.echo(as_text(found))
         return
@@ -224,12 +222,16 @@ def daemon_status(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl daemon status
     """
+    found = _asked(reach, "version")
+    running = f"running, pid {found['pid']}, version {found['version']}"
+    show_answer(found, running, as_json=as_json)
+
+
+def _asked(reach: Reach, method: str) -> Any:
+    """What the agent answers; none is started."""
     with Client(reach.socket, connect_s=0.0) if not reach.hosts else reach.again() as client:
-        found = client.call("version")
-    click.echo(
-        as_text(found) if as_json else f"running, pid {found['pid']}, version {found['version']}"
-    )
+        return client.call(method)
 
 
-def _running(version: dict[str, Any], *, as_json: bool) -> None:
-    click.echo(as_text(version) if as_json else f"running, pid {version['pid']}")
+def _running(version: VersionDocument, *, as_json: bool) -> None:
+    show_answer(version, f"running, pid {version['pid']}", as_json=as_json)

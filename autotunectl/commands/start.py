@@ -19,7 +19,16 @@ from autotunectl.arguments import (
     request_options,
 )
 from autotunectl.client import CallError, Client, Unreachable
-from autotunectl.output import as_text, everywhere, make_live, present, say, started_row, warn
+from autotunectl.output import (
+    as_text,
+    everywhere,
+    given,
+    make_live,
+    present,
+    say,
+    started_row,
+    warn,
+)
 from autotunectl.reach import Reach
 from autotunectl.text import provider
 from autotunectl.text import weights as plan_text
@@ -67,7 +76,7 @@ def start(
     Example:
       autotunectl start --target-context 4000 --max-model-size 16B --wait
     """
-    params = {name: value for name, value in request.items() if value is not None}
+    params = given(**request)
     if len(reach.hosts) > 1:
         if wait or dry_run:
             message = "--wait and --dry-run take one --host"

@@ -16,13 +16,16 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotunectl import service
 from autotunectl.client import Client, ClientError, NotStarted, Unreachable
 from autotunectl.service import Service, ServiceError
 from autotuned import __version__
-from autotuned.shared import tools, wire
+from autotuned.shared import identity, tools, wire
+
+if TYPE_CHECKING:
+    from autotuned.documents.run import VersionDocument
 
 START_S = 15.0
 STOP_S = 90.0
@@ -54,7 +57,7 @@ _FLEETING = (
 )
 
 
-def start(path: str | None) -> dict[str, Any]:
+def start(path: str | None) -> VersionDocument:
     """Start the agent and return its `version` once it answers. Raises NotStarted with its own words.
 
     Where two clients do this at once, one agent refuses because the other holds the home: both clients
@@ -70,7 +73,7 @@ def _installed(path: str | None) -> Service | None:
     return found if found is not None and found.path.is_file() else None
 
 
-def _through(job: Service, path: str | None) -> dict[str, Any]:
+def _through(job: Service, path: str | None) -> VersionDocument:
     try:
         job.start()
     except ServiceError as error:
@@ -78,12 +81,18 @@ def _through(job: Service, path: str | None) -> dict[str, Any]:
         raise NotStarted(message) from None
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-            version: dict[str, Any] = client.call("version")
+        if (version := _version(path)) is not None:
             return version
         time.sleep(0.05)
     message = f"the agent's job was started, but it does not answer: {last_words(job)}"
     raise NotStarted(message)
+
+
+def _version(path: str | None) -> VersionDocument | None:
+    with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
+        version: VersionDocument = client.call("version")
+        return version
+    return None
 
 
 def last_words(job: Service) -> str:
@@ -100,7 +109,7 @@ def last_words(job: Service) -> str:
     return f"{_reason(said)} (log: {log})"
 
 
-def _detached(path: str | None) -> dict[str, Any]:
+def _detached(path: str | None) -> VersionDocument:
     log = _log_file()
     with log.open("ab") as output:
         begun = output.tell()
@@ -115,8 +124,7 @@ def _detached(path: str | None) -> dict[str, Any]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         ended = agent.poll() is not None
-        with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-            version: dict[str, Any] = client.call("version")
+        if (version := _version(path)) is not None:
             return version
         if ended and agent.returncode != 1:
             break
@@ -162,31 +170,11 @@ def stop(path: str | None) -> bool:
     client.close()
     deadline = time.monotonic() + STOP_S
     while time.monotonic() < deadline:
-        if not _lives(pid):
+        if not identity.alive(pid):
             return True
         time.sleep(0.02)
     message = f"the agent (pid {pid}) is still stopping after {STOP_S:g} s"
     raise ClientError(message)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(
-        OSError, IndexError
-    ):  # Linux: a zombie that nobody reaps is gone all the same
-        return (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="ascii", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-            != "Z"
-        )
-    return True
 
 
 def _is_full(folder: Path) -> bool:
