@@ -1,16 +1,26 @@
-"""What every command does alike with its output: documents to stdout, warnings and refusals to stderr."""
+"""What every command does alike with its output: documents to stdout, warnings and refusals to stderr.
+
+Of several machines at once, for a handful of them, it is one table or one document of their answers.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from typing import Any, NoReturn
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from autotunectl.errors import ClientError, CommandError
-from autotunectl.text import apply, layout, result
+from autotunectl.errors import CallError, ClientError, CommandError
+from autotunectl.text import layout, provider, result
 from autotuned.shared import failures
+
+if TYPE_CHECKING:
+    from autotunectl.reach import Reach
+
+Rows = list[dict[str, str]]
+"""Cells by the name of their column; every row of a table has the same columns."""
 
 
 def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -44,9 +54,14 @@ def say(text: str) -> None:
     click.echo(layout.fold(text, layout.width()))
 
 
-def named(run: str | None) -> dict[str, str]:
-    """The parameters of a call about a run; the agent chooses where none is named."""
-    return {} if run is None else {"run_id": run}
+def given(**values: object) -> dict[str, object]:
+    """The parameters of a call: what is not given is not sent, and the agent chooses."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def show_answer(document: object, text: str, *, as_json: bool) -> None:
+    """An answer, as it is or as text for people."""
+    click.echo(as_text(document) if as_json else text)
 
 
 def as_text(document: Any) -> str:
@@ -62,7 +77,7 @@ def warn(warnings: list[str]) -> None:
 
 def make_live(hint: str | None) -> None:
     """Say on stderr which commands make the configuration live."""
-    for line in apply.live(hint) if hint else ():
+    for line in provider.to_make_live(hint) if hint else ():
         click.echo(line, err=True)
 
 
@@ -113,3 +128,72 @@ def write_file(file: str, text: str) -> str:
         raise IsADirectoryError(None, "it is a folder")
     files.write_atomic(path, text.encode(), None)
     return str(path)
+
+
+def everywhere(
+    reach: Reach,
+    method: str,
+    params: Mapping[str, Any],
+    rows: Callable[[Any], Rows],
+    *,
+    as_json: bool,
+) -> None:
+    """Call `method` on every host and print what came; exits with the highest code of those that failed."""
+    answers = reach.everywhere(lambda client: client.request(method, params))
+    if as_json:
+        click.echo(as_text({host: _document(answer) for host, answer in answers}))
+    else:
+        table = [
+            (host, row)
+            for host, answer in answers
+            if not isinstance(answer, ClientError)
+            for row in rows(answer)
+        ]
+        if table:
+            heading = ("HOST", *table[0][1])
+            rows_shown = [heading, *((host, *row.values()) for host, row in table)]
+            click.echo(layout.columns(rows_shown, layout.width()))
+    codes = [0]
+    for host, answer in answers:
+        if isinstance(answer, ClientError):
+            remedy = answer.remedy
+            if isinstance(answer, CallError):
+                remedy = failures.hint(answer.kind, answer.data, method)
+            complain(_named(host, answer), remedy)
+            codes.append(answer.exit_code)
+    sys.exit(max(codes))
+
+
+def status_row(found: Mapping[str, Any]) -> Rows:
+    """What a machine does, on one line."""
+    run = found["run"]
+    best = (run or {}).get("best") or {}
+    ended = "-" if run is None else run.get("exit_reason") or run["phase"]
+    return [
+        {
+            "RUN": "-" if run is None else run["run_id"],
+            "STATE": ended,
+            "MODEL": layout.short(best.get("model") or "-"),
+            "TOK/S": layout.number(best.get("tps_median"), "", 2),
+        }
+    ]
+
+
+def run_rows(found: Mapping[str, Any]) -> Rows:
+    """The table of runs of one machine."""
+    heading, *rows = result.runs(found["runs"])
+    return [dict(zip(heading, row, strict=True)) for row in rows]
+
+
+def started_row(found: Mapping[str, Any]) -> Rows:
+    """The run that a machine has begun."""
+    return [{"RUN": found["run_id"], "STATE": found["state"]}]
+
+
+def _named(host: str, error: ClientError) -> str:
+    """What went wrong, and where; ssh's own troubles name the host already."""
+    return str(error) if str(error).startswith(host) else f"{host}: {error}"
+
+
+def _document(answer: Any) -> Any:
+    return {"error": refusal(answer)} if isinstance(answer, ClientError) else answer

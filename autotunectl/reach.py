@@ -6,7 +6,7 @@ Every command loads this, so it loads nothing that only the starting of an agent
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -34,6 +34,11 @@ class Reach:
         client = Client(host=self.hosts[0])
         client.check_protocol()
         return client
+
+    def call(self, method: str, **params: object) -> Any:
+        """One answer of the agent, started if need be. Raises ClientError."""
+        with self.client() as client:
+            return client.request(method, params)
 
     def again(self) -> Client:
         """A client that is not connected yet, of an agent that is known to run."""

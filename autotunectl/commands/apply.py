@@ -11,9 +11,9 @@ import click
 from autotunectl.arguments import APPLY_OPTIONS, json_option, request_options, run_argument
 from autotunectl.client import CALL_S
 from autotunectl.completion import backups
-from autotunectl.output import as_text, make_live, named, warn
+from autotunectl.output import as_text, given, make_live, warn
 from autotunectl.reach import Reach
-from autotunectl.text import apply as apply_text
+from autotunectl.text import provider
 
 RESTART_S = 180.0
 """Until the job has ended and is back: its grace, and the agent's own tries."""
@@ -54,8 +54,7 @@ def apply(
     Example:
       autotunectl apply --dry-run
     """
-    agreed = {name: value for name, value in consent.items() if value is not None}
-    params = {**named(run), **agreed, "dry_run": dry_run, "restart": restart}
+    params = given(run_id=run, **consent, dry_run=dry_run, restart=restart)
     with reach.client() as client:
         found = client.request("apply", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
@@ -65,7 +64,7 @@ def apply(
     if dry_run:
         _show_difference(found)
         return
-    click.echo(apply_text.applied(found["recipe"], found))
+    click.echo(provider.applied(found["recipe"], found))
     make_live(found["hint"])
     if found["restarted"]:
         seen = "in effect" if found.get("in_effect") else "live"
@@ -90,14 +89,13 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
       autotunectl revert
     """
     with reach.client() as client:
-        chosen = {} if backup is None else {"backup": backup}
-        params = {**chosen, "whole": whole, "restart": restart}
+        params = given(backup=backup, whole=whole, restart=restart)
         found = client.request("revert", params, timeout_s=RESTART_S if restart else CALL_S)
     if as_json:
         click.echo(as_text(found))
         return
     warn(found["warnings"])
-    click.echo(apply_text.reverted(found))
+    click.echo(provider.reverted(found))
     make_live(found["hint"])
     if found["restarted"]:
         click.echo("the live provider has been restarted: it is live", err=True)
@@ -105,7 +103,7 @@ def revert(reach: Reach, backup: str | None, whole: bool, restart: bool, as_json
 
 def _show_difference(found: dict[str, Any]) -> None:
     if not found["changed"]:
-        click.echo(apply_text.already(found), err=True)
+        click.echo(provider.already(found), err=True)
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in found["diff"].splitlines():
-        click.echo(click.style(line, fg=apply_text.colour(line)) if coloured else line)
+        click.echo(click.style(line, fg=provider.colour(line)) if coloured else line)

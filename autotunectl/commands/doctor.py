@@ -1,17 +1,25 @@
-"""`doctor` and `bugreport`: what is wrong here, and one file that tells it to somebody else."""
+"""`doctor`, `logs`, `quarantine` and `bugreport`: what is wrong here, what was said and what went down, and one file with all of it."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from autotunectl.arguments import json_option
-from autotunectl.client import ClientError
-from autotunectl.output import as_text, fail
+from autotunectl.arguments import json_option, run_argument
+from autotunectl.client import Client, ClientError
+from autotunectl.output import as_text, fail, given, show_answer
 from autotunectl.reach import Reach
+from autotunectl.text import layout
+from autotunectl.text.layout import count, local, short
+from autotuned.shared import knobs, wire
+from autotuned.shared.text import printable
+
+if TYPE_CHECKING:
+    from autotuned.documents.doctor import DoctorDocument, QuarantineEntry
 
 
 @click.command()
@@ -29,7 +37,7 @@ def doctor(reach: Reach, acknowledge: bool, as_json: bool) -> None:
     Example:
       autotunectl doctor
     """
-    found = _diagnosis(reach, **({"acknowledge": True} if acknowledge else {}))
+    found = _diagnosis(reach, **given(acknowledge=acknowledge or None))
     click.echo(as_text(found) if as_json else _rendered(found))
     sys.exit(0 if found["ok"] else 1)
 
@@ -48,12 +56,12 @@ def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
     Example:
       autotunectl bugreport
     """
-    from autotunectl.service import bugreport as bugreport_module
+    from autotunectl.service import diagnosis
 
     reach.here()
-    path = file or bugreport_module.default_path()
+    path = file or diagnosis.archive_path()
     try:
-        names = bugreport_module.write(path, _diagnosis(reach), reach.socket)
+        names = diagnosis.pack(path, _diagnosis(reach), reach.socket)
     except FileExistsError:
         fail(f"{path} exists", 2, "name another file")
     except OSError as error:
@@ -66,20 +74,20 @@ def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
         click.echo(f"  {name:<22} {what}", err=True)
 
 
-def _diagnosis(reach: Reach, **params: bool) -> dict[str, Any]:
+def _diagnosis(reach: Reach, **params: object) -> DoctorDocument:
     """The agent's own findings; where it cannot be reached what the client sees."""
     from autotunectl.service import diagnosis
 
     try:
         with reach.client() as client:
-            return diagnosis.ask(client, **params)
+            return diagnosis.ask(client, params)
     except ClientError as error:
         if reach.hosts:
             raise
         return diagnosis.without_agent(str(error), reach.socket)
 
 
-def _rendered(found: dict[str, Any]) -> str:
+def _rendered(found: DoctorDocument) -> str:
     words = {"info": "ok", "warning": "WARNING", "error": "ERROR"}
     lines = []
     for check in found["checks"]:
@@ -90,3 +98,120 @@ def _rendered(found: dict[str, Any]) -> str:
     warnings = sum(check["level"] == "warning" for check in found["checks"])
     told = "nothing is broken" if found["ok"] else f"{errors} broken"
     return "\n".join([*lines, f"{told}, {warnings} with a warning"])
+
+
+@click.command()
+@run_argument()
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
+@click.option(
+    "--lines",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="At most so many last lines.",
+)
+@json_option("The JSON lines as they are.")
+@click.pass_obj
+def logs(reach: Reach, run: str | None, follow: bool, lines: int, as_json: bool) -> None:
+    """The agent's log; with RUN what the provider printed in each of its trials.
+
+    Known secrets, and what looks like one, are masked. Exit code 11: no such run.
+
+    \b
+    Example:
+      autotunectl logs -f
+      autotunectl logs 20260301T031500Z-a1b2c3 --lines 20
+    """
+    from autotunectl.service import logfile
+
+    reach.here()
+    log = _log(reach)
+    mask = logfile.mask()
+    if run is not None:
+        _of_run(log.parent / "runs", run, lines, follow=follow)
+    if not follow and not log.exists():
+        fail(f"there is no log at {log}", wire.EXIT_UNREACHABLE, "autotunectl daemon start")
+    show = str if as_json else logfile.readable
+    try:
+        for line in logfile.follow(log, lines) if follow else logfile.last(log, lines):
+            click.echo(show(mask(line)))
+    except OSError as error:
+        fail(f"{log}: {error.strerror}", 1, "autotunectl doctor")
+
+
+def _log(reach: Reach) -> Path:
+    """Where the agent says that its log is, or where it would be."""
+    with contextlib.suppress(ClientError), Client(reach.socket, connect_s=0.0) as client:
+        found = client.request("version", {}, timeout_s=5.0).get("log_path")
+        if found:
+            return Path(found)
+    return Path(wire.log_folder()) / wire.LOG_NAME
+
+
+def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
+    """The provider logs of one run, in the order of its trials; with `follow` the newest as it grows."""
+    from autotunectl.service import logfile
+
+    mask = logfile.mask()
+    found = sorted((folder / run).glob("*.log")) if run == Path(run).name else []
+    if run != Path(run).name or not (folder / run).is_dir():
+        fail(
+            f"there are no provider logs of a run {run} in {folder}",
+            wire.EXIT_NO_SUCH_RUN,
+            "autotunectl runs",
+        )
+    for path in found if not follow else found[-1:]:
+        click.echo(f"==> {path.name} <==")
+        for line in logfile.follow(path, lines) if follow else logfile.last(path, lines):
+            click.echo(printable(mask(line), ""))
+    raise SystemExit(0)
+
+
+@click.group(invoke_without_command=True)
+@json_option()
+@click.pass_context
+def quarantine(ctx: click.Context, as_json: bool) -> None:
+    """Configurations that took the machine down; they are not started again.
+
+    A smaller context of the same settings is still tried, and another version of the server lifts an entry.
+    `start --ignore-quarantine` tries all of them once more.
+
+    \b
+    Example:
+      autotunectl quarantine
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    reach: Reach = ctx.obj
+    found = reach.call("quarantine")
+    if as_json or not found["entries"]:
+        show_answer(found, "no configuration has taken the machine down", as_json=as_json)
+    else:
+        click.echo(layout.columns(_table(found["entries"]), layout.width()))
+
+
+@quarantine.command("clear")
+@click.argument("entry", type=int, required=False)
+@json_option()
+@click.pass_obj
+def clear(reach: Reach, entry: int | None, as_json: bool) -> None:
+    """Let ENTRY be started again; all of them without one.
+
+    \b
+    Example:
+      autotunectl quarantine clear 2
+    """
+    found = reach.call("quarantine.clear", **given(entry=entry))
+    cleared = count(len(found["cleared"]), "configuration")
+    show_answer(found, f"cleared: {cleared}", as_json=as_json)
+
+
+def _table(entries: list[QuarantineEntry]) -> layout.Table:
+    table: layout.Table = [("ENTRY", "WENT DOWN", "MODEL", "SETTINGS", "CONTEXT", "SERVER")]
+    for entry in entries:
+        settings = "defaults" if entry["knobs"] is None else knobs.words(entry["knobs"])
+        server = f"{entry['provider']} {entry['binary_version']}"
+        context, at = str(entry["target_context"]), local(entry["at"])
+        table.append((str(entry["entry"]), at, short(entry["model"]), settings, context, server))
+    return table

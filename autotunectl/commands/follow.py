@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotunectl.arguments import json_option, run_argument
-from autotunectl.output import as_text, fail, named, say
+from autotunectl.output import as_text, everywhere, fail, given, say, status_row
 from autotunectl.reach import Reach
 from autotunectl.text import status as status_text
 from autotuned.shared import failures, wire
@@ -31,12 +31,10 @@ def status(reach: Reach, run: str | None, as_json: bool, watching: bool) -> None
       autotunectl status --json
     """
     if len(reach.hosts) > 1:
-        from autotunectl import fleet
-
-        fleet.show(reach, "status", named(run), fleet.status_row, as_json=as_json)
+        everywhere(reach, "status", given(run_id=run), status_row, as_json=as_json)
         return
     with reach.client() as client:
-        found = client.call("status", **named(run))
+        found = client.call("status", **given(run_id=run))
         if as_json:
             click.echo(as_text(found))
         else:
@@ -56,8 +54,7 @@ def watch(reach: Reach, run: str | None, as_json: bool) -> None:
     Example:
       autotunectl watch
     """
-    with reach.client() as client:
-        found = client.call("status", **named(run))["run"]
+    found = reach.call("status", **given(run_id=run))["run"]
     if found is None:
         fail("there is no run yet", wire.EXIT_NO_SUCH_RUN, "autotunectl start")
     if as_json:
@@ -83,7 +80,7 @@ def cancel(reach: Reach, run: str | None, no_wait: bool, as_json: bool) -> None:
       autotunectl cancel
     """
     with reach.client() as client:
-        found = client.call("cancel", **named(run))
+        found = client.call("cancel", **given(run_id=run))
         ended = client.wait(found["run_id"]) if found["cancelled"] and not no_wait else None
     if as_json:
         click.echo(as_text(found if ended is None else {**found, **ended}))

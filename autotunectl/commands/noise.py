@@ -19,7 +19,7 @@ from autotunectl.arguments import (
     request_options,
     run_argument,
 )
-from autotunectl.output import as_text, present, warn
+from autotunectl.output import as_text, given, present, warn
 from autotunectl.reach import Reach
 from autotuned.shared import wire
 
@@ -48,7 +48,7 @@ OPTIONS: list[Decorator] = [
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
 @json_option()
 @click.pass_obj
-def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wishes: Any) -> None:
+def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wishes: object) -> None:
     """How far this machine's figures stray by themselves.
 
     Starts the recommended settings of RUN (the last good one) and their runner-up again and again, in forward and
@@ -59,10 +59,7 @@ def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wish
     Example:
       autotunectl noise --pairs 5 --idle 30
     """
-    asked = {"run_id": run, **wishes}
-    params = {name: value for name, value in asked.items() if value is not None}
-    with reach.client() as client:
-        begun = client.call("noise", **params)
+    begun = reach.call("noise", **given(run_id=run, **wishes))
     document, cancelled = _carried(reach, begun, no_wait=no_wait, as_json=as_json)
     sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
 
@@ -72,7 +69,7 @@ def noise(reach: Reach, /, run: str | None, no_wait: bool, as_json: bool, **wish
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
 @json_option()
 @click.pass_obj
-def check(reach: Reach, /, no_wait: bool, as_json: bool, **wishes: Any) -> None:
+def check(reach: Reach, /, no_wait: bool, as_json: bool, **wishes: object) -> None:
     """Whether the applied recipe still serves as it did, in one start.
 
     Measures the recipe that was applied last, else that of the last good run, as often as its cell was, and sets it
@@ -83,10 +80,7 @@ def check(reach: Reach, /, no_wait: bool, as_json: bool, **wishes: Any) -> None:
     Example:
       autotunectl check --drain
     """
-    with reach.client() as client:
-        begun = client.call(
-            "check", **{name: value for name, value in wishes.items() if value is not None}
-        )
+    begun = reach.call("check", **given(**wishes))
     document, cancelled = _carried(reach, begun, no_wait=no_wait, as_json=as_json)
     code = wire.EXIT_CODES[document["exit_reason"]]
     if cancelled:

@@ -8,7 +8,17 @@ import click
 
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.completion import files
-from autotunectl.output import as_text, fail, named, present, say, write_file
+from autotunectl.output import (
+    as_text,
+    everywhere,
+    fail,
+    given,
+    present,
+    run_rows,
+    say,
+    show_answer,
+    write_file,
+)
 from autotunectl.reach import Reach
 from autotunectl.text import compare as compare_text
 from autotunectl.text import layout, result
@@ -44,16 +54,13 @@ def show(
     if answers:
         if file is not None or opening:
             fail("--answers and --report exclude each other", 2, "the report has the answers in it")
-        with reach.client() as client:
-            answered = client.call("answers", **named(run))
+        answered = reach.call("answers", **given(run_id=run))
         click.echo(as_text(answered)) if as_json else say(result.answers(answered))
         return
     if file is not None or opening:
         _report(reach, run, file, opening=opening, as_json=as_json)
         return
-    with reach.client() as client:
-        document = client.call("result", **named(run))
-    present(document, as_json=as_json)
+    present(reach.call("result", **given(run_id=run)), as_json=as_json)
 
 
 @click.command()
@@ -68,18 +75,14 @@ def runs(reach: Reach, limit: int, everything: bool, as_json: bool) -> None:
     Example:
       autotunectl runs --limit 5
     """
-    params = {"limit": limit, **({"all": True} if everything else {})}
+    params = given(limit=limit, all=everything or None)
     if len(reach.hosts) > 1:
-        from autotunectl import fleet
-
-        fleet.show(reach, "runs", params, fleet.run_rows, as_json=as_json)
+        everywhere(reach, "runs", params, run_rows, as_json=as_json)
         return
-    with reach.client() as client:
-        found = client.call("runs", **params)
-    if as_json:
-        click.echo(as_text(found))
-    else:
-        click.echo(layout.columns(result.runs(found["runs"]), layout.width()))
+    found = reach.call("runs", **params)
+    click.echo(
+        as_text(found) if as_json else layout.columns(result.runs(found["runs"]), layout.width())
+    )
 
 
 def _report(
@@ -93,8 +96,7 @@ def _report(
         fail("--json and --report exclude each other", 2, "autotunectl show --json > run.json")
     if file == "-" and opening:
         fail("--open needs a file, not stdout", 2, "autotunectl show --report tune.html --open")
-    with reach.client() as client:
-        html = client.call("report", **named(run))["html"]
+    html = reach.call("report", **given(run_id=run))["html"]
     if file == "-":
         click.echo(html, nl=False)
         return
@@ -127,9 +129,7 @@ def compare(reach: Reach, a: str | None, b: str | None, as_json: bool) -> None:
     Example:
       autotunectl compare
     """
-    sides = {name: run for name, run in (("a", a), ("b", b)) if run is not None}
-    with reach.client() as client:
-        found = client.call("compare", **sides)
+    found = reach.call("compare", **given(a=a, b=b))
     click.echo(as_text(found)) if as_json else say(compare_text.comparison(found))
 
 
@@ -146,12 +146,9 @@ def history(reach: Reach, limit: int, as_json: bool) -> None:
     Example:
       autotunectl history
     """
-    with reach.client() as client:
-        found = client.call("history", limit=limit)
-    if as_json:
-        click.echo(as_text(found))
-    elif not found["history"]:
-        click.echo("no good run yet")
+    found = reach.call("history", limit=limit)
+    if as_json or not found["history"]:
+        show_answer(found, "no good run yet", as_json=as_json)
     else:
         click.echo(layout.columns(compare_text.history(found), layout.width()))
 
@@ -168,8 +165,7 @@ def check_stale(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl check-stale || autotunectl start --wait
     """
-    with reach.client() as client:
-        found = client.call("stale")
+    found = reach.call("stale")
     click.echo(as_text(found)) if as_json else say(result.staleness(found))
     if found["never_tuned"]:
         sys.exit(wire.EXIT_NEVER_TUNED)

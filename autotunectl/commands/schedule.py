@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,7 @@ from autotunectl.arguments import (
     request_options,
 )
 from autotunectl.completion import DAYS, words
-from autotunectl.output import as_text, say
+from autotunectl.output import as_text, given, say, show_answer
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text import schedule as render
@@ -53,8 +53,7 @@ def schedule_show(reach: Reach, history: bool, as_json: bool) -> None:
     Example:
       autotunectl schedule show --history
     """
-    with reach.client() as client:
-        found = client.call("schedule.get", **({"history": HISTORY} if history else {}))
+    found = reach.call("schedule.get", **given(history=HISTORY if history else None))
     _show(found, history=history, as_json=as_json)
 
 
@@ -110,7 +109,7 @@ def schedule_set(
     only_on_ac: bool,
     days: list[str] | None,
     as_json: bool,
-    **request: Any,
+    **request: object,
 ) -> None:
     """Set the schedule anew: what is not given here gets its default, nothing is kept of an earlier one.
 
@@ -121,14 +120,12 @@ def schedule_set(
     Example:
       autotunectl schedule set --at 03:30 --window 4h --drain --apply --only-on-ac --days mon,thu
     """
-    given = {"at": at, "window_s": window_s, "when": when, "first": first, "days": days}
-    params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    params |= {"drain": drain, "apply": apply, "only_on_ac": only_on_ac}
-    if restart_foreground:  # an older agent does not know it
-        params["restart_foreground"] = True
-    params["request"] = {name: value for name, value in request.items() if value is not None}
-    with reach.client() as client:
-        found = client.call("schedule.set", **params)
+    wishes = given(at=at, window_s=window_s, when=when, first=first, days=days)
+    restart = given(
+        restart_foreground=restart_foreground or None
+    )  # an older agent does not know it
+    permits = {"drain": drain, "apply": apply, "only_on_ac": only_on_ac, **restart}
+    found = reach.call("schedule.set", **wishes, **permits, request=given(**request))
     _show(found, history=False, as_json=as_json)
 
 
@@ -149,9 +146,7 @@ def schedule_off(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl schedule off
     """
-    with reach.client() as client:
-        found = client.call("schedule.set", enabled=False)
-    _show(found, history=False, as_json=as_json)
+    _show(reach.call("schedule.set", enabled=False), history=False, as_json=as_json)
 
 
 @schedule.command("run-now")
@@ -164,8 +159,7 @@ def schedule_run_now(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl schedule run-now
     """
-    with reach.client() as client:
-        found = client.call("schedule.run_now")
-    click.echo(as_text(found) if as_json else found["run_id"])
+    found = reach.call("schedule.run_now")
+    show_answer(found, found["run_id"], as_json=as_json)
     if not as_json:
         click.echo("follow it with: autotunectl watch; result: autotunectl show", err=True)

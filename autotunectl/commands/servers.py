@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from autotunectl.arguments import json_option, run_argument
 from autotunectl.arguments import model as model_or_path
 from autotunectl.completion import PROVIDERS, words
-from autotunectl.output import as_text, fail
+from autotunectl.output import as_text, fail, given
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text import servers as text
 from autotuned.shared import wire
+
+if TYPE_CHECKING:
+    from autotuned.documents.servers import ServeDocument
 
 CHECK_S = 3600.0
 """Longer than any load, and than the request after it."""
@@ -37,8 +40,7 @@ def servers(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     reach: Reach = ctx.obj
-    with reach.client() as client:
-        found = client.call("servers")
+    found = reach.call("servers")
     click.echo(as_text(found) if as_json else text.table(found, layout.width()))
 
 
@@ -53,8 +55,7 @@ def servers_show(reach: Reach, name: str, as_json: bool) -> None:
     Example:
       autotunectl servers show llama-server
     """
-    with reach.client() as client:
-        found = client.call("servers.show", name=name)
+    found = reach.call("servers.show", name=name)
     click.echo(as_text(found) if as_json else found["toml"], nl=as_json)
 
 
@@ -96,13 +97,9 @@ def serve(reach: Reach, run: str | None, only_print: bool, as_json: bool) -> Non
     Example:
       autotunectl serve
     """
-    with reach.client() as client:
-        found: dict[str, Any] = client.call("serve", **({} if run is None else {"run_id": run}))
-    if as_json:
-        click.echo(as_text(found))
-        return
-    if only_print:
-        click.echo(text.command(found))
+    found: ServeDocument = reach.call("serve", **given(run_id=run))
+    if as_json or only_print:
+        click.echo(as_text(found) if as_json else text.command(found))
         return
     argv = found["argv"]
     try:

@@ -19,8 +19,18 @@ from autotunectl.arguments import (
     request_options,
 )
 from autotunectl.client import CallError, Client, Unreachable
-from autotunectl.output import as_text, make_live, present, say, warn
+from autotunectl.output import (
+    as_text,
+    everywhere,
+    given,
+    make_live,
+    present,
+    say,
+    started_row,
+    warn,
+)
 from autotunectl.reach import Reach
+from autotunectl.text import provider
 from autotunectl.text import weights as plan_text
 from autotuned.shared import wire
 
@@ -66,14 +76,12 @@ def start(
     Example:
       autotunectl start --target-context 4000 --max-model-size 16B --wait
     """
-    params = {name: value for name, value in request.items() if value is not None}
+    params = given(**request)
     if len(reach.hosts) > 1:
-        from autotunectl import fleet
-
         if wait or dry_run:
             message = "--wait and --dry-run take one --host"
             raise click.UsageError(message)
-        fleet.show(reach, "start", params, fleet.started_row, as_json=as_json)
+        everywhere(reach, "start", params, started_row, as_json=as_json)
         return
     with reach.client() as client, Interrupts() as interrupts:
         if verbose:
@@ -199,9 +207,7 @@ def _wait_for(
         document = _result(client, run_id)
     present(document, as_json=as_json, told=told.warnings)
     if document["applied"] and not as_json:
-        from autotunectl.text import apply
-
-        click.echo(apply.applied(apply.recipe(document), document["applied"]))
+        click.echo(provider.applied(provider.recipe(document), document["applied"]))
         make_live(document["applied"].get("hint"))
     if comparing:
         _compare(client, run_id, on_stderr=as_json)

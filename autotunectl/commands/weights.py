@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from autotunectl.arguments import PROVIDER_OPTION, json_option
 from autotunectl.arguments import model as model_or_path
 from autotunectl.client import Client
-from autotunectl.output import as_text, complain, fail
+from autotunectl.output import as_text, complain, fail, given, show_answer
 from autotunectl.reach import Reach
 from autotunectl.text import layout
 from autotunectl.text import weights as text
 from autotuned.shared import failures, wire
+
+if TYPE_CHECKING:
+    from autotuned.documents.weights import PullDocument
 
 STEP_S = 1.0
 
@@ -30,8 +33,7 @@ def models(reach: Reach, as_json: bool) -> None:
     Example:
       autotunectl models --json
     """
-    with reach.client() as client:
-        found = client.call("models")
+    found = reach.call("models")
     click.echo(as_text(found) if as_json else text.models(found, layout.width()))
 
 
@@ -79,10 +81,10 @@ def pull(
             model=model_or_path(model),
             verify=verify,
             static_fit_check=not no_fit_check,
-            **({} if provider is None else {"provider": provider}),
+            **given(provider=provider),
         )
         if no_wait:
-            click.echo(as_text(begun) if as_json else begun["pull_id"])
+            show_answer(begun, begun["pull_id"], as_json=as_json)
             return
         try:
             ended = _follow(client, begun)
@@ -94,7 +96,7 @@ def pull(
     _end(ended, as_json=as_json)
 
 
-def _follow(client: Client, pull: dict[str, Any]) -> dict[str, Any]:
+def _follow(client: Client, pull: PullDocument) -> PullDocument:
     """Show the progress until the pull has ended: in place on a terminal, else a line each ten percent."""
     live, shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb", -1
     while pull["state"] == "running":
@@ -114,7 +116,7 @@ def _follow(client: Client, pull: dict[str, Any]) -> dict[str, Any]:
     return pull
 
 
-def _end(pull: dict[str, Any], *, as_json: bool) -> NoReturn:
+def _end(pull: PullDocument, *, as_json: bool) -> NoReturn:
     if as_json:
         click.echo(as_text(pull))
     elif pull["outcome"] == "ok":

@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from autotunectl.client import CallError, Client, ClientError, Unreachable
-from autotunectl.service import Job, Service, ServiceError, process, program
+from autotunectl.service import Job, Service, ServiceError, process
 from autotuned import __version__
 from autotuned.shared import files, wire
+
+if TYPE_CHECKING:
+    from autotuned.documents.run import StatusDocument, VersionDocument
 
 ANSWERS_S = 60.0
 DEAD_S = 4.0
@@ -47,20 +50,35 @@ class Asked:
     say: Callable[[str], None]
 
 
-def install(service: Service, asked: Asked) -> dict[str, Any]:
-    """Make the job what it should be, and wait until its agent answers.
+class Uninstalled(TypedDict):
+    """What has become of the job."""
 
-    `{kind, path, program, changed, pid, version, where, warnings}`. Raises Refused, ServiceError, ClientError.
-    """
-    words = program.program()
+    kind: str
+    path: str
+    changed: bool
+
+
+class Installed(Uninstalled):
+    """The job, and the agent that answers."""
+
+    program: list[str]
+    where: str | None
+    pid: int | None
+    version: str | None
+    warnings: list[str]
+
+
+def install(service: Service, asked: Asked) -> Installed:
+    """Make the job what it should be, and wait until its agent answers. Raises Refused, ServiceError, ClientError."""
+    words = process.program()
     if asked.socket:
         words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
-    job = Job(words, program.environment(os.environ, words))
-    program.verify(program.program(), job.environment)
-    program.check(words)
+    job = Job(words, process.environment(os.environ, words))
+    process.verify(process.program(), job.environment)
+    process.check(words)
     content = service.content(job)
     loaded, agent = service.loaded(), _version(asked.socket)
-    same = _read(service.path) == content and _is_plain(service.path)
+    same = _stands(service.path, content)
     answers = agent is not None and loaded is not None and loaded.pid in (None, agent["pid"])
     changed = not (same and answers and agent is not None and agent["version"] == __version__)
     if changed:
@@ -76,12 +94,12 @@ def install(service: Service, asked: Asked) -> dict[str, Any]:
         "changed": changed,
         "pid": agent["pid"] if agent is not None else None,
         "version": agent["version"] if agent is not None else None,
-        "warnings": program.doubts(words),
+        "warnings": process.doubts(words),
     }
 
 
-def uninstall(service: Service, asked: Asked) -> dict[str, Any]:
-    """Put a drained provider back, stop the job and take its file away: `{kind, path, changed}`.
+def uninstall(service: Service, asked: Asked) -> Uninstalled:
+    """Put a drained provider back, stop the job and take its file away.
 
     Raises Refused, ServiceError, ClientError.
     """
@@ -115,13 +133,11 @@ def _make_way(service: Service, asked: Asked, *, restore: bool = False) -> None:
 def end_run(asked: Asked) -> None:
     """No run is active any more. Raises Refused where one is, and is not to be cancelled."""
     status = _status(asked.socket)
-    run = (status or {}).get("run")
-    if run is not None and run.get("state") == "running":
+    run = status and status.get("run")
+    if status and run and run["state"] == "running":
         if not asked.cancel:
-            owed = (status or {}).get("lease") is not None
-            message = f"run {run['run_id']} is active" + (
-                ", and has stopped the live provider for its time" if owed else ""
-            )
+            drained = ", and has stopped the live provider for its time"
+            message = f"run {run['run_id']} is active{drained if status.get('lease') else ''}"
             remedy = "autotunectl watch, or add --cancel to end it first"
             raise Refused(message, wire.EXIT_BUSY, remedy)
         asked.say(f"cancelling run {run['run_id']}")
@@ -147,7 +163,7 @@ def _settle(asked: Asked, *, restore: bool) -> None:
     raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
 
 
-def _owed(status: dict[str, Any] | None) -> bool:
+def _owed(status: StatusDocument | None) -> bool:
     """What the agent says; where none runs what its journal says, and a damaged one says yes."""
     if status is not None:
         return status.get("lease") is not None
@@ -168,7 +184,7 @@ def _restored(asked: Asked, *, answers: bool) -> bool:
     return subprocess.run(words, check=False, stdout=sys.stderr, timeout=RESTORE_S).returncode == 0
 
 
-def _answering(service: Service, socket: str | None) -> dict[str, Any]:
+def _answering(service: Service, socket: str | None) -> VersionDocument:
     """The `version` of the job's own agent, once it answers. Raises ServiceError with its last words."""
     deadline = time.monotonic() + ANSWERS_S
     lived = time.monotonic()
@@ -183,18 +199,18 @@ def _answering(service: Service, socket: str | None) -> dict[str, Any]:
     raise ServiceError(message, "autotunectl logs; autotunectl doctor")
 
 
-def _version(socket: str | None) -> dict[str, Any] | None:
+def _version(socket: str | None) -> VersionDocument | None:
     with contextlib.suppress(ClientError), Client(socket, connect_s=0.0) as client:
-        found: dict[str, Any] = client.request("version", {}, timeout_s=10.0)
+        found: VersionDocument = client.request("version", {}, timeout_s=10.0)
         return found
     return None
 
 
-def _status(socket: str | None) -> dict[str, Any] | None:
+def _status(socket: str | None) -> StatusDocument | None:
     """What the agent says; None where none runs. Raises ClientError for one that runs and cannot be asked."""
     try:
         with Client(socket, connect_s=0.0) as client:
-            found: dict[str, Any] = client.call("status")
+            found: StatusDocument = client.call("status")
             return found
     except Unreachable:
         return None
@@ -203,20 +219,14 @@ def _status(socket: str | None) -> dict[str, Any] | None:
         raise ClientError(message) from None
 
 
-def _read(path: Path) -> bytes | None:
+def _stands(path: Path, content: bytes) -> bool:
+    """A regular file of ours with this content, which others may at most read: launchd ignores links, and refuses what others may write."""
     try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _is_plain(path: Path) -> bool:
-    """A regular file of ours that others may at most read: launchd ignores links, and refuses what others may write."""
-    try:
-        found = path.lstat()
+        found, same = path.lstat(), path.read_bytes() == content
     except OSError:
         return False
-    return not path.is_symlink() and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    ours = not path.is_symlink() and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return same and ours
 
 
 def _write(service: Service, content: bytes) -> None:

@@ -7,12 +7,12 @@ operator has switched off stays off until they switch it on.
 
 from __future__ import annotations
 
+import html
 import itertools
 import os
 import plistlib
 import shutil
 import time
-from typing import Any
 
 from autotunectl.service import Job, Loaded, ServiceError, home, template
 from autotuned.shared import tools
@@ -57,13 +57,14 @@ class LaunchdJob:
 
     def content(self, job: Job) -> bytes:
         """The filled in template, checked. Raises ServiceError."""
-        words = {"__HOME__": str(home()), "__LOGS__": str(self.output.parent)}
-        document = _filled(plistlib.loads(template(self.path.name)), words)
+        text = template(self.path.name).decode()
+        for word, folder in (("__HOME__", home()), ("__LOGS__", self.output.parent)):
+            text = text.replace(f">{word}", f">{html.escape(str(folder))}")
+        document = plistlib.loads(text.encode())
         document["ProgramArguments"] = list(job.program)
         document["EnvironmentVariables"] |= dict(job.environment)
         data = plistlib.dumps(document, sort_keys=False)
-        plutil = shutil.which("plutil")
-        if plutil:
+        if plutil := shutil.which("plutil"):
             self._lint(plutil, data)
         elif plistlib.loads(data) != document:
             message = f"{self.path.name} would not be a valid property list"
@@ -157,15 +158,3 @@ def _refused(answer: Answer, domain: str) -> ServiceError:
     remedy = REMEDIES.get(code or 0, f"launchctl print {domain}; launchctl error {code}")
     message = f"launchctl cannot load {target}: {answer.reason}"
     return ServiceError(message, remedy.format(target=target))
-
-
-def _filled(value: Any, words: dict[str, str]) -> Any:
-    """The template with its words replaced, however deep."""
-    if isinstance(value, dict):
-        return {key: _filled(inner, words) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, words) for inner in value]
-    if isinstance(value, str):
-        for word, meaning in words.items():
-            value = value.replace(word, meaning)
-    return value

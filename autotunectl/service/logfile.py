@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from autotuned.shared import redaction, wire
 from autotuned.shared.text import printable
@@ -88,7 +88,7 @@ def follow(path: Path, count: int) -> Generator[str, None, None]:
             file.close()
 
 
-def _tail(path: Path, file: Any, count: int) -> Iterator[str]:
+def _tail(path: Path, file: BinaryIO, count: int) -> Iterator[str]:
     """The last complete lines of an open log and of the one before it; leaves `file` behind the last of them."""
     kept: deque[bytes] = deque(maxlen=count)
     before = path.with_name(f"{path.name}.1")
@@ -105,7 +105,7 @@ def _tail(path: Path, file: Any, count: int) -> Iterator[str]:
         yield _text(line)
 
 
-def _replaced(path: Path, file: Any) -> bool:
+def _replaced(path: Path, file: BinaryIO) -> bool:
     """Another file has the log's name now, or it was cut short."""
     try:
         named, ours = path.stat(), os.fstat(file.fileno())
@@ -132,17 +132,13 @@ def readable(line: str) -> str:
     return "\n".join(lines)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        return (
-            value
-            if value and not re.search(r'[\s"=]', value)
-            else json.dumps(value, ensure_ascii=False)
-        )
+def _value(value: object) -> str:
+    if isinstance(value, str) and value and not re.search(r'[\s"=]', value):
+        return value
     return json.dumps(value, ensure_ascii=False)
 
 
-def _traceback(chain: Any) -> Iterator[str]:
+def _traceback(chain: object) -> Iterator[str]:
     """The lines of a structured traceback: where, and what."""
     for part in chain if isinstance(chain, list) else ():
         if not isinstance(part, dict):

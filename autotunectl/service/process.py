@@ -1,64 +1,103 @@
-"""Starting and stopping the agent: through its job where that is installed, else detached; once, and only when needed."""
+"""Which program the agent is, and how it is started and stopped: through its job where that is installed, else detached.
+
+It is the one that is installed beside this client, and no other: a PATH is never searched for it. A job's
+environment is written down once, because a service manager gives a job next to none.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
+import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autotunectl import service
 from autotunectl.client import Client, ClientError, NotStarted, Unreachable
-from autotuned.shared import wire
+from autotunectl.service import Service, ServiceError
+from autotuned import __version__
+from autotuned.shared import identity, tools, wire
 
 if TYPE_CHECKING:
-    from autotunectl.service import Service
+    from autotuned.documents.run import VersionDocument
 
 START_S = 15.0
 STOP_S = 90.0
+SYSTEM_PATH = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
+USUAL_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
+TOOLS = ("macprovider-cli", "llama-server", "mlx_lm.server", "launchctl", "caffeinate", "pmset")
+"""Programs that the agent looks for by name: where this terminal finds them, the job shall, too."""
+CARRIED = (
+    "AUTOTUNED_SOCKET",
+    "AUTOTUNED_DB_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "XDG_STATE_HOME",
+)
+"""Variables that say where files are. Tokens are no part of it: a job's file is no place for a secret."""
+
+_FLEETING = (
+    (r"/Cellar/", "Homebrew removes this folder at the next upgrade"),
+    (
+        r"/\.cache/uv/|/uv/archive-v\d+/|/uv/builds-v\d+/",
+        "uv clears this folder at will (uvx, uv run --with)",
+    ),
+    (r"/pipx/\.cache/|/\.cache/pipx/", "pipx clears this folder after some days (pipx run)"),
+    (r"^/(?:private/)?(?:tmp|var/tmp|var/folders)/", "the system clears this folder"),
+    (r"/nix/store/", "the next garbage collection may remove this folder"),
+    (r"^/Volumes/", "this volume may not be mounted at login"),
+)
 
 
-def start(path: str | None) -> dict[str, Any]:
+def start(path: str | None) -> VersionDocument:
     """Start the agent and return its `version` once it answers. Raises NotStarted with its own words.
 
     Where two clients do this at once, one agent refuses because the other holds the home: both clients
     then find that other one.
     """
-    service = _installed(path)
-    return _detached(path) if service is None else _through(service, path)
+    job = _installed(path)
+    return _detached(path) if job is None else _through(job, path)
 
 
 def _installed(path: str | None) -> Service | None:
     """The service manager whose job is installed; None for a socket of one's own, which is not the job's."""
-    from autotunectl import service
-
     found = service.find() if path in (None, wire.socket_path()) else None
     return found if found is not None and found.path.is_file() else None
 
 
-def _through(service: Service, path: str | None) -> dict[str, Any]:
-    from autotunectl.service import ServiceError
-
+def _through(job: Service, path: str | None) -> VersionDocument:
     try:
-        service.start()
+        job.start()
     except ServiceError as error:
         message = f"{error}; {error.remedy}" if error.remedy else str(error)
         raise NotStarted(message) from None
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-            version: dict[str, Any] = client.call("version")
+        if (version := _version(path)) is not None:
             return version
         time.sleep(0.05)
-    message = f"the agent's job was started, but it does not answer: {last_words(service)}"
+    message = f"the agent's job was started, but it does not answer: {last_words(job)}"
     raise NotStarted(message)
 
 
-def last_words(service: Service) -> str:
+def _version(path: str | None) -> VersionDocument | None:
+    with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
+        version: VersionDocument = client.call("version")
+        return version
+    return None
+
+
+def last_words(job: Service) -> str:
     """What the job's agent has said last outside its own log, and where the rest is."""
-    log = service.output
+    log = job.output
     if log is None:
         return "see journalctl --user -u autotuned"
     try:
@@ -70,7 +109,7 @@ def last_words(service: Service) -> str:
     return f"{_reason(said)} (log: {log})"
 
 
-def _detached(path: str | None) -> dict[str, Any]:
+def _detached(path: str | None) -> VersionDocument:
     log = _log_file()
     with log.open("ab") as output:
         begun = output.tell()
@@ -85,8 +124,7 @@ def _detached(path: str | None) -> dict[str, Any]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         ended = agent.poll() is not None
-        with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-            version: dict[str, Any] = client.call("version")
+        if (version := _version(path)) is not None:
             return version
         if ended and agent.returncode != 1:
             break
@@ -111,9 +149,7 @@ def _reason(text: str) -> str:
 
 def words(path: str | None) -> tuple[str, ...]:
     """The agent beside this client, with that socket."""
-    from autotunectl.service import program
-
-    return (*program.program(), *(("--socket", path) if path else ()))
+    return (*program(), *(("--socket", path) if path else ()))
 
 
 def revive(path: str | None) -> None:
@@ -134,31 +170,11 @@ def stop(path: str | None) -> bool:
     client.close()
     deadline = time.monotonic() + STOP_S
     while time.monotonic() < deadline:
-        if not _lives(pid):
+        if not identity.alive(pid):
             return True
         time.sleep(0.02)
     message = f"the agent (pid {pid}) is still stopping after {STOP_S:g} s"
     raise ClientError(message)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(
-        OSError, IndexError
-    ):  # Linux: a zombie that nobody reaps is gone all the same
-        return (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="ascii", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-            != "Z"
-        )
-    return True
 
 
 def _is_full(folder: Path) -> bool:
@@ -181,3 +197,70 @@ def _log_file() -> Path:
         message = f"the agent did not start: {error.filename or path}: {error.strerror}; {remedy}"
         raise NotStarted(message, wire.EXIT_CODES["config_error"]) from None
     return path
+
+
+def program() -> tuple[str, ...]:
+    """The agent beside this client, as words to run. Links below it are kept: they are what stays stable."""
+    python = _stable(Path(os.path.abspath(sys.executable)))  # noqa: PTH100 - resolve() would leave the venv
+    beside = python.with_name("autotuned")
+    return (str(beside),) if beside.is_file() else (str(python), "-m", "autotuned")
+
+
+def doubts(words: tuple[str, ...]) -> list[str]:
+    """What may make this program vanish one day, each with the reason."""
+    base = Path(words[0]).parent.parent / "pyvenv.cfg"
+    paths = [words[0], *_base_python(base)]
+    return [
+        f"{path} may not last: {reason}; install autotuned with pipx or uv tool, or into a virtual environment"
+        for path in paths
+        for pattern, reason in _FLEETING
+        if re.search(pattern, path)
+    ]
+
+
+def environment(environ: Mapping[str, str], words: tuple[str, ...]) -> dict[str, str]:
+    """PATH and the places of files, for a job that runs `words`."""
+    found = [shutil.which(tool, path=environ.get("PATH")) for tool in TOOLS]
+    folders = [str(Path(path).parent) for path in found if path and path.startswith("/")]
+    usual = [folder for folder in USUAL_PATH if Path(folder).is_dir()]
+    path = dict.fromkeys([*folders, str(Path(words[0]).parent), *usual, *SYSTEM_PATH])
+    carried = {name: environ[name] for name in CARRIED if environ.get(name)}
+    return {"PATH": ":".join(path), **carried}
+
+
+def verify(words: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    """See that the program runs in nearly nothing, and is of this client's version. Raises ServiceError."""
+    answer = tools.run(
+        ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in environ.items()), *words, "--version"], 30.0
+    )
+    if answer.code != 0:
+        message = f"{' '.join(words)} --version does not run: {answer.line}"
+        raise ServiceError(message, "install autotuned again, then run autotunectl install")
+    if answer.out.split()[-1:] != [__version__]:
+        message = f"{words[0]} is version {answer.out.strip()!r}, this client is {__version__}"
+        raise ServiceError(message, "run the autotunectl that is installed beside it")
+
+
+def check(words: tuple[str, ...]) -> None:
+    """See that the program can use its settings, before one that runs gives way to it. Raises ServiceError."""
+    answer = tools.run([*words, "--check"], 30.0)
+    if answer.code != 0:
+        raise ServiceError(answer.line.removeprefix("autotuned: "), "correct it, then try again")
+
+
+def _stable(path: Path) -> Path:
+    """Homebrew's lasting name for a path in its cellar, where there is one."""
+    found = re.match(r"^(.*)/Cellar/([^/]+)/[^/]+/(.*)$", str(path))
+    lasting = Path(f"{found[1]}/opt/{found[2]}/{found[3]}") if found else path
+    return lasting if lasting.exists() else path
+
+
+def _base_python(config: Path) -> list[str]:
+    """The interpreter below a virtual environment."""
+    try:
+        lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [
+        line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "home"
+    ]

@@ -40,11 +40,8 @@ class SystemdUnit:
             f"Environment={_quoted(f'{name}={value}')}" for name, value in job.environment.items()
         )
         text = template(UNIT).decode()
-        _, _, body = text.partition("[Unit]")
-        text = (
-            "# The agent as a service of this user, written by `autotunectl install`.\n[Unit]"
-            + body
-        )
+        head = "# The agent as a service of this user, written by `autotunectl install`.\n"
+        text = head + text[text.index("[Unit]") :]
         return text.replace("__PROGRAM__", program).replace("__ENVIRONMENT__", environment).encode()
 
     def loaded(self) -> Loaded | None:

@@ -28,7 +28,7 @@ from autotuned.core.model import (
     Trial,
 )
 from autotuned.core.plan import Plan
-from autotuned.documents.calibration import (
+from autotuned.documents.result import (
     BracketDocument,
     CalibrationDocument,
     CalibrationPoint,

@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Final, Literal
 
 from autotuned.core.model import STAGE_CLIMB, Answers, Trial
-from autotuned.documents.quality import (
+from autotuned.documents.result import (
     AnsweredTask,
     AnswersDocument,
     CellQuality,

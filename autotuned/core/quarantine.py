@@ -9,7 +9,7 @@ from typing import Any
 from autotuned.core.candidates import identity
 from autotuned.core.model import Failure, FailureKind
 from autotuned.core.result import knobs_document
-from autotuned.documents.quarantine import ConfigurationDocument, QuarantineEntry
+from autotuned.documents.doctor import ConfigurationDocument, QuarantineEntry
 from autotuned.shared.knobs import Knobs, read
 
 

@@ -1,10 +1,13 @@
-"""The checks of `doctor`, and what `reload` has read."""
+"""The checks of `doctor`, what `reload` has read, and configurations that took the machine down."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, NotRequired
 
-from autotuned.documents import Document
+from pydantic import Field
+
+from autotuned.documents import Document, Moment
+from autotuned.documents.trial import KnobsDocument
 
 
 class CheckDocument(Document):
@@ -30,3 +33,28 @@ class ReloadDocument(Document):
     changed: list[str]
     applied: list[str]
     restart: list[str]
+
+
+class ConfigurationDocument(Document):
+    """What was started. `knobs` null: a probe."""
+
+    provider: str
+    binary_version: str
+    model: str
+    knobs: KnobsDocument | None
+    target_context: int
+
+
+class QuarantineEntry(ConfigurationDocument):
+    """A configuration that is not started again: the machine went down while it ran. `knobs` null: a probe."""
+
+    entry: int
+    at: Moment
+    run_id: str
+
+
+class QuarantineDocument(Document):
+    """All entries, oldest first; `cleared` are the numbers of those that were lifted."""
+
+    entries: list[QuarantineEntry]
+    cleared: NotRequired[Annotated[list[int], Field(default=[])]]

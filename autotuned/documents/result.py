@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 
 from autotuned.documents import Document
-from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import NoiseDocument
-from autotuned.documents.quality import QualityDocument
 from autotuned.documents.trial import (
     ConditionsDocument,
     KnobsDocument,
@@ -175,6 +173,119 @@ class CheckedDocument(Document):
     ttft_p95_before_ms: float | None
     ttft_p95_ms: float | None
     reason: str | None
+
+
+class CalibrationPoint(Document):
+    """One measured point; `passes`: every request succeeded, with its TTFT p95 under the ceiling."""
+
+    passes: bool
+    ttft_p95_ms: float | None
+    tps: float | None
+    reason: str | None
+
+
+class ContextPoint(CalibrationPoint):
+    """A length of the context in tokens, in the order asked."""
+
+    context: int
+
+
+class ConcurrencyPoint(CalibrationPoint):
+    """So many requests at once, in the order asked."""
+
+    concurrency: int
+
+
+class ContextDocument(Document):
+    """The largest useful context, null where none was found; `bound` is the most that could be asked for."""
+
+    answer: int | None
+    ceiling_ms: int
+    bound: int
+    quantum: int
+    points: list[ContextPoint]
+
+
+class ConcurrencyDocument(Document):
+    """The largest number of requests at once that passes, and the smallest with nearly the best throughput."""
+
+    largest: int | None
+    recommended: int | None
+    ceiling_ms: int
+    points: list[ConcurrencyPoint]
+    reason: NotRequired[str]
+    """Why it was not measured but is 1."""
+
+
+class CalibrationDocument(Document):
+    """Both, null where it was not asked for."""
+
+    context: ContextDocument | None
+    concurrency: ConcurrencyDocument | None
+
+
+class BracketDocument(Document):
+    """How far a calibration is: the largest value that passes, the smallest that does not."""
+
+    calibrates: Literal["context", "concurrency"]
+    points: int
+    passes: int | None
+    fails: int | None
+
+
+class BaselineQuality(Document):
+    """The lossless cell: how many tasks both its rounds solved, and the share of questions on which they agree."""
+
+    knobs: dict[str, Any]
+    solved: int
+    agreement: float
+
+
+class CellQuality(Document):
+    """A lossy cell: `same`, `differs` or `broken`. `needles` and `structured`: how many of these it solved;
+    `agreement`: the share of answers that begin as the baseline's do; `lost`: what the baseline solved twice."""
+
+    knobs: dict[str, Any]
+    verdict: str
+    reason: str | None
+    solved: int
+    needles: int
+    structured: int
+    agreement: float
+    lost: list[str]
+
+
+class QualityDocument(Document):
+    """What came of comparing answers. `reason`: why nothing could be judged."""
+
+    mode: str
+    tasks: int
+    baseline: BaselineQuality | None
+    cells: list[CellQuality]
+    reason: str | None
+
+
+class AnswerDocument(Document):
+    """One answer; null where the request failed. `solved`: of each task of the question."""
+
+    knobs: dict[str, Any]
+    round: int
+    text: str | None
+    solved: list[bool]
+
+
+class AnsweredTask(Document):
+    """A question and its answers, side by side."""
+
+    task: str
+    prompt: str
+    answers: list[AnswerDocument]
+
+
+class AnswersDocument(Document):
+    """All answers of a run; empty where none were compared."""
+
+    tasks: list[AnsweredTask]
 
 
 class ResultDocument(Document):

@@ -7,10 +7,14 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 
 from autotuned.documents import Document, Moment
-from autotuned.documents.calibration import BracketDocument
+from autotuned.documents.doctor import QuarantineEntry
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument, LiveProviderDocument
-from autotuned.documents.quarantine import QuarantineEntry
-from autotuned.documents.result import ExitReason, InfeasibleDocument, SearchDocument
+from autotuned.documents.result import (
+    BracketDocument,
+    ExitReason,
+    InfeasibleDocument,
+    SearchDocument,
+)
 from autotuned.documents.schedule import BriefDocument, StaleResult
 from autotuned.documents.trial import KnobsDocument
 from autotuned.documents.weights import PullDocument

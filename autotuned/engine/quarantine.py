@@ -11,7 +11,7 @@ import structlog
 from autotuned.core import quarantine
 from autotuned.core.model import Failure
 from autotuned.core.quarantine import Configuration, Entry
-from autotuned.documents.quarantine import QuarantineEntry
+from autotuned.documents.doctor import QuarantineEntry
 from autotuned.errors import NotFound
 from autotuned.host.inflight import Inflight
 from autotuned.store import quarantine as store

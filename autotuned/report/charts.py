@@ -1,6 +1,6 @@
-"""Axes of the charts: where a value stands across the width, in percent of it, and which round values are named.
+"""The charts: rows of dots, the timeline, and their axes, which say where a value stands in percent of the width.
 
-The templates draw with them; they fill the width they get. Must not know documents.
+The templates draw with them; they fill the width they get.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from autotuned.documents.result import ResultDocument
+from autotuned.documents.trial import TrialDocument
 from autotuned.shared.text import short, span
 
 EDGE = 2.5
@@ -32,6 +33,16 @@ class Part:
     kind: str
     start: float
     ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A trial, or what else takes time in a run; `spent` are milliseconds of its parts by their kind."""
+
+    label: str
+    value: str
+    parts: Sequence[Part]
+    spent: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,45 @@ class TimeAxis:
         """Place and width of a piece of a bar, never too small to be seen."""
         start, width = 100 * part.start / self.whole, 100 * part.ms / self.whole
         return _percent(min(start, 99.7)), _percent(max(0.3, min(width, 100 - start)))
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A row of dots, its value in words beside it, its median as an upright stroke."""
+
+    label: str
+    dots: Sequence[float]
+    value: str
+    best: bool
+    failed: bool
+    median: float | None = None
+
+
+def dots(
+    name: str,
+    title: str,
+    of: str,
+    strips: Sequence[Strip],
+    show: Callable[[float | None], str],
+    better: str,
+    line: float | None = None,
+) -> dict[str, object] | None:
+    """The chart of these rows, one for each `of`, with a limit as a line; None without any figure."""
+    figures = [figure for strip in strips for figure in strip.dots]
+    if not figures:
+        return None
+    return {
+        "name": name,
+        "title": title,
+        "described": f"{title} of each {of}",
+        "better": better,
+        "summary": ", ".join(f"{strip.label}: {strip.value}" for strip in strips),
+        "strips": strips,
+        "axis": dot_axis(figures if line is None else [*figures, line]),
+        "line": line,
+        "show": show,
+        "scale": span if show is span else "{:,.10g}".format,
+    }
 
 
 def dot_axis(values: Sequence[float]) -> DotAxis:
@@ -122,11 +172,11 @@ LEAST_MS = 0.5
 
 
 def timeline(
-    document: Mapping[str, Any],
-    trials: Sequence[Mapping[str, Any]],
+    document: ResultDocument,
+    trials: Sequence[TrialDocument],
     phases: Sequence[tuple[str, str]],
-    knobs: Callable[[Mapping[str, Any]], str],
-) -> dict[str, Any] | None:
+    knobs: Callable[[Mapping[str, object]], str],
+) -> dict[str, object] | None:
     """Chart, legend and table of a run that tried something; None where no times are known."""
     began = _moment(document["started_at"])
     ends = [_moment(document["ended_at"]), *(_moment(trial["ended_at"]) for trial in trials)]
@@ -138,11 +188,11 @@ def timeline(
         return None
     aside = _aside(phases, began)
     bars = [
-        *(bar for bar in aside if bar["parts"][0].kind == "drain"),
+        *(bar for bar in aside if bar.parts[0].kind == "drain"),
         *(_bar(trial, began, knobs) for trial in trials),
-        *(bar for bar in aside if bar["parts"][0].kind == "restore"),
+        *(bar for bar in aside if bar.parts[0].kind == "restore"),
     ]
-    parts = [part for bar in bars for part in bar["parts"]]
+    parts = [part for bar in bars for part in bar.parts]
     sums = {kind: sum(part.ms for part in parts if part.kind == kind) for kind in PARTS}
     sums = {kind: ms for kind, ms in sums.items() if ms >= LEAST_MS}
     rest = max(0.0, whole - sum(sums.values()))
@@ -160,15 +210,14 @@ def timeline(
         "bars": bars,
         "heading": ["Trial", *columns, "in all"],
         "rows": [
-            [bar["label"], *(span(bar["spent"].get(kind)) for kind in columns), bar["value"]]
-            for bar in bars
+            [bar.label, *(span(bar.spent.get(kind)) for kind in columns), bar.value] for bar in bars
         ],
     }
 
 
 def _bar(
-    trial: Mapping[str, Any], began: datetime, knobs: Callable[[Mapping[str, Any]], str]
-) -> dict[str, Any]:
+    trial: TrialDocument, began: datetime, knobs: Callable[[Mapping[str, object]], str]
+) -> Bar:
     start, spent, parts = _moment(trial["started_at"]), _spent(trial), []
     at = 0.0 if start is None else max(0.0, _ms(start, began))
     for kind in PARTS:
@@ -176,14 +225,18 @@ def _bar(
         if length >= LEAST_MS:
             parts.append(Part(kind, at, length))
             at += length
-    label = _probe(trial["model"]) if trial["knobs"] is None else knobs(trial["knobs"])
+    if trial["knobs"] is None:
+        name = short(trial["model"])
+        label = f"probe of {name if len(name) <= LONGEST else name[: LONGEST - 1] + ELLIPSIS}"
+    else:
+        label = knobs(trial["knobs"])
     total = span(sum(value or 0.0 for value in spent.values()))
-    return {"label": label or "the one cell", "value": total, "parts": parts, "spent": spent}
+    return Bar(label or "the one cell", total, parts, spent)
 
 
-def _aside(phases: Sequence[tuple[str, str]], began: datetime) -> list[dict[str, Any]]:
+def _aside(phases: Sequence[tuple[str, str]], began: datetime) -> list[Bar]:
     """The bars of drain and restore; none for a run that drained nothing."""
-    bars: list[dict[str, Any]] = []
+    bars: list[Bar] = []
     if not any(phase == "draining" for phase, _ in phases):
         return bars
     for (phase, entered), (_, left) in itertools.pairwise(phases):
@@ -191,16 +244,11 @@ def _aside(phases: Sequence[tuple[str, str]], began: datetime) -> list[dict[str,
         if phase in ASIDE and start is not None and end is not None:
             kind, label = ASIDE[phase]
             part = Part(kind, max(0.0, _ms(start, began)), _ms(end, start))
-            bars.append({"label": label, "value": span(part.ms), "parts": [part], "spent": {}})
+            bars.append(Bar(label, span(part.ms), [part], {}))
     return bars
 
 
-def _probe(model: str) -> str:
-    name = short(model)
-    return f"probe of {name if len(name) <= LONGEST else name[: LONGEST - 1] + ELLIPSIS}"
-
-
-def _spent(trial: Mapping[str, Any]) -> dict[str, float | None]:
+def _spent(trial: TrialDocument) -> dict[str, float | None]:
     """The parts in ms; of a trial from before they were kept, what else is known of them."""
     spent = {kind: (trial.get("spent") or {}).get(f"{kind}_ms") for kind in PARTS}
     if not any(value is not None for value in spent.values()):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,9 +18,13 @@ from markupsafe import Markup
 from autotuned import __version__
 from autotuned.core import stats
 from autotuned.core.compare import CONFIDENCE
-from autotuned.report import charts, load, search, trust
-from autotuned.report.charts import dot_axis
-from autotuned.report.search import KNOB_NAMES, named
+from autotuned.documents.compare import PastDocument
+from autotuned.documents.noise import NoiseDocument
+from autotuned.documents.result import AnsweredTask, CellDocument, ResultDocument
+from autotuned.documents.trial import SampleDocument, TrialDocument
+from autotuned.report import charts, sections
+from autotuned.report.charts import Strip, dots
+from autotuned.report.sections import KNOB_NAMES, named
 from autotuned.shared.knobs import flat, shown
 from autotuned.shared.text import (
     DASH,
@@ -62,18 +66,18 @@ LEADS = {
 
 
 def render(
-    document: Mapping[str, Any],
-    trials: Sequence[Mapping[str, Any]],
+    document: ResultDocument,
+    trials: Sequence[TrialDocument],
     phases: Sequence[tuple[str, str]] = (),
-    answers: Sequence[Mapping[str, Any]] = (),
-    past: Sequence[Mapping[str, Any]] = (),
+    answers: Sequence[AnsweredTask] = (),
+    past: Sequence[PastDocument] = (),
 ) -> str:
     """The page of a result document, finished or not, and the trials of its run, oldest first.
 
     `phases` are the phases that the run entered and when, as far as they are known; `answers` what was
     answered to the quality guard, question by question; `past` good tunes and checks, newest first.
     """
-    best = best_index(document)
+    best = _best_index(document)
     return (
         environment()
         .get_template("page.html.j2")
@@ -88,14 +92,14 @@ def render(
             timeline=charts.timeline(
                 document, trials, phases, functools.partial(_knobs, varying=_varying(document))
             ),
-            calibrations=load.calibrations(document),
+            calibrations=sections.calibrations(document),
             knob_names=KNOB_NAMES,
-            knob_heading=search.knob_heading(document),
-            search=search.search(document),
-            profiles=[search.profile(each) for each in document.get("profiles", [])],
-            answers=[search.answered(question) for question in answers],
-            past=trust.over_time(document, past),
-            trust=trust.sentences(document) if document["recommendation"] else [],
+            knob_heading=sections.knob_heading(document),
+            search=sections.search(document),
+            profiles=[sections.profile(each) for each in document.get("profiles", [])],
+            answers=[sections.answered(question) for question in answers],
+            past=sections.over_time(document, past),
+            trust=sections.sentences(document) if document["recommendation"] else [],
             dash=DASH,
         )
     )
@@ -136,7 +140,7 @@ def _file(name: str) -> str:
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def best_index(document: Mapping[str, Any]) -> int | None:
+def _best_index(document: ResultDocument) -> int | None:
     """The cell that is recommended."""
     answer, found = document["recommendation"], None
     for index, cell in enumerate(document["stage2"]):
@@ -150,7 +154,7 @@ def best_index(document: Mapping[str, Any]) -> int | None:
     return found
 
 
-def _headline(document: Mapping[str, Any]) -> str:
+def _headline(document: ResultDocument) -> str:
     if document["recommendation"] is not None:
         return short(document["recommendation"]["model"])
     if document["state"] == "running":
@@ -167,9 +171,7 @@ def _headline(document: Mapping[str, Any]) -> str:
 # --- the candidates ------------------------------------------------------------------------------------
 
 
-def _ladder(
-    document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
-) -> list[dict[str, str]]:
+def _ladder(document: ResultDocument, trials: Sequence[TrialDocument]) -> list[dict[str, str]]:
     """Every candidate: its style, its state in words, why, and what its probe measured."""
     reasons = {entry["model"]: entry["reason"] for entry in document["infeasible"]}
     probes = {trial["model"]: trial for trial in trials if trial["stage"] == 1}
@@ -190,7 +192,7 @@ def _ladder(
     return steps
 
 
-def _probe(trial: Mapping[str, Any] | None) -> str:
+def _probe(trial: TrialDocument | None) -> str:
     if trial is None or trial["tps_median"] is None:
         return ""
     parts = [
@@ -205,7 +207,7 @@ def _probe(trial: Mapping[str, Any] | None) -> str:
 # --- the cells -----------------------------------------------------------------------------------------
 
 
-def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
+def _cells(document: ResultDocument, best: int | None) -> dict[str, object]:
     """Charts, tables and sentences on the cells: every request, and which cells really differ."""
     cells = document["stage2"]
     most, requests = max(20, MOST // len(cells)), sum(len(cell["samples"]) for cell in cells)
@@ -218,9 +220,11 @@ def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
     part = f"The first {most} requests of each cell, {len(rows)} of {requests}"
     spread = stats.pooled_spread(_values(cell, "tps") for cell in cells if cell["fits"])
     varying = _varying(document)
+    rates = _strips(cells, "tps", rate, best, varying)
+    times = _strips(cells, "ttft_ms", span, best, varying)
     charts = [
-        _chart("tps", "Tokens per second", "more is better", cells, best, varying),
-        _chart("ttft_ms", "Time to first token", "less is better", cells, best, varying),
+        dots("tps", "Tokens per second", "cell", rates, rate, "more is better"),
+        dots("ttft-ms", "Time to first token", "cell", times, span, "less is better"),
     ]
     return {
         "introduction": _introduction(document, varying),
@@ -230,7 +234,7 @@ def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
                 named(cell["knobs"]),
                 "failed" if not cell["fits"] else "best" if index == best else "passed",
                 rate(cell["tps_median"]),
-                _against(cell, None if best in (None, index) else cells[best], spread),
+                _against(cell, None if best is None or best == index else cells[best], spread),
                 span(cell["ttft_p95_ms"]),
                 rate(cell["decode_tps"]),
                 rate(cell["prefill_tps"]),
@@ -249,7 +253,7 @@ def _cells(document: Mapping[str, Any], best: int | None) -> dict[str, Any]:
     }
 
 
-def _introduction(document: Mapping[str, Any], varying: Mapping[str, bool]) -> str:
+def _introduction(document: ResultDocument, varying: Mapping[str, bool]) -> str:
     cells = document["stage2"]
     fixed = _knobs(cells[0]["knobs"], {name: not varies for name, varies in varying.items()})
     number = "One cell" if len(cells) == 1 else f"{len(cells)} cells"
@@ -260,50 +264,27 @@ def _introduction(document: Mapping[str, Any], varying: Mapping[str, bool]) -> s
     )
 
 
-def _chart(
-    field: str,
-    title: str,
-    better: str,
-    cells: Sequence[Mapping[str, Any]],
+def _strips(
+    cells: Sequence[CellDocument],
+    field: Literal["tps", "ttft_ms"],
+    show: Callable[[float | None], str],
     best: int | None,
     varying: Mapping[str, bool],
-) -> dict[str, Any] | None:
-    """One row of dots a cell over a common axis; None without any value."""
-    show = rate if field == "tps" else span
-    strips: list[dict[str, Any]] = []
+) -> list[Strip]:
+    """One row of dots a cell."""
+    strips = []
     for index, cell in enumerate(cells):
-        values = _values(cell, field)
-        median = stats.median(values) if values and cell["fits"] else None
-        strips.append(
-            {
-                "label": (_knobs(cell["knobs"], varying) or _knobs(cell["knobs"]))
-                + (" \N{BLACK STAR}" if index == best else ""),
-                "dots": _thinned(values, max(20, MOST // len(cells))),
-                "median": median,
-                "value": show(median) if cell["fits"] else "failed",
-                "best": index == best,
-                "failed": not cell["fits"],
-            }
-        )
-    dots = [value for strip in strips for value in strip["dots"]]
-    return (
-        {
-            "name": field.replace("_", "-"),
-            "title": title,
-            "described": f"{title} of each cell",
-            "better": better,
-            "summary": ", ".join(f"{strip['label']}: {strip['value']}" for strip in strips),
-            "strips": strips,
-            "axis": dot_axis(dots),
-            "show": show,
-            "scale": "{:,.10g}".format if field == "tps" else span,
-        }
-        if dots
-        else None
-    )
+        values, fits = _values(cell, field), cell["fits"]
+        median = stats.median(values) if values and fits else None
+        label = _knobs(cell["knobs"], varying) or _knobs(cell["knobs"])
+        label += sections.STAR if index == best else ""
+        shown_values = _thinned(values, max(20, MOST // len(cells)))
+        value = show(median) if fits else "failed"
+        strips.append(Strip(label, shown_values, value, index == best, not fits, median))
+    return strips
 
 
-def _request(cell: Mapping[str, Any], number: int, sample: Mapping[str, Any]) -> list[str]:
+def _request(cell: CellDocument, number: int, sample: SampleDocument) -> list[str]:
     return [
         named(cell["knobs"]),
         str(number),
@@ -316,7 +297,7 @@ def _request(cell: Mapping[str, Any], number: int, sample: Mapping[str, Any]) ->
     ]
 
 
-def _against(cell: Mapping[str, Any], best: Mapping[str, Any] | None, spread: stats.Spread) -> str:
+def _against(cell: CellDocument, best: CellDocument | None, spread: stats.Spread) -> str:
     """A cell's median against the best's, with its interval; `tie` where that covers no difference."""
     values, reference = _values(cell, "tps"), [] if best is None else _values(best, "tps")
     if not reference or not values or not cell["fits"]:
@@ -329,14 +310,14 @@ def _against(cell: Mapping[str, Any], best: Mapping[str, Any] | None, spread: st
     return f"{words}, tie" if found.differs is False else words
 
 
-def _lead(noise: Mapping[str, Any]) -> str:
+def _lead(noise: NoiseDocument) -> str:
     """Whether the winner stands clear, by a measurement of the noise where there is one."""
     measured = noise.get("measured")
     lead = (measured or noise).get("lead")
     if lead is None:
         return ""
     words = f"{LEADS[lead['verdict']]}: {signed_share(lead['relative'])}"
-    if lead["low"] is not None:
+    if lead["low"] is not None and lead["high"] is not None:
         words += f" ({signed_share(lead['low'])} to {signed_share(lead['high'])} at 90%)"
     if measured is None:
         return f"{words}, by the requests of this run."
@@ -356,7 +337,7 @@ def _noise(spread: stats.Spread) -> str:
     )
 
 
-def _values(cell: Mapping[str, Any], field: str) -> list[float]:
+def _values(cell: CellDocument, field: Literal["tps", "ttft_ms"]) -> list[float]:
     """The figures of the complete requests."""
     values = [sample[field] for sample in cell["samples"] if sample["error"] is None]
     return [value for value in values if value is not None and value > 0]
@@ -369,14 +350,14 @@ def _thinned(values: Sequence[float], most: int) -> Sequence[float]:
     return [*values[:: math.ceil(len(values) / most)], min(values), max(values)]
 
 
-def _varying(document: Mapping[str, Any]) -> dict[str, bool]:
+def _varying(document: ResultDocument) -> dict[str, bool]:
     """Which knobs take more than one value: the others need not be said again at each cell."""
     cells = document["stage2"]
     names = flat(cells[0]["knobs"]) if cells else ()
     return {name: len({flat(cell["knobs"])[name] for cell in cells}) > 1 for name in names}
 
 
-def _knobs(chosen: Mapping[str, Any], varying: Mapping[str, bool] | None = None) -> str:
+def _knobs(chosen: Mapping[str, object], varying: Mapping[str, bool] | None = None) -> str:
     """Knobs in one line; only those that vary, where told which."""
     return " \N{MIDDLE DOT} ".join(
         f"{KNOB_NAMES.get(name, name)} {shown(value)}"

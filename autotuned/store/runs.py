@@ -14,10 +14,10 @@ from enum import Enum
 from typing import Any, TypedDict, cast
 
 from autotuned.core.model import CUT_SHORT
-from autotuned.documents.calibration import CalibrationDocument
 from autotuned.documents.noise import MeasuredDocument, NoiseDocument
 from autotuned.documents.result import (
     AppliedDocument,
+    CalibrationDocument,
     CheckedDocument,
     ConfirmationDocument,
     ErrorDocument,

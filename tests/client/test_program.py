@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autotunectl.service import ServiceError, program
+from autotunectl.service import ServiceError, process
 
 
 def test_homebrew_s_lasting_name_is_taken_for_a_path_in_its_cellar(
@@ -18,11 +18,11 @@ def test_homebrew_s_lasting_name_is_taken_for_a_path_in_its_cellar(
     for name in ("python3", "autotuned"):
         (cellar / name).touch()
     monkeypatch.setattr(sys, "executable", str(cellar / "python3"))
-    assert program.program() == (str(cellar / "autotuned"),)
+    assert process.program() == (str(cellar / "autotuned"),)
     (tmp_path / "opt").mkdir()
     (tmp_path / "opt" / "autotuned").symlink_to(cellar.parents[1])
     lasting = tmp_path / "opt" / "autotuned" / "libexec" / "bin" / "autotuned"
-    assert program.program() == (str(lasting),)
+    assert process.program() == (str(lasting),)
 
 
 def test_a_link_to_the_interpreter_is_not_resolved_out_of_its_environment(
@@ -32,7 +32,7 @@ def test_a_link_to_the_interpreter_is_not_resolved_out_of_its_environment(
     venv.mkdir(parents=True)
     (venv / "python").symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(venv / "python"))
-    assert program.program() == (str(venv / "python"), "-m", "autotuned")
+    assert process.program() == (str(venv / "python"), "-m", "autotuned")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_link_to_the_interpreter_is_not_resolved_out_of_its_environment(
     ],
 )
 def test_paths_that_go_stale_are_told(path: str) -> None:
-    assert program.doubts((path,))
+    assert process.doubts((path,))
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_paths_that_go_stale_are_told(path: str) -> None:
     ],
 )
 def test_environments_that_last_are_not_doubted(path: str) -> None:
-    assert program.doubts((path,)) == []
+    assert process.doubts((path,)) == []
 
 
 def test_an_environment_whose_interpreter_will_vanish_is_doubted(tmp_path: Path) -> None:
     lasting = Path("/nowhere") / "venv"
-    assert program.doubts((str(lasting / "bin" / "autotuned"),)) == []
+    assert process.doubts((str(lasting / "bin" / "autotuned"),)) == []
     config = tmp_path / "pyvenv.cfg"
     config.write_text("home = /opt/homebrew/Cellar/python@3.12/3.12.4/bin\n", encoding="utf-8")
-    told = " ".join(program.doubts((str(tmp_path / "bin" / "autotuned"),)))
+    told = " ".join(process.doubts((str(tmp_path / "bin" / "autotuned"),)))
     assert "python@3.12" in told
 
 
@@ -81,7 +81,7 @@ def test_the_job_s_environment_holds_places_and_no_secret(tmp_path: Path) -> Non
         "HF_HOME": "/models",
         "AUTOTUNED_SOCKET": "",
     }
-    made = program.environment(environ, ("/venv/bin/autotuned",))
+    made = process.environment(environ, ("/venv/bin/autotuned",))
     folders = made["PATH"].split(":")
     assert folders[0] == str(tmp_path)
     assert "/venv/bin" in folders
@@ -95,7 +95,7 @@ def test_a_program_that_does_not_run_is_refused_before_anything_is_written(tmp_p
     broken.write_text("#!/bin/sh\necho 'No module named autotuned' >&2\nexit 1\n", encoding="utf-8")
     broken.chmod(0o755)
     with pytest.raises(ServiceError, match="No module named autotuned"):
-        program.verify((str(broken),), {"PATH": "/usr/bin:/bin"})
+        process.verify((str(broken),), {"PATH": "/usr/bin:/bin"})
     broken.write_text("#!/bin/sh\necho autotuned 0.0.1\n", encoding="utf-8")
     with pytest.raises(ServiceError, match=r"0\.0\.1"):
-        program.verify((str(broken),), {"PATH": "/usr/bin:/bin"})
+        process.verify((str(broken),), {"PATH": "/usr/bin:/bin"})

@@ -18,7 +18,7 @@ from tests.support.documents import stored
 
 def result(*cells: tuple[int | None, list[float]], best: int | None = None) -> dict[str, Any]:
     """A good result whose cells of `kv_bits` have these tokens per second; the first is recommended unless told."""
-    document = stored("v1-ok")
+    document: dict[str, Any] = stored("v1-ok")
     sample = document["stage2"][0]["samples"][0]
     knobs = document["recommendation"]["knobs"]
     document["stage2"] = [

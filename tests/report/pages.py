@@ -15,7 +15,7 @@ HOSTILE = (
 )
 
 
-def trials(document: dict[str, Any]) -> list[dict[str, Any]]:
+def trials(document: dict[str, Any]) -> Any:
     """Trials that fit a document: a probe of each candidate that was tried, and the cells."""
     spent = dict.fromkeys(("pause_ms", "prewarm_ms", "load_ms", "warm_ms", "measure_ms", "stop_ms"))
     common = {
@@ -56,7 +56,7 @@ def pages() -> dict[str, str]:
     return made
 
 
-def calibrated() -> dict[str, Any]:
+def calibrated() -> Any:
     """A run whose chosen model was calibrated on both axes."""
     document = stored("v1-ok")
     shown: dict[str, Any] = {"passes": True, "ttft_p95_ms": 900.0, "tps": 40.0, "reason": None}
@@ -87,7 +87,7 @@ def calibrated() -> dict[str, Any]:
     return document
 
 
-def running() -> dict[str, Any]:
+def running() -> Any:
     """A run that has measured cells, one of them failed, and goes on."""
     document = stored("v1-ok")
     document["stage2"][1] |= {"fits": False, "reason": "1 of 3 requests failed: HTTP 500"}
@@ -101,7 +101,7 @@ def running() -> dict[str, Any]:
     }
 
 
-def hostile() -> dict[str, Any]:
+def hostile() -> Any:
     """A result in which every text is somebody's attack."""
 
     def poisoned(value: Any, key: str = "") -> Any:
@@ -112,12 +112,12 @@ def hostile() -> dict[str, Any]:
         kept = ("started_at", "ended_at", "state", "exit_reason")
         return HOSTILE if isinstance(value, str) and key not in kept else value
 
-    document: dict[str, Any] = poisoned(stored("v1-ok"))
+    document = poisoned(stored("v1-ok"))
     document["warnings"] = [HOSTILE]
     return document
 
 
-def long() -> dict[str, Any]:
+def long() -> Any:
     """Names without a single break, many cells, many requests."""
     document = stored("v1-ok")
     name = "a" * 200

@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -167,7 +168,7 @@ def test_the_live_servers_drain_and_restore_are_part_of_the_timeline_where_there
 
 def test_moments_without_a_zone_draw_no_timeline() -> None:
     document = stored("v1-ok")
-    entries = [
+    entries: Any = [
         {**trial, "started_at": "", "ended_at": "2026-01-01 00:00:00"} for trial in trials(document)
     ]
     assert "Where the time went" in render(document, entries)
@@ -195,13 +196,14 @@ def test_a_run_without_an_answer_says_so_and_why(name: str, headline: str) -> No
 
 def test_a_check_says_on_top_what_became_of_the_recipe() -> None:
     document = stored("v1-ok")
-    checked = {**document, "trigger": "check", "recommendation": None}
+    checked: Any = {**document, "trigger": "check", "recommendation": None}
     for verdict, words in (
         ("same", "serves as it did"),
         ("slower", "slower"),
         ("fails", "not serve"),
     ):
-        page = Reader(render({**checked, "check": {"verdict": verdict}}, []))
+        checked["check"] = {"verdict": verdict}
+        page = Reader(render(checked, []))
         assert words in page.words("h1")[0]
         assert "A check of a recipe" in page.words("p")
 
@@ -221,7 +223,11 @@ def test_the_published_demo_report_is_the_one_that_is_made_now() -> None:
 
 
 def test_a_long_run_names_its_hours_in_round_steps() -> None:
-    document = {**long(), "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T01:50:00Z"}
+    document: Any = {
+        **long(),
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-01T01:50:00Z",
+    }
     ticks = re.findall(r'class="tick[^"]*">([^<]+)<', render(document, trials(document)))
     assert ticks[-4:] == ["0", "30 min", "1 h", "1 h 30 min"]
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from autotuned.report.page import render
-from autotuned.report.trust import over_time, sentences
+from autotuned.report.sections import over_time, sentences
 from tests.report.pages import Reader
 from tests.support.documents import stored
 
 
-def entry(answer: dict[str, Any], day: int, tps: float | None, **fields: Any) -> dict[str, Any]:
+def entry(answer: dict[str, Any], day: int, tps: float | None, **fields: Any) -> Any:
     """One of the history, of this recipe."""
     check = {"verdict": "same"} if day > 1 else None
     return {
@@ -83,7 +83,7 @@ def test_a_confirmation_and_the_guards_verdict_stand_beside_the_answer(
     knobs = document["recommendation"]["knobs"]
     meeting = {"against": against, "verdict": verdict, "difference": 0.1}
     cell = {"knobs": knobs, "verdict": "broken", "lost": ["needles: red"]}
-    known = {**document, "confirmation": meeting, "quality": {"cells": [cell]}}
+    known: Any = {**document, "confirmation": meeting, "quality": {"cells": [cell]}}
     first, second = sentences(known)
     assert words in first
     assert second == "Its answers beside those without loss: broken: needles: red lost."

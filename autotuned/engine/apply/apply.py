@@ -21,8 +21,8 @@ from autotuned.core.config.policy import Terms, bound_warning
 from autotuned.core.config.reader import Scalar
 from autotuned.core.request import TuneRequest
 from autotuned.core.result import served
-from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.events import Applied
+from autotuned.documents.provider import ConfigurationResult
 from autotuned.documents.result import AppliedDocument, ExitReason, RecommendationDocument
 from autotuned.engine.apply import place as place_module
 from autotuned.engine.apply import writer as writer_module

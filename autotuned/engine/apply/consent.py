@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, decided
 from autotuned.core.model import MachineFacts
-from autotuned.documents.apply import ConfigurationResult
+from autotuned.documents.provider import ConfigurationResult
 from autotuned.documents.result import RecommendationDocument
 from autotuned.engine.apply.writer import Written
 from autotuned.errors import ApplyRefused

@@ -13,7 +13,7 @@ from autotuned.core.calibrate import POINTS
 from autotuned.core.model import STAGE_CALIBRATION, Trial
 from autotuned.core.plan import Plan
 from autotuned.core.result import cell_knobs
-from autotuned.documents.calibration import BracketDocument
+from autotuned.documents.result import BracketDocument
 from autotuned.documents.run import CellPlace, Phase, PrewarmDocument, RunProgressDocument, Step
 from autotuned.shared.knobs import Knobs
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from autotuned.documents.apply import ConfigurationResult
+from autotuned.documents.provider import ConfigurationResult
 from autotuned.engine.apply.consent import Consent
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, RunParams, Services

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotuned.documents.quarantine import QuarantineDocument
+from autotuned.documents.doctor import QuarantineDocument
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, Services
 from autotuned.shared import wire

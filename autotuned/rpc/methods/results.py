@@ -10,7 +10,7 @@ from pydantic import Field
 from autotuned.core.compare import compare
 from autotuned.core.quality import answers_document
 from autotuned.documents.compare import ComparisonDocument, HistoryDocument
-from autotuned.documents.quality import AnswersDocument
+from autotuned.documents.result import AnswersDocument
 from autotuned.documents.run import StartedDocument
 from autotuned.documents.schedule import StaleResult
 from autotuned.engine.compare import pair, past

@@ -12,10 +12,9 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
-def stored(name: str) -> dict[str, Any]:
+def stored(name: str) -> Any:
     """One of the kept documents, by the name of its file."""
-    document: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
-    return document
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
