@@ -7,7 +7,7 @@ is `b` relative to `a`. How it is judged stands on top of `core/stats.py`. Pure;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from autotuned.core import stats
 from autotuned.core.pipeline import same_length
@@ -26,12 +26,12 @@ from autotuned.shared.knobs import flat
 CONFIDENCE = 0.95
 
 
-def comparable(document: Mapping[str, Any]) -> bool:
+def comparable(document: Mapping[str, object]) -> bool:
     """True for a result that has something to compare: a recommendation, whole or partial."""
     return document.get("recommendation") is not None
 
 
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
+def compare(a: Mapping[str, object], b: Mapping[str, object]) -> ComparisonDocument:
     """Set two comparable result documents against each other. Raises ValueError for one that is none."""
     first, second = _Run(a), _Run(b)
     uneven = [value for value in _circumstances(first, second) if not value["same"]]
@@ -67,7 +67,7 @@ SAMPLED: tuple[tuple[str, str, Literal["higher", "lower"]], ...] = (
 class _Run:
     """A result that has a recommendation, and the cell that it came from."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, object]) -> None:
         self.result = cast("ResultDocument", document)
         if self.result["recommendation"] is None:
             message = f"run {self.result['run_id']} has no recommendation"

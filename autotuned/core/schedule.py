@@ -25,10 +25,6 @@ OWN = ("drain", "apply", "trigger", "resume", "ignore_quarantine")
 """Fields of a request that the schedule has itself, or that make no sense night after night."""
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _time_of_day(value: str) -> str:
     if len(value) != len("HH:MM"):
         raise ValueError("is not a time of day such as 03:30")
@@ -64,13 +60,15 @@ class Schedule(BaseModel):
     only_on_ac: bool = False
     days: Annotated[
         tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...],
-        BeforeValidator(_tuple),
+        BeforeValidator(requests.as_tuple),
         AfterValidator(_once),
     ] = ()
     request: dict[str, Any] = {}
 
 
-def parse(params: Mapping[str, Any], before: Schedule, named: Descriptions = SHIPPED) -> Schedule:
+def parse(
+    params: Mapping[str, object], before: Schedule, named: Descriptions = SHIPPED
+) -> Schedule:
     """A schedule that is set anew, or `before` switched off or on. Raises ConfigError for the first problem.
 
     What is not given gets its default: nothing that an earlier setting allowed is allowed by accident.
@@ -88,7 +86,7 @@ def parse(params: Mapping[str, Any], before: Schedule, named: Descriptions = SHI
     return _checked({"enabled": True, **params}, named)
 
 
-def _checked(params: Mapping[str, Any], named: Descriptions) -> Schedule:
+def _checked(params: Mapping[str, object], named: Descriptions) -> Schedule:
     try:
         schedule = Schedule.model_validate(dict(params))
     except ValidationError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autotuned.core import check
 from autotuned.core.noise import layout, runner_up
@@ -38,13 +37,13 @@ class Again:
     pair: tuple[Knobs, ...]
 
 
-async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
-    """The parameters of a run that repeats the best cells of `wishes["run_id"]`, else of the last good run.
+async def repetition(
+    records: Records, run_id: str | None, pairs: int, idle_s: float, wishes: Mapping[str, object]
+) -> tuple[dict[str, object], Again]:
+    """The parameters of a run that repeats the best cells of `run_id`, else of the last good run.
 
-    `wishes` are `run_id`, `pairs`, `idle_s`, and fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
+    `wishes` are fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
     """
-    asked = dict(wishes)
-    run_id, pairs, idle_s = asked.pop("run_id"), asked.pop("pairs"), asked.pop("idle_s")
     row = await records.row(run_id) if run_id is not None else await records.last_good()
     if row is None:
         message = "there is no good run whose cells could be repeated: autotunectl start"
@@ -54,11 +53,11 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
     if best is None or best.knobs is None:
         raise ConfigError(RUN, row.run_id, "recommends nothing: there is no cell to repeat")
     details = await records.details(row.run_id)
-    stored: Mapping[str, Any] = details.get("request") or {}
+    stored: Mapping[str, object] = details.get("request") or {}
     params = {
         "target_context": row.target_context,
         **{name: stored[name] for name in SAME if name in stored},
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in wishes.items() if value is not None},
         "candidate_models": [best.model],
         **{knob.axis: [getattr(best.knobs, knob.name)] for knob in TABLE},
         "cooldown_s": idle_s,
@@ -70,7 +69,9 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
     return params, Again(Repeats(row.run_id, pairs), pair)
 
 
-async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
+async def recheck(
+    records: Records, wishes: Mapping[str, object]
+) -> tuple[dict[str, object], Again]:
     """The parameters of a run that starts the applied recipe once, else that of the last good run.
 
     `wishes` are fields of a request. Raises NotFound where there is neither.
@@ -92,7 +93,7 @@ async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str
     cell = check.cell_of(history, knobs)
     if cell is None:
         raise ConfigError(RUN, row.run_id, "has no samples of its recipe: start a new run")
-    stored: Mapping[str, Any] = details.get("request") or {}
+    stored: Mapping[str, object] = details.get("request") or {}
     params = {
         **{name: stored[name] for name in (*SAME, "concurrency") if name in stored},
         "target_context": context,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 
@@ -50,13 +49,13 @@ def changes(before: Settings, after: Settings) -> list[str]:
     return list(_different(before.model_dump(), after.model_dump()))
 
 
-def _different(before: dict[str, Any], after: dict[str, Any]) -> Sequence[str]:
+def _different(before: dict[str, object], after: dict[str, object]) -> Sequence[str]:
     found: list[str] = []
     for key in before | after:
-        value = after.get(key)
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            found += [f"{key}.{inner}" for inner in _different(before[key], value)]
-        elif before.get(key) != value:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{key}.{inner}" for inner in _different(old, new)]
+        elif old != new:
             found.append(key)
     return found
 

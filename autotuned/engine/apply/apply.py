@@ -13,7 +13,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import structlog
 
@@ -304,7 +304,7 @@ class Applier:
         if place is None:
             must_have_a_file(kind, run_id)
             return functools.partial(self._write, self._recipe(answer), terms)
-        knobs = read_knobs(cast("Mapping[str, Any]", answer["knobs"]))
+        knobs = read_knobs(cast("Mapping[str, object]", answer["knobs"]))
         spec = self._choose(kind).spec
         argv = served(answer, await self._records.trials(run_id))
         model, line = self._model(answer["model"]), answer["serve_command"]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +35,7 @@ class Consent:
     context: int | None = None
     """Of a run with several target contexts: whose recommendation; the first one's where it is left out."""
 
-    def terms(self, request: Mapping[str, Any]) -> Terms:
+    def terms(self, request: Mapping[str, object]) -> Terms:
         """On which terms the recipe of a run with this request is written."""
         return Terms(decided(request), self.knobs_only, self.all_knobs)
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import structlog
 from typing_extensions import Unpack
@@ -391,7 +390,7 @@ class LiveProvider:
         self._again.set()
         return True, owed
 
-    def _duty(self) -> dict[str, Any]:
+    def _duty(self) -> dict[str, object]:
         return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}
 
     def _tell(self, kind: LiveKind, **outcome: Unpack[LiveOutcome]) -> None:

@@ -12,7 +12,6 @@ import importlib.util
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -108,7 +107,7 @@ class Agent:
 
     # --- starting --------------------------------------------------------------------------------
 
-    async def start(self, params: Mapping[str, Any]) -> StartedDocument:
+    async def start(self, params: Mapping[str, object]) -> StartedDocument:
         """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
 
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
@@ -116,17 +115,19 @@ class Agent:
         """
         return await self._admit(params, None)
 
-    async def measure_noise(self, wishes: Mapping[str, Any]) -> StartedDocument:
+    async def measure_noise(
+        self, run_id: str | None, pairs: int, idle_s: float, **wishes: object
+    ) -> StartedDocument:
         """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
-        params, again = await repetition(self._records, wishes)
+        params, again = await repetition(self._records, run_id, pairs, idle_s, wishes)
         return await self._admit(params, again)
 
-    async def check(self, wishes: Mapping[str, Any]) -> StartedDocument:
+    async def check(self, wishes: Mapping[str, object]) -> StartedDocument:
         """Begin to measure the applied recipe once: as `start`, and it raises as that does."""
         params, again = await recheck(self._records, wishes)
         return await self._admit(params, again)
 
-    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> StartedDocument:
+    async def _admit(self, params: Mapping[str, object], again: Again | None) -> StartedDocument:
         active = await self.claim()
         try:
             return await self._begin(active, params, again, unstopped_s(self._host.sleep))
@@ -147,10 +148,12 @@ class Agent:
         self._active = Active(new_run_id())
         return self._active
 
-    def pull(self, model: str, **wishes: Any) -> PullDocument:
+    def pull(
+        self, model: str, provider: str | None, *, verify: bool, static_fit_check: bool
+    ) -> PullDocument:
         """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
         self._refuse_while_stopping()
-        return self.pulls.start(model, **wishes)
+        return self.pulls.start(model, provider, verify=verify, static_fit_check=static_fit_check)
 
     def _refuse_while_stopping(self) -> None:
         if self._stopping:
@@ -169,7 +172,7 @@ class Agent:
     def _provider(self, kind: str | None) -> Provider:
         return self._host.choose(kind or self._settings.provider.kind)
 
-    async def dry_run(self, params: Mapping[str, Any]) -> PlanDocument:
+    async def dry_run(self, params: Mapping[str, object]) -> PlanDocument:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params, self.descriptions)
         provider, binary, planned = await self.prepare(request)
@@ -193,7 +196,7 @@ class Agent:
         }
 
     async def _begin(
-        self, active: Active, params: Mapping[str, Any], again: Again | None, began: float
+        self, active: Active, params: Mapping[str, object], again: Again | None, began: float
     ) -> StartedDocument:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None

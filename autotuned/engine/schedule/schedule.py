@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 import structlog
 
@@ -122,7 +122,7 @@ class Nightly:
             **self._brief(),
         }
 
-    async def set(self, params: Mapping[str, Any]) -> None:
+    async def set(self, params: Mapping[str, object]) -> None:
         """Set the schedule anew, or switch it off or on. Raises ConfigError for one that cannot fire.
 
         It is armed first and stored then, so that what is stored is what happens.

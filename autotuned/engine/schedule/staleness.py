@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autotuned.core.request import parse
 from autotuned.core.staleness import Fingerprint, Verdict, compare, repeated
@@ -41,7 +40,7 @@ class _Seen:
     """An answer, and what it rests on."""
 
     verdict: Verdict
-    basis: tuple[str | None, Mapping[str, Any], ProviderSettings]
+    basis: tuple[str | None, Mapping[str, object], ProviderSettings]
     files: Identity
     at: float
 
@@ -58,7 +57,7 @@ class Staleness:
     ) -> None:
         self._agent, self._records, self._machine = agent, records, machine
         self._configuration = configuration
-        self.own: Mapping[str, Any] = {}
+        self.own: Mapping[str, object] = {}
         self._seen: _Seen | None = None
         self._looking: asyncio.Task[Verdict] | None = None
 
@@ -98,7 +97,7 @@ class Staleness:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def request(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    async def request(self, own: Mapping[str, object]) -> dict[str, object]:
         """The parameters of a re-tune: those of the last good run, `own` on top."""
         row = await self._records.last_good()
         return repeated({} if row is None else await self._request_of(row), own)
@@ -111,12 +110,14 @@ class Staleness:
             await self._records.database.ask(runs.annotate, row.run_id, confirmed=machine)
         self._seen = None
 
-    def _basis(self, row: RunRow | None) -> tuple[str | None, Mapping[str, Any], ProviderSettings]:
+    def _basis(
+        self, row: RunRow | None
+    ) -> tuple[str | None, Mapping[str, object], ProviderSettings]:
         """What an answer rests on beside the machine."""
         run_id = None if row is None else row.run_id
         return run_id, self.own, self._configuration.now.provider
 
-    async def _request_of(self, row: RunRow) -> dict[str, Any]:
+    async def _request_of(self, row: RunRow) -> dict[str, object]:
         details = await self._records.details(row.run_id)
         found = dict(details.get("request") or {})
         if found:
@@ -131,7 +132,7 @@ class Staleness:
         return {"candidate_models": models, "target_context": row.target_context}
 
     async def _compared(
-        self, row: RunRow, own: Mapping[str, Any]
+        self, row: RunRow, own: Mapping[str, object]
     ) -> tuple[Verdict, tuple[str, ...]]:
         details = await self._records.details(row.run_id)
         then = Fingerprint(

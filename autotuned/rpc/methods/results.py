@@ -82,7 +82,7 @@ def methods(services: Services) -> list[Method]:
         return await services.agent.check(params)
 
     async def noise(_: Connection, params: Mapping[str, Any]) -> StartedDocument:
-        return await services.agent.measure_noise(params)
+        return await services.agent.measure_noise(**params)
 
     async def answers(_: Connection, params: Mapping[str, Any]) -> AnswersDocument:
         row = await records.row(params["run_id"])
