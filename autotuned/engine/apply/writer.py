@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from autotuned.core.config.diff import diff, lines
-from autotuned.core.config.edit import differences, edit
+from autotuned.core.config.diff import diff, differences, lines, reverted
+from autotuned.core.config.edit import edit
 from autotuned.core.config.policy import WHOLE, Bound, Terms, pins, select
 from autotuned.core.config.reader import BOM, OWNED, Refused, Scalar, read
-from autotuned.core.config.revert import reverted
 from autotuned.core.lease import Lines, Rollback
 from autotuned.engine.apply.place import Place
 from autotuned.errors import ApplyRefused, UnsafePath
