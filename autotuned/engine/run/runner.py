@@ -16,7 +16,7 @@ from typing import Literal
 
 import structlog
 
-from autotuned.core import adaptive, points
+from autotuned.core import noise, points
 from autotuned.core.model import (
     STAGE_CALIBRATION,
     STAGE_CLIMB,
@@ -296,7 +296,7 @@ class Runner:
         if request.replicates != "auto":
             return None
         usual, epsilon = request.stage2_replicates, request.tps_tie_epsilon
-        return partial(adaptive.enough, history, usual=usual, epsilon=epsilon)
+        return partial(noise.enough, history, usual=usual, epsilon=epsilon)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase and say so, once."""
