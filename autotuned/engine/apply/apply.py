@@ -38,8 +38,8 @@ from autotuned.engine.apply.consent import (
 from autotuned.engine.apply.place import Place
 from autotuned.engine.apply.writer import Written
 from autotuned.engine.events import Events
+from autotuned.engine.live.preflight import lists_another
 from autotuned.engine.live.restart import Restarter
-from autotuned.engine.live.serving import lists_another
 from autotuned.engine.measure.trial import uncancelled
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner

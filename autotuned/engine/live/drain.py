@@ -23,10 +23,9 @@ from autotuned.documents.events import LiveKind, LiveOutcome, LiveProviderEvent
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument
 from autotuned.engine.events import Events
 from autotuned.engine.live import copies
-from autotuned.engine.live.reappearance import Returned, returned
+from autotuned.engine.live.preflight import update_over
 from autotuned.engine.live.recovery import Recovered
-from autotuned.engine.live.serving import update_over
-from autotuned.engine.live.status import Sighting
+from autotuned.engine.live.status import Returned, Sighting, returned
 from autotuned.errors import Busy, StoreError
 from autotuned.host import failpoint
 from autotuned.host.files import Lock

@@ -35,8 +35,7 @@ from autotuned.engine.apply.apply import Applier
 from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import conflict
-from autotuned.engine.live.serving import LIVE, doubts, recipe, served
+from autotuned.engine.live.preflight import LIVE, conflict, doubts, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
