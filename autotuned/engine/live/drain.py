@@ -22,9 +22,9 @@ from autotuned.core.request import TuneRequest
 from autotuned.documents.events import LiveKind, LiveOutcome, LiveProviderEvent
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument
 from autotuned.engine.events import Events
-from autotuned.engine.live import copies
+from autotuned.engine.live import lease as copies
+from autotuned.engine.live.lease import Recovered
 from autotuned.engine.live.preflight import update_over
-from autotuned.engine.live.recovery import Recovered
 from autotuned.engine.live.status import Returned, Sighting, returned
 from autotuned.errors import Busy, StoreError
 from autotuned.host import failpoint
