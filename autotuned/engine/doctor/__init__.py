@@ -52,7 +52,8 @@ async def examine(context: CheckContext) -> DoctorDocument:
 async def _bounded(name: str, check: Check, context: CheckContext) -> Finding:
     try:
         async with asyncio.timeout(DEADLINE_S):
-            return await check(context)
+            found = await asyncio.to_thread(check, context)
+            return found if isinstance(found, Finding) else await found
     except TimeoutError:
         return doubt(
             f"no answer within {DEADLINE_S:g} s", "try again; the machine may be under load"

@@ -51,7 +51,8 @@ class CheckContext:
     schedule: ScheduleDocument | None
 
 
-Check = Callable[[CheckContext], Awaitable[Finding]]
+Check = Callable[[CheckContext], Awaitable[Finding] | Finding]
+"""What only asks the system may block: each is called on a thread, and what it has to await there is awaited then."""
 
 
 def fine(detail: str, remedy: str | None = None) -> Finding:
