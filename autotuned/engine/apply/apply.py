@@ -33,7 +33,6 @@ from autotuned.engine.apply.consent import (
     must_have_a_file,
     named_backup,
     recommended,
-    told_of,
 )
 from autotuned.engine.apply.place import Place
 from autotuned.engine.apply.writer import Written
@@ -47,6 +46,7 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, AutotunedError, NotFound, ProviderMissing, UnsafePath
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
+from autotuned.host.managers.systemd import UnitState
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 from autotuned.shared.knobs import read as read_knobs
@@ -104,7 +104,7 @@ class Applier:
         write = await self._writing(row.run_id, kind, answer, terms)
         if consent.dry_run:
             written = await write(dry_run=True)
-            return {**told_of(written, None, applied=False), "run_id": row.run_id}
+            return {**written.document(None, applied=False), "run_id": row.run_id}
         carried = self._carry_out(row.run_id, kind, write, consent, active)
         return {**await uncancelled(carried), "run_id": row.run_id}
 
@@ -141,7 +141,7 @@ class Applier:
             yield unfit
         except BaseException:
             if unfit is None:
-                self._restarter.give_up()
+                self._restarter.live.unclaim()
             raise
 
     async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
@@ -232,50 +232,38 @@ class Applier:
         place, absent = await self._place(kind), None
         if place is not None and not place.path.exists():
             absent, place = place.path, None  # what was written last is macprovider's
+        backup, unit = None, None
         if place is not None and place.ours and name is None:
-            told = await uncancelled(self._remove(place, kind, active, restart=restart))
-            return {**told, "reverted_to": None}
-        path = self._settings.provider_config if place is None else place.path
-        backup = await asyncio.to_thread(named_backup, path, name, absent)
-        whole = whole or place is not None
-        work = self._revert(path, kind, backup, active, whole=whole, restart=restart)
-        return {**await uncancelled(work), "reverted_to": str(backup)}
+            work, unit = functools.partial(writer_module.remove, place), place.unit
+        else:
+            path = self._settings.provider_config if place is None else place.path
+            backup = await asyncio.to_thread(named_backup, path, name, absent)
+            whole, remember = whole or place is not None, self._restarter.live.record
+            work = functools.partial(
+                writer_module.put_back, path, backup, whole=whole, remember=remember
+            )
+        told = await uncancelled(self._take_back(work, kind, active, unit, backup, restart=restart))
+        return {**told, "reverted_to": None if backup is None else str(backup)}
 
-    async def _remove(
-        self, place: Place, kind: str, active: Callable[[], str | None], *, restart: bool
-    ) -> ConfigurationResult:
-        """Take away a file that is ours alone."""
-        async with self._claimed("revert", kind, active, restart=restart) as unfit:
-            async with self._turn:
-                written = await asyncio.to_thread(writer_module.remove, place, int(time.time()))
-                if place.unit is not None:
-                    await self._restarter.reload(place.unit)
-            hint = await self._restarter.commands(kind) if unfit else None
-            self._publish(None, written)
-        return await self._made_live(written, hint, unfit, asked=restart)
-
-    async def _revert(
+    async def _take_back(
         self,
-        path: Path,
+        work: Callable[[int], Written],
         kind: str,
-        backup: Path,
         active: Callable[[], str | None],
+        unit: UnitState | None,
+        backup: Path | None,
         *,
-        whole: bool,
         restart: bool,
     ) -> ConfigurationResult:
+        """Take a file of ours away, or put a `backup` back; `unit` has to be read again then."""
         async with self._claimed("revert", kind, active, restart=restart) as unfit:
             async with self._turn:
-                written = await asyncio.to_thread(
-                    writer_module.put_back,
-                    path,
-                    backup,
-                    int(time.time()),
-                    whole=whole,
-                    remember=self._restarter.record,
-                )
+                written = await asyncio.to_thread(work, int(time.time()))
+                if unit is not None:
+                    await self._restarter.reload(unit)
             hint = await self._restarter.commands(kind) if unfit else None
-            log.info("reverted", backup=str(backup), kept=str(written.backup))
+            if backup is not None:
+                log.info("reverted", backup=str(backup), kept=str(written.backup))
             self._publish(None, written, reverted_to=backup)
         return await self._made_live(written, hint, unfit, asked=restart)
 
@@ -285,7 +273,7 @@ class Applier:
         """Restart what serves, where it was claimed; what was done."""
         if unfit is None:
             unfit = await self._restarter.carry_out()
-        told = told_of(written, hint, applied=True)
+        told = written.document(hint, applied=True)
         told["restarted"] = unfit is None
         if asked and unfit is not None:
             told["warnings"].append(f"not restarted: {unfit}")
@@ -312,7 +300,7 @@ class Applier:
         return functools.partial(self._put, place, wanted)
 
     async def _put(self, place: Place, wanted: Recipe, *, dry_run: bool = False) -> Written:
-        now, remember = int(time.time()), self._restarter.record
+        now, remember = int(time.time()), self._restarter.live.record
         async with self._turn:
             written = await asyncio.to_thread(
                 writer_module.put, place, wanted, now, dry_run=dry_run, remember=remember
@@ -335,11 +323,11 @@ class Applier:
                     now,
                     dry_run=dry_run,
                     terms=terms,
-                    remember=self._restarter.record,
+                    remember=self._restarter.live.record,
                 )
             except ApplyRefused:
                 if self._restarter.recorded is not before:
-                    await asyncio.to_thread(self._restarter.record, before)
+                    await asyncio.to_thread(self._restarter.live.record, before)
                 raise
 
     async def _note(
@@ -347,10 +335,11 @@ class Applier:
     ) -> None:
         """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
         before = (await self._records.details(run_id)).get("applied")
+        told = written.document(hint, applied=True)
         applied: AppliedDocument = {
-            "config_path": str(written.path),
-            "backup_path": None if written.backup is None else str(written.backup),
-            "changed": {key: dict(both) for key, both in written.changed.items()},
+            "config_path": told["config_path"],
+            "backup_path": told["backup_path"],
+            "changed": told["changed"],
             "hint": hint,
             "recipe": dict(written.recipe),
         }
@@ -365,7 +354,7 @@ class Applier:
     def _publish(
         self, run_id: str | None, written: Written, reverted_to: Path | None = None
     ) -> None:
-        told = told_of(written, None, applied=True)
+        told = written.document(None, applied=True)
         event: Applied = {
             "type": "applied",
             "config_path": told["config_path"],

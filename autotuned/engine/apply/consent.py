@@ -1,4 +1,4 @@
-"""What of a run may be applied, with whose consent, and what is said of it."""
+"""What of a run may be applied, and with whose consent."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, decided
 from autotuned.core.model import MachineFacts
-from autotuned.documents.apply import ConfigurationResult
 from autotuned.documents.result import RecommendationDocument
-from autotuned.engine.apply.writer import Written
 from autotuned.errors import ApplyRefused
 from autotuned.host import operators_file
 from autotuned.store.runs import Details, RunRow
@@ -109,17 +107,3 @@ def named_backup(path: Path, name: str | None, absent: Path | None = None) -> Pa
     known = ", ".join(backup.name for backup in found[:5])
     message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
     raise ApplyRefused(message, "no_backup")
-
-
-def told_of(written: Written, hint: str | None, *, applied: bool) -> ConfigurationResult:
-    return {
-        "applied": applied,
-        "changed": {key: dict(both) for key, both in written.changed.items()},
-        "config_path": str(written.path),
-        "backup_path": None if written.backup is None else str(written.backup),
-        "restarted": False,
-        "diff": written.diff,
-        "recipe": dict(written.recipe) or None,
-        "hint": hint,
-        "warnings": list(written.warnings),
-    }

@@ -19,6 +19,7 @@ from autotuned.core.config.edit import edit
 from autotuned.core.config.policy import WHOLE, Bound, Terms, pins, select
 from autotuned.core.config.reader import BOM, OWNED, Refused, Scalar, read
 from autotuned.core.lease import Lines, Rollback
+from autotuned.documents.apply import ConfigurationResult
 from autotuned.engine.apply.place import Place
 from autotuned.errors import ApplyRefused, UnsafePath
 from autotuned.host import failpoint, operators_file
@@ -45,6 +46,20 @@ class Written:
     """The owned keys as they are in the file then; empty after a revert."""
     wanted: Recipe | None = field(default=None, compare=False)
     """What the command line of the live server has to hold, where that tells."""
+
+    def document(self, hint: str | None, *, applied: bool) -> ConfigurationResult:
+        """The answer of `apply` and `revert`."""
+        return {
+            "applied": applied,
+            "changed": {key: dict(both) for key, both in self.changed.items()},
+            "config_path": str(self.path),
+            "backup_path": None if self.backup is None else str(self.backup),
+            "restarted": False,
+            "diff": self.diff,
+            "recipe": dict(self.recipe) or None,
+            "hint": hint,
+            "warnings": list(self.warnings),
+        }
 
 
 Made = TypeVar("Made")

@@ -94,7 +94,7 @@ def logs(context: CheckContext) -> Finding:
     return fine(f"{folder}, {size / MB:.1f} MB")
 
 
-def lease(context: CheckContext) -> Finding:
+async def lease(context: CheckContext) -> Finding:
     """No live provider is owed its restore."""
     owed = context.lease
     if owed is None:
@@ -110,7 +110,7 @@ def lease(context: CheckContext) -> Finding:
     )
 
 
-def schedule(context: CheckContext) -> Finding:
+async def schedule(context: CheckContext) -> Finding:
     """The nightly re-tune, where one is set, can fire and has not paused itself."""
     told = context.schedule
     if not told or not told["enabled"]:

@@ -52,7 +52,7 @@ class CheckContext:
 
 
 Check = Callable[[CheckContext], Awaitable[Finding] | Finding]
-"""What only asks the system may block: each is called on a thread, and what it has to await there is awaited then."""
+"""One that only asks the system may block: it is called on a thread."""
 
 
 def fine(detail: str, remedy: str | None = None) -> Finding:

@@ -31,7 +31,7 @@ async def provider(context: CheckContext) -> Finding:
     return fine(f"{binary.command[0]}, version {binary.version}")
 
 
-def extras(context: CheckContext) -> Finding:
+async def extras(context: CheckContext) -> Finding:
     """Which servers can come out of our own packages."""
     wheels = {"llama": "xllamacpp", "mlx": "mlx_lm"}
     found = [name for name, module in wheels.items() if importlib.util.find_spec(module)]
@@ -158,7 +158,7 @@ def config_pins(context: CheckContext) -> Finding:
     return fine("no key of the configuration pins another model")
 
 
-def live_provider(context: CheckContext) -> Finding:
+async def live_provider(context: CheckContext) -> Finding:
     """A live provider that is loaded also runs."""
     live = context.live
     if live is None:

@@ -306,7 +306,7 @@ class Agent:
         if LIVE not in asked:
             return request, None
         found = await self._live.find(provider, 0)
-        configured = provider.kind == "macprovider"
+        configured = provider.kind == CONFIGURED_KIND
         model = await served(found, self._settings.provider_config, configured=configured)
         models = tuple(model if each == LIVE else each for each in asked)
         # What serves already is not written anew: a configuration may name it otherwise.
