@@ -7,7 +7,7 @@ first time. Times are UTC, the zone is given. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
@@ -172,32 +172,20 @@ def window(schedule: Schedule, night: date, zone: tzinfo) -> Window:
 
 def open_night(book: Book, now: datetime, zone: tzinfo) -> Window | None:
     """The window that is open now and not yet decided."""
-    for found in _windows(book, now, zone):
-        if found.opens <= now < found.closes and not _decided(book, found.night):
-            return found
-    return None
+    return next((found for found in _undecided(book, now, zone) if found.opens <= now), None)
 
 
 def next_due(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
     """When a run may begin next: now or later. None where the schedule is off or has paused itself."""
     if not book.schedule.enabled or paused(book, now):
         return None
-    coming = (
-        max(found.opens, now)
-        for found in _windows(book, now, zone)
-        if now < found.closes and not _decided(book, found.night)
-    )
-    return min(coming, default=None)
+    coming = next_look(book, now, zone)
+    return None if coming is None else max(coming, now)
 
 
 def next_look(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
     """When to decide next; also while paused, because that is a decision too."""
-    coming = (
-        found.opens
-        for found in _windows(book, now, zone)
-        if now < found.closes and not _decided(book, found.night)
-    )
-    return min(coming, default=None)
+    return min((found.opens for found in _undecided(book, now, zone)), default=None)
 
 
 def gone_by(book: Book, now: datetime, zone: tzinfo) -> Decision | None:
@@ -215,12 +203,8 @@ def gone_by(book: Book, now: datetime, zone: tzinfo) -> Decision | None:
 
 def waiting_for(book: Book, night: date) -> str | None:
     """What a night waits for, as last written down."""
-    reasons = [
-        decision.reason
-        for decision in _standing(book)
-        if decision.night == night and decision.action is Action.WAITING
-    ]
-    return reasons[-1] if reasons else None
+    waits = [d for d in _standing(book) if d.night == night and d.action is Action.WAITING]
+    return waits[-1].reason if waits else None
 
 
 def paused(book: Book, now: datetime) -> str | None:
@@ -287,11 +271,11 @@ def _due(schedule: Schedule, night: date, zone: tzinfo) -> datetime:
     return datetime.combine(night, time.fromisoformat(schedule.at), zone).astimezone(UTC)
 
 
-def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
+def _windows(book: Book, now: datetime, zone: tzinfo) -> list[Window]:
     """The windows of the allowed nights from a week ago to a week ahead that the schedule has been set for."""
     schedule = book.schedule
     if not schedule.enabled:
-        return ()
+        return []
     since = book.since
     first = datetime.min.replace(tzinfo=UTC)
     if since is not None and since <= now + WRONG_CLOCK:
@@ -301,6 +285,12 @@ def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
     allowed = (n for n in nights if not schedule.days or DAYS[n.weekday()] in schedule.days)
     found = (window(schedule, night, zone) for night in allowed)
     return [each for each in found if each.opens >= first]
+
+
+def _undecided(book: Book, now: datetime, zone: tzinfo) -> list[Window]:
+    """Those that are open or to come, and about which something is still to be decided."""
+    found = _windows(book, now, zone)
+    return [each for each in found if now < each.closes and not _decided(book, each.night)]
 
 
 def _standing(book: Book) -> list[Decision]:
