@@ -7,11 +7,10 @@ the writer's; nothing that comes over the socket names a file here but a backup 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -46,7 +45,6 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, AutotunedError, NotFound, ProviderMissing, UnsafePath
 from autotuned.host import operators_file
 from autotuned.host.interface import Machine
-from autotuned.host.managers.systemd import UnitState
 from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 from autotuned.shared.knobs import read as read_knobs
@@ -105,44 +103,47 @@ class Applier:
         if consent.dry_run:
             written = await write(dry_run=True)
             return {**written.document(None, applied=False), "run_id": row.run_id}
-        carried = self._carry_out(row.run_id, kind, write, consent, active)
+
+        async def note(written: Written, hint: str | None) -> None:
+            await self._note(row.run_id, written, hint, consent.context)
+
+        carried = self._carry_out(row.run_id, kind, active, write, note, restart=consent.restart)
         return {**await uncancelled(carried), "run_id": row.run_id}
 
     async def _carry_out(
         self,
         run_id: str,
         kind: str,
-        write: Writing,
-        consent: Consent,
         active: Callable[[], str | None],
+        write: Callable[[], Awaitable[Written]],
+        note: Callable[[Written, str | None], Awaitable[None]],
+        *,
+        restart: bool,
     ) -> ConfigurationResult:
-        """Write and note it, then restart what serves, if that was asked for."""
-        async with self._claimed(run_id, kind, active, restart=consent.restart) as unfit:
-            written = await write()
-            hint = await self._restarter.commands(kind) if unfit else None
-            await self._note(run_id, written, hint, consent.context)
-        told = await self._made_live(written, hint, unfit, asked=consent.restart)
-        if told["restarted"] and written.wanted is not None:
-            await self._see(kind, written.wanted, told)
-        return told
+        """Write and note it, then restart what serves, if that was asked for.
 
-    @contextlib.asynccontextmanager
-    async def _claimed(
-        self, run_id: str, kind: str, active: Callable[[], str | None], *, restart: bool
-    ) -> AsyncIterator[str | None]:
-        """What serves is claimed for a restart, where that is asked for, and given up if the block fails.
-
-        Gives why it will not be restarted; None where it will.
+        That is claimed before anything is written, and given up where the writing fails.
         """
         unfit: str | None = "not asked for"
         if restart:
             unfit = await self._restarter.claim(run_id, active, kind)
         try:
-            yield unfit
+            written = await write()
+            hint = await self._restarter.commands(kind) if unfit else None
+            await note(written, hint)
         except BaseException:
             if unfit is None:
                 self._restarter.live.unclaim()
             raise
+        if unfit is None:
+            unfit = await self._restarter.carry_out()
+        told = written.document(hint, applied=True)
+        told["restarted"] = unfit is None
+        if restart and unfit is not None:
+            told["warnings"].append(f"not restarted: {unfit}")
+        if told["restarted"] and written.wanted is not None:
+            await self._see(kind, written.wanted, told)
+        return told
 
     async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
         """Whether the live server runs the recipe, by its command line and by what it lists."""
@@ -242,42 +243,22 @@ class Applier:
             work = functools.partial(
                 writer_module.put_back, path, backup, whole=whole, remember=remember
             )
-        told = await uncancelled(self._take_back(work, kind, active, unit, backup, restart=restart))
-        return {**told, "reverted_to": None if backup is None else str(backup)}
 
-    async def _take_back(
-        self,
-        work: Callable[[int], Written],
-        kind: str,
-        active: Callable[[], str | None],
-        unit: UnitState | None,
-        backup: Path | None,
-        *,
-        restart: bool,
-    ) -> ConfigurationResult:
-        """Take a file of ours away, or put a `backup` back; `unit` has to be read again then."""
-        async with self._claimed("revert", kind, active, restart=restart) as unfit:
+        async def write() -> Written:
             async with self._turn:
                 written = await asyncio.to_thread(work, int(time.time()))
                 if unit is not None:
                     await self._restarter.reload(unit)
-            hint = await self._restarter.commands(kind) if unfit else None
+            return written
+
+        async def note(written: Written, _: str | None) -> None:
             if backup is not None:
                 log.info("reverted", backup=str(backup), kept=str(written.backup))
             self._publish(None, written, reverted_to=backup)
-        return await self._made_live(written, hint, unfit, asked=restart)
 
-    async def _made_live(
-        self, written: Written, hint: str | None, unfit: str | None, *, asked: bool
-    ) -> ConfigurationResult:
-        """Restart what serves, where it was claimed; what was done."""
-        if unfit is None:
-            unfit = await self._restarter.carry_out()
-        told = written.document(hint, applied=True)
-        told["restarted"] = unfit is None
-        if asked and unfit is not None:
-            told["warnings"].append(f"not restarted: {unfit}")
-        return told
+        carried = self._carry_out("revert", kind, active, write, note, restart=restart)
+        reverted_to = None if backup is None else str(backup)
+        return {**await uncancelled(carried), "reverted_to": reverted_to}
 
     async def _place(self, kind: str) -> Place | None:
         """Where a recipe of this kind of server goes; None for macprovider's own configuration."""
