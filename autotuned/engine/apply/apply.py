@@ -49,6 +49,7 @@ from autotuned.providers.interface import Provider
 from autotuned.settings import Settings
 from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path
+from autotuned.store import runs
 from autotuned.store.runs import RunRow
 from autotuned.writers import Recipe, not_in_effect, recipe
 
@@ -179,7 +180,7 @@ class Applier:
             warnings = ("not applied: a bug, the agent's log has the details",)
         else:
             warnings = written.warnings
-        await self._records.annotate(runner.run_id, warnings=warnings)
+        await self._records.database.ask(runs.annotate, runner.run_id, warnings=warnings)
         for warning in warnings:
             runner.tell(warning)
 
@@ -327,7 +328,7 @@ class Applier:
         if context is not None:
             applied["target_context"] = context
         if written.changed or before is None:
-            await self._records.annotate(run_id, applied=applied)
+            await self._records.database.ask(runs.annotate, run_id, applied=applied)
         backup = applied["backup_path"]
         log.info("applied", run_id=run_id, changed=sorted(written.changed), backup=backup)
         self._publish(run_id, written)

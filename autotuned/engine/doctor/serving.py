@@ -92,7 +92,12 @@ def disk(context: CheckContext) -> Finding:
 
 async def port(context: CheckContext) -> Finding:
     """The candidates' port is free, or our own candidate has it."""
-    number = await _usual_port(context)
+    number = TuneRequest().port
+    for row in await context.records.recent(
+        1, None
+    ):  # the next is likely to be asked for in the same way
+        asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
+        number = asked if isinstance(asked, int) else number
     if context.active_run is not None:
         return fine(f"{number} is for the candidates of run {context.active_run}")
     holder = await asyncio.to_thread(context.ports.holder, number)
@@ -102,15 +107,6 @@ async def port(context: CheckContext) -> Finding:
     return broken(
         f"{number} is held by {who}", "stop that program, or start runs with another --port"
     )
-
-
-async def _usual_port(context: CheckContext) -> int:
-    """Of the newest run, as the next one is likely to be asked for in the same way."""
-    for row in await context.records.recent(1, None):
-        asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
-        if isinstance(asked, int):
-            return asked
-    return int(TuneRequest().port)
 
 
 def provider_config(context: CheckContext) -> Finding:

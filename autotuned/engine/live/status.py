@@ -144,8 +144,7 @@ def returned(lease: Lease, finder: Finder, commands: Commands) -> Returned | Non
     if back is not None:
         return back
     for process in finder.processes(commands):
-        ours = isinstance(target, Foreground) and process.argv == target.argv
-        if isinstance(target, Foreground) and ours:
+        if isinstance(target, Foreground) and process.argv == target.argv:
             again = replace(target, pid=process.pid, started=started(process.pid))
             return Returned(process.name, again)
         # the job itself may have been loaded between the two looks: it is named as what it is

@@ -83,9 +83,8 @@ def new_client() -> httpx.AsyncClient:
     """A client that looks whether a candidate serves: loopback only, no proxy, no redirects, no deadlines but the caller's."""
     return httpx.AsyncClient(
         trust_env=False,
-        verify=ssl.SSLContext(
-            ssl.PROTOCOL_TLS_CLIENT
-        ),  # plain HTTP only: reading the system's certificates takes 50 ms
+        # Plain HTTP only: reading the system's certificates takes 50 ms.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         follow_redirects=False,
         timeout=None,  # noqa: S113 - each request runs under deadlines of its own
         headers={"Accept-Encoding": "identity"},

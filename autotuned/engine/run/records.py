@@ -15,7 +15,6 @@ from autotuned.core.plan import Plan
 from autotuned.core.request import TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.documents.result import (
-    AppliedDocument,
     CheckedDocument,
     ErrorDocument,
     ExitReason,
@@ -181,20 +180,6 @@ class Records:
         then = check.cell_of(before, plan.cells[0]) or now
         epsilon = plan.request.tps_tie_epsilon
         return check.judge(of_run, then, now, before, spread, epsilon)
-
-    async def annotate(
-        self,
-        run_id: str,
-        *,
-        applied: AppliedDocument | None = None,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        """Add what was applied of a run, and warnings, to what is kept of it."""
-        await self.database.ask(runs.annotate, run_id, applied=applied, warnings=warnings)
-
-    async def retain(self, keep: int, active: str) -> list[str]:
-        """Let the runs beyond the newest `keep` go; their ids."""
-        return await self.database.ask(runs.retain, keep, active)
 
     async def row(self, run_id: str | None) -> RunRow:
         """One run, or the newest that searched for None. Raises NotFound."""

@@ -143,7 +143,13 @@ class Agent:
         if self._active is not None:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
-        self._refuse_while_owed()
+        owed = self._live.public()
+        if owed is not None:
+            message = (
+                f"a live provider that run {owed['run_id']} drained is not back yet "
+                f"({owed['reason'] or owed['state']}): autotunectl provider restore"
+            )
+            raise RestoreOutstanding(message, lease=owed)
         self._active = Active(new_run_id())
         return self._active
 
@@ -158,15 +164,6 @@ class Agent:
         if self._stopping:
             message = "the agent is shutting down"
             raise ShuttingDown(message)
-
-    def _refuse_while_owed(self) -> None:
-        owed = self._live.public()
-        if owed is not None:
-            message = (
-                f"a live provider that run {owed['run_id']} drained is not back yet "
-                f"({owed['reason'] or owed['state']}): autotunectl provider restore"
-            )
-            raise RestoreOutstanding(message, lease=owed)
 
     def _provider(self, kind: str | None) -> Provider:
         return self._host.choose(kind or self._settings.provider.kind)
@@ -384,9 +381,8 @@ class Agent:
     async def close(self) -> None:
         """Cancel the active run and see it through to its end; take no new one."""
         self._stopping = True
-        with contextlib.suppress(
-            OSError
-        ):  # whatever ends from here on, ends because it is asked to
+        with contextlib.suppress(OSError):
+            # Whatever ends from here on, ends because it is asked to.
             await asyncio.to_thread(self.quarantine.inflight.close)
         await self.pulls.close()
         active = self._active
