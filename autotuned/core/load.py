@@ -56,8 +56,7 @@ def late_allowed(streams: int, done: Sequence[Replicate], gate_ms: float) -> int
 
 def document(trial: Trial) -> LoadDocument:
     """What is published of a trial's load: nothing of requests one at a time."""
-    found: LoadDocument = {}
-    return _measured(trial, found)
+    return _measured(trial, LoadDocument())
 
 
 def point_document(trial: Trial) -> PointDocument:

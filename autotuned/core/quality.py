@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from autotuned.core.model import STAGE_CLIMB, Answers, Trial
 from autotuned.documents.quality import (
@@ -88,14 +88,9 @@ def battery() -> tuple[Question, ...]:
     return (*asked, Question(needles["question"], tasks, needles["max_tokens"], places))
 
 
-def _rule(entry: Mapping[str, object]) -> Rule:
-    known = {name: entry[name] for name in ("number", "words", "lines", "json") if name in entry}
-    return Rule(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in known.items()
-        }  # type: ignore[arg-type]
-    )
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    words, lines = tuple(entry.get("words", ())), tuple(entry.get("lines", ()))
+    return Rule(entry.get("number"), words, lines, entry.get("json"))
 
 
 def long_prompt(question: Question, haystack: str) -> str:
