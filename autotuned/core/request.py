@@ -37,11 +37,9 @@ def as_tuple(value: object) -> object:
 
 def _axis(value: object) -> object:
     value = as_tuple(value)
-    return (
-        tuple(None if bits == UNSET else bits for bits in value)
-        if isinstance(value, tuple)
-        else value
-    )
+    if not isinstance(value, tuple):
+        return value
+    return tuple(None if bits == UNSET else bits for bits in value)
 
 
 CONTEXT_MAX = 10_000_000

@@ -81,12 +81,8 @@ def select(text: str, recipe: Mapping[str, Scalar], terms: Terms) -> Selection |
         return Bound(_bound_reason(bound), bound)
     wanted = {key: recipe[key] for key in OWNED if key != MODEL or not terms.knobs_only}
     remarks: list[str] = []
-    of_today = (
-        SOURCE,
-        DEPTH,
-        PROVENANCE,
-        BATCHING,
-    )  # keys that only newer builds of the provider know
+    # Keys that only the newer builds of the provider know.
+    of_today = (SOURCE, DEPTH, PROVENANCE, BATCHING)
     newer = bool(bound) or any(file.named(key) is not None for key in of_today)
     for key in OWNED:
         if key not in wanted or key in terms.decided or file.has(key, recipe[key]):

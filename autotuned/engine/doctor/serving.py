@@ -93,9 +93,8 @@ def disk(context: CheckContext) -> Finding:
 async def port(context: CheckContext) -> Finding:
     """The candidates' port is free, or our own candidate has it."""
     number = TuneRequest().port
-    for row in await context.records.recent(
-        1, None
-    ):  # the next is likely to be asked for in the same way
+    # The next run is likely to be asked for in the same way as the newest.
+    for row in await context.records.recent(1, None):
         asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
         number = asked if isinstance(asked, int) else number
     if context.active_run is not None:
