@@ -7,6 +7,7 @@ first time. Times are UTC, the zone is given. Pure.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -26,12 +27,10 @@ OWN = ("drain", "apply", "trigger", "resume", "ignore_quarantine")
 
 
 def _time_of_day(value: str) -> str:
-    if len(value) != len("HH:MM"):
-        raise ValueError("is not a time of day such as 03:30")
-    try:
-        return time.fromisoformat(value).strftime("%H:%M")
-    except ValueError:
-        raise ValueError("is not a time of day such as 03:30") from None
+    with contextlib.suppress(ValueError):
+        if len(value) == len("HH:MM"):
+            return time.fromisoformat(value).strftime("%H:%M")
+    raise ValueError("is not a time of day such as 03:30")
 
 
 def _once(days: tuple[str, ...]) -> tuple[str, ...]:

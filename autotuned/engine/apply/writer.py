@@ -222,7 +222,13 @@ def _write(
                     return wanted
                 backup = operators_file.back_up(original, unix_s)
                 failpoint.reach("apply.backed_up")
-                rollback = _rollback(original, wanted.content, backup)
+                before, after = _shown(original.content or b""), _shown(wanted.content)
+                rollback = Rollback(
+                    path=str(original.path),
+                    backup=None if backup is None else str(backup),
+                    sha256=hashlib.sha256(wanted.content).hexdigest(),
+                    lines=lines(before, after) or _blocks(before, after),
+                )
                 if _replaced(original, wanted.content, rollback, remember):
                     failpoint.reach("apply.replaced")
                     return replace(wanted, backup=backup, rollback=rollback)
@@ -238,25 +244,14 @@ def _write(
     raise ApplyRefused(message, "changed_meanwhile", config_path=str(path))
 
 
-def _rollback(original: Original, content: bytes, backup: Path | None) -> Rollback:
-    return Rollback(
-        path=str(original.path),
-        backup=None if backup is None else str(backup),
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=lines(_shown(original.content or b""), _shown(content)) or _blocks(original, content),
-    )
-
-
-def _blocks(original: Original, content: bytes) -> list[Lines]:
+def _blocks(before: str, after: str) -> list[Lines]:
     """The lines that an edit changed, each block with the line above it where nothing else stands there now."""
-    old = _shown(original.content or b"").splitlines(keepends=True)
-    new = _shown(content).splitlines(keepends=True)
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     blocks = []
     for kind, i, j, k, n in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
         up = 1 if k == n and k else 0
         if kind != "equal" and k - up < n:
-            lines = Lines(key="", new="".join(new[k - up : n]), old="".join(old[i - up : j]))
-            blocks.append(lines)
+            blocks.append(Lines(key="", new="".join(new[k - up : n]), old="".join(old[i - up : j])))
     return blocks
 
 
