@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 from autotuned.core import stats
-from autotuned.core.pipeline import same_length
+from autotuned.core.doubts import same_length
 from autotuned.documents.compare import (
     CellDifferenceDocument,
     ComparisonDocument,

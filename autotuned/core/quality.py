@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from autotuned.core.model import STAGE_CLIMB, Answers, Trial
 from autotuned.documents.quality import (
+    AnswerDocument,
     AnsweredTask,
     AnswersDocument,
     CellQuality,
@@ -216,7 +217,7 @@ def answers_document(history: Sequence[Trial]) -> AnswersDocument:
     asked = [trial for trial in history if trial.answers and trial.knobs is not None]
     tasks: list[AnsweredTask] = []
     for place, question in enumerate(battery()):
-        shown = [
+        shown: list[AnswerDocument] = [
             {
                 "knobs": {} if trial.knobs is None else trial.knobs.published(),
                 "round": number,
@@ -231,7 +232,7 @@ def answers_document(history: Sequence[Trial]) -> AnswersDocument:
             {
                 "task": f"{question.tasks[0].kind}: {names}",
                 "prompt": question.prompt.strip(),
-                "answers": shown,  # type: ignore[typeddict-item]
+                "answers": shown,
             }
         )
     return {"tasks": tasks if asked else []}

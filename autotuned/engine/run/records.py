@@ -10,7 +10,7 @@ from typing import cast
 from autotuned.core import check, confirm, doubts, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
-from autotuned.core.pipeline import Finish, best_so_far, of_first, uneven_lengths
+from autotuned.core.pipeline import Finish, best_so_far, of_first
 from autotuned.core.plan import Plan
 from autotuned.core.request import TuneRequest
 from autotuned.documents.noise import MeasuredDocument
@@ -130,7 +130,6 @@ class Records:
                 *details.get("warnings", ()),
                 *runner.warnings,
                 *doubts.of_run(plan, facts, history, finish),
-                *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
             ],
             "left_stopped": runner.left_stopped,
             "total_s": details.get("earlier_s", 0.0) + runner.progress.elapsed_s,
