@@ -22,7 +22,7 @@ from autotuned.engine.apply.apply import Applier
 from autotuned.engine.doctor import CheckContext
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.recovery import Recovered, insist, recover
+from autotuned.engine.live.lease import Recovered, insist, recover
 from autotuned.engine.live.restart import Restarter
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent

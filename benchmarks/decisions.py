@@ -4,7 +4,7 @@
 
 Simulated providers, not servers: six cells (kv_bits x max_batch) whose true throughput differs as published
 figures of real Macs do, with noise between starts and between requests, and a machine that slows down as it
-warms up. The decisions are the product's own: `core/pipeline.py`, `core/adaptive.py`. Regret is how much slower
+warms up. The decisions are the product's own: `core/pipeline.py`, `enough` of `core/noise.py`. Regret is how much slower
 the chosen cell truly is than the best one, in percent. Optuna's TPE is shown where it is installed.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
 
-from autotuned.core import adaptive
+from autotuned.core import noise
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import wins
 from autotuned.core.stats import median
@@ -103,7 +103,7 @@ def climb(
         for tps in world.served(cell, index / len(cells), source):
             figures.append(tps)
             if replicates is None:
-                if adaptive.enough(history, figures, USUAL, epsilon):
+                if noise.enough(history, figures, USUAL, epsilon):
                     break
             elif len(figures) >= replicates:
                 break

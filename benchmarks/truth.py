@@ -131,9 +131,10 @@ async def measured(port: int, truths: asyncio.StreamReader, plan: dict[str, Any]
     request = chat.ChatRequest(
         f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, plan["tokens"]
     )
-    replicate = await wave.measure(
-        request, gate_ttft_ms=60_000, timeout_s=60, stop_tokens=("<|im_end|>",)
+    found = await wave.send(
+        [request], gate_ttft_ms=60_000, timeout_s=60, stop_tokens=("<|im_end|>",)
     )
+    (replicate,) = found.replicates
     assert replicate.error is None, replicate.error
     truth = json.loads(await truths.readline())
     return Error(
@@ -230,12 +231,13 @@ async def beside_llama() -> None:
                             f"http://127.0.0.1:{port}/v1/chat/completions", "m", prompt, 48
                         )
                         timings.clear()
-                        found = await wave.measure(
-                            request,
+                        whole = await wave.send(
+                            [request],
                             gate_ttft_ms=60_000,
                             timeout_s=60,
                             stop_tokens=STOP_TOKENS,
                         )
+                        (found,) = whole.replicates
                         assert found.error is None, found.error
                         own = timings[-1]
                         rows.append(

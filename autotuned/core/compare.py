@@ -7,10 +7,10 @@ is `b` relative to `a`. How it is judged stands on top of `core/stats.py`. Pure;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from autotuned.core import stats
-from autotuned.core.pipeline import same_length
+from autotuned.core.doubts import same_length
 from autotuned.documents.compare import (
     CellDifferenceDocument,
     ComparisonDocument,
@@ -26,12 +26,12 @@ from autotuned.shared.knobs import flat
 CONFIDENCE = 0.95
 
 
-def comparable(document: Mapping[str, Any]) -> bool:
+def comparable(document: Mapping[str, object]) -> bool:
     """True for a result that has something to compare: a recommendation, whole or partial."""
     return document.get("recommendation") is not None
 
 
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
+def compare(a: Mapping[str, object], b: Mapping[str, object]) -> ComparisonDocument:
     """Set two comparable result documents against each other. Raises ValueError for one that is none."""
     first, second = _Run(a), _Run(b)
     uneven = [value for value in _circumstances(first, second) if not value["same"]]
@@ -46,7 +46,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
             "uneven": uneven,
             "knobs": _values(one | other, one, other),
             "figures": [
-                *(_seen(_sampled(*figure, first, second), smallest) for figure in SAMPLED),
+                *(_seen(_sampled(figure, first, second), smallest) for figure in SAMPLED),
                 _load(first, second),
             ],
             "cells": _cells(first, second, smallest),
@@ -55,19 +55,22 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> ComparisonDocument:
     }
 
 
-SAMPLED: tuple[tuple[str, str, Literal["higher", "lower"]], ...] = (
-    ("tps", "tok/s", "higher"),
+Figure = tuple[str, str, Literal["higher", "lower"]]
+"""Name of a figure, its unit, and what is better."""
+TPS: Figure = ("tps", "tok/s", "higher")
+SAMPLED: tuple[Figure, ...] = (
+    TPS,
     ("ttft_ms", "ms", "lower"),
     ("decode_tps", "tok/s", "higher"),
     ("prefill_tps", "tok/s", "higher"),
 )
-"""The figures that every replicate has: name of the sample's field, unit, and what is better."""
+"""The figures that every replicate has, by the name of the sample's field."""
 
 
 class _Run:
     """A result that has a recommendation, and the cell that it came from."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, object]) -> None:
         self.result = cast("ResultDocument", document)
         if self.result["recommendation"] is None:
             message = f"run {self.result['run_id']} has no recommendation"
@@ -126,20 +129,19 @@ def _values(
     ]
 
 
-def _sampled(
-    name: str, unit: str, better: Literal["higher", "lower"], a: _Run, b: _Run
-) -> FigureDocument:
+def _sampled(figure: Figure, a: _Run, b: _Run) -> FigureDocument:
     """A figure of the recommended cells, judged by the spread within every cell of both runs."""
-    read = _reader(name)
+    read = _reader(figure[0])
     groups = [read(cell["samples"]) for run in (a, b) for cell in run.cells]
     values = [read(run.best["samples"]) if run.best is not None else [] for run in (a, b)]
-    return _figure(name, unit, better, values[0], values[1], stats.pooled_spread(groups))
+    return _figure(figure, values[0], values[1], stats.pooled_spread(groups))
 
 
 def _load(a: _Run, b: _Run) -> FigureDocument:
     """The time to load, over all cells of a run: a cell loads once only, and knobs hardly change it."""
     groups = [[cell["load_ms"] for cell in run.cells if cell["load_ms"]] for run in (a, b)]
-    return _figure("load_ms", "ms", "lower", groups[0], groups[1], stats.pooled_spread(groups))
+    figure: Figure = ("load_ms", "ms", "lower")
+    return _figure(figure, groups[0], groups[1], stats.pooled_spread(groups))
 
 
 def _seen(figure: FigureDocument, smallest: float | None) -> FigureDocument:
@@ -159,9 +161,7 @@ def _cells(a: _Run, b: _Run, smallest: float | None) -> list[CellDifferenceDocum
     for cell in a.cells:
         other = next((entry for entry in b.cells if entry["knobs"] == cell["knobs"]), None)
         if other is not None:
-            tps = _figure(
-                "tps", "tok/s", "higher", read(cell["samples"]), read(other["samples"]), spread
-            )
+            tps = _figure(TPS, read(cell["samples"]), read(other["samples"]), spread)
             found.append({"knobs": cell["knobs"], "tps": _seen(tps, smallest)})
     return found
 
@@ -179,16 +179,15 @@ def _reader(name: str) -> Callable[[Sequence[SampleDocument]], list[float]]:
 
 
 def _figure(
-    name: str,
-    unit: str,
-    better: Literal["higher", "lower"],
-    a: Sequence[float],
-    b: Sequence[float],
-    spread: stats.Spread,
+    figure: Figure, a: Sequence[float], b: Sequence[float], spread: stats.Spread
 ) -> FigureDocument:
+    name, unit, better = figure
     found = stats.ratio(a, b, spread, CONFIDENCE) if a and b else None
     low, high = (found and found.interval) or (None, None)
-    differs = found.differs if found is not None else None
+    verdict: Verdict = "cannot tell"
+    if found is not None and found.differs is not None:
+        gains = (found.relative > 0) == (better == "higher")
+        verdict = "tie" if not found.differs else "b is better" if gains else "a is better"
     return {
         "name": name,
         "unit": unit,
@@ -202,16 +201,6 @@ def _figure(
         "high": high,
         "noise": spread.relative if spread.freedom else None,
         "degrees_of_freedom": spread.freedom,
-        "exceeds_noise": differs,
-        "verdict": _verdict(differs, found, better),
+        "exceeds_noise": found.differs if found is not None else None,
+        "verdict": verdict,
     }
-
-
-def _verdict(
-    differs: bool | None, found: stats.Ratio | None, better: Literal["higher", "lower"]
-) -> Verdict:
-    if differs is None or found is None:
-        return "cannot tell"
-    if not differs:
-        return "tie"
-    return "b is better" if (found.relative > 0) == (better == "higher") else "a is better"

@@ -16,6 +16,8 @@ BUSY = 0.2
 STRAY, STRAY_MS = 0.15, 50.0
 """Replicates of one cell that stray by more, and by more than any timer's own fault."""
 NEARLY_ALL = 0.9
+LENGTH_SHARE = 0.1
+"""Answers that differ in length by more are not compared by end-to-end tokens per second without a word."""
 
 
 def of_run(
@@ -38,7 +40,7 @@ def of_run(
     warnings += sorted({remark for each in best.replicates for remark in each.remarks})
     if finish.partial:
         warnings.append("the recommendation is partial: not every cell was measured")
-    return warnings
+    return [*warnings, *uneven_lengths(best, history)]
 
 
 def _pressure(best: Trial, facts: MachineFacts) -> Iterable[str]:
@@ -105,3 +107,31 @@ def stray(trial: Trial) -> float:
         return 0.0
     middle = median(tps)
     return max(abs(value / middle - 1) for value in tps)
+
+
+def same_length(a: float | None, b: float | None) -> bool:
+    """Whether answers of so many tokens may be compared end to end; one that is not known may be."""
+    return a is None or b is None or abs(a - b) <= LENGTH_SHARE * max(a, b)
+
+
+def answer_tokens(trial: Trial) -> float | None:
+    """The median length of a trial's answers; None where there is none."""
+    counts = [r.completion_tokens for r in trial.replicates if r.completion_tokens is not None]
+    return median(counts) if counts else None
+
+
+def uneven_lengths(best: Trial, history: Sequence[Trial]) -> list[str]:
+    """A warning where answers of other feasible cells are longer or shorter than those of the best cell.
+
+    The end-to-end rate of a short answer is mostly prefill, so that it says little of a longer one.
+    """
+    wanted = answer_tokens(best)
+    cells = [trial for trial in history if trial.stage == STAGE_CLIMB and trial.fits]
+    others = sorted({answer_tokens(cell) or 0 for cell in cells})
+    uneven = [f"{count:g}" for count in others if count and not same_length(wanted, count)]
+    if not uneven:
+        return []
+    return [
+        f"answers differ in length: {wanted:g} tokens in the best cell, {', '.join(uneven)} in others; "
+        "end to end tok/s do not compare, set decode and prefill tok/s beside each other"
+    ]

@@ -320,5 +320,5 @@ def public(lease: Lease) -> LeaseDocument:
     return shown
 
 
-def _names(kind: Any) -> set[str]:
+def _names(kind: type[Lease | Target]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}

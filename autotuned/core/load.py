@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 from autotuned.core.model import Replicate, Trial
 from autotuned.core.stats import p95_nearest_rank
@@ -57,7 +56,15 @@ def late_allowed(streams: int, done: Sequence[Replicate], gate_ms: float) -> int
 def document(trial: Trial) -> LoadDocument:
     """What is published of a trial's load: nothing of requests one at a time."""
     found: LoadDocument = {}
-    return _measured(trial, found)
+    if trial.itl_p50_ms is not None:
+        found["itl_p50_ms"] = trial.itl_p50_ms
+    if trial.itl_p95_ms is not None:
+        found["itl_p95_ms"] = trial.itl_p95_ms
+    if (share := fairness(trial)) is not None:
+        found["fairness"] = share
+    if (skew_ms := dispatch_skew_ms(trial)) is not None:
+        found["dispatch_skew_ms"] = skew_ms
+    return found
 
 
 def point_document(trial: Trial) -> PointDocument:
@@ -68,22 +75,7 @@ def point_document(trial: Trial) -> PointDocument:
     if trial.calibrates is not None:
         found["calibrates"], found["confirms"] = trial.calibrates, trial.confirms
         found["context"] = trial.context or 0
-    return _measured(trial, found)
-
-
-L = TypeVar("L", LoadDocument, PointDocument)
-
-
-def _measured(trial: Trial, found: L) -> L:
-    if trial.itl_p50_ms is not None:
-        found["itl_p50_ms"] = trial.itl_p50_ms
-    if trial.itl_p95_ms is not None:
-        found["itl_p95_ms"] = trial.itl_p95_ms
-    if (share := fairness(trial)) is not None:
-        found["fairness"] = share
-    if (skew_ms := dispatch_skew_ms(trial)) is not None:
-        found["dispatch_skew_ms"] = skew_ms
-    return found
+    return {**found, **document(trial)}
 
 
 def fairness(trial: Trial) -> float | None:

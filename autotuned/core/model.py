@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from autotuned.documents.trial import Stage
 from autotuned.shared.knobs import Knobs
@@ -226,9 +226,9 @@ class Event:
     ts: str
     run_id: str | None
     type: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """The flat object that subscribers get."""
         return {
             **self.fields,

@@ -1,6 +1,6 @@
 """How far a machine's figures stray by themselves, and what of a difference that leaves standing.
 
-Two questions. `of_run`: does the winner of a run stand clear of its runner-up, by the spread within the
+Three questions. `enough`: does a cell that is up deserve another request? `of_run`: does the winner of a run stand clear of its runner-up, by the spread within the
 run's own cells? `of_pairs`: what is the machine's own noise, by one cell (and its runner-up) started again
 and again? A pair is `a b b a`, so that a drift in time falls on both alike; with one cell it is `a a`.
 The method is that of `core/stats.py`; confidence is 90 %. Pure.
@@ -38,6 +38,8 @@ from autotuned.shared.knobs import Knobs
 CONFIDENCE = 0.90
 TOLERATED_MISMATCHES = 1
 """So many pairs may come to another winner in reverse order; with more the order decides, not the cells."""
+EACH_LOOK = 0.70
+"""The confidence of each look at a cell that is up; chosen by simulation: higher asks for more and regrets no less."""
 COUNTS = (1, 3, 5, 10)
 """Replicates a cell for which the smallest difference is told."""
 TIES = ("tie", "runner-up is faster")
@@ -129,6 +131,35 @@ def of_pairs(
         "order": _order(whole, epsilon),
         "lead": lead,
     }
+
+
+def enough(history: Sequence[Trial], figures: Sequence[float], usual: int, epsilon: float) -> bool:
+    """True when a cell with these tokens per second so far, measured after `history`, is settled.
+
+    A load weighs more than a request, so with adaptive replicates (off by default) no more are asked for once
+    the cell's interval against the best says that it can win by less than half a tie, has won, or is a tie;
+    more than usual while that is open. Looking again and again makes the stated confidence a little
+    optimistic, which benchmarks/decisions.py shows in regret. `usual` is the number of replicates of a run
+    that does not adapt. The first cell, which the others are held against, always gets it.
+    """
+    best = best_so_far(history)
+    yardstick = [] if best is None else _tps(best)
+    if not figures or not yardstick or len(figures) >= most(usual):
+        return len(figures) >= usual
+    cells = [_tps(trial) for trial in history if trial.stage == STAGE_CLIMB]
+    interval = ratio(yardstick, figures, pooled_spread([*cells, figures]), EACH_LOOK).interval
+    if interval is None:  # too few figures to tell noise from difference
+        return len(figures) >= usual
+    low, high = interval
+    return high < epsilon / 2 or low > epsilon or (low > -epsilon and high < epsilon)
+
+
+def most(usual: int) -> int:
+    """How many requests a cell gets that stays open: a third more than usual, at least one more.
+
+    Beyond that the noise between two starts of a cell, which no request can tell, is what remains.
+    """
+    return usual + max(1, usual // 3)
 
 
 def _lead(winner: Sequence[float], second: Sequence[float], spread: Spread) -> LeadDocument | None:

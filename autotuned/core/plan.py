@@ -1,20 +1,28 @@
-"""What a valid request comes to: the ordered candidates, and the cells in the order of their evaluation. Pure."""
+"""What a valid request comes to: the ordered candidates, and the cells in the order of their evaluation.
+
+The cells are of the three knobs of every server, and of whichever of the server's own were asked for: its
+description says which there are, and under which others each of them does anything. Pure.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotuned.core import candidates, quality, search, space
+from autotuned.core import candidates, quality, search
 from autotuned.core.model import Candidate
 from autotuned.core.request import CONTEXT, MAX_STREAMS, TuneRequest
-from autotuned.errors import ConfigError
-from autotuned.server_spec import ServerSpec
-from autotuned.shared.knobs import TABLE, Knobs
+from autotuned.errors import ConfigError, unknown
+from autotuned.server_spec import ServerSpec, spelled
+from autotuned.shared.knobs import TABLE, UNSET, Knobs, Value, shown
 
 PROMPT_MIN_TOKENS = 64
+AXES = "axes"
+MOST_CELLS = 5000
+"""A space of more is a slip of the keyboard; all that may be measured must pass through the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,7 @@ def _plan(
         rule = f"is too small: {max_tokens} tokens of answer and a prompt of {PROMPT_MIN_TOKENS} need {floor}"
         raise ConfigError("target_context", request.target_context, rule)
     chosen, warnings = _candidates(request, catalogue)
-    cells, left_out = space.spanned(_cells(request), request.axes, server)
+    cells, left_out = _spanned(_cells(request), request.axes, server)
     seed = seed if request.seed is None else request.seed
     lossy = lossy_knobs(server)
     searches = request.search == "tpe" or (
@@ -170,7 +178,9 @@ def _searching(request: TuneRequest, whole: Plan) -> Plan:
         whole = whole.warned(["cell_order is ignored: the search decides the order"])
     if "replicates" not in request.model_fields_set:  # a cell that cannot win costs one request
         request = request.model_copy(update={"replicates": "auto"})
-    cells = space.with_defaults_first(whole.cells)
+    first = whole.cells[0]
+    defaults = first._replace(extra=tuple((name, None) for name, _ in first.extra))
+    cells = (defaults, *(cell for cell in whole.cells if cell != defaults))
     trials = min(len(cells), request.trials or search.trials_for(len(cells)))
     return replace(whole, request=request, cells=cells, trials=trials)
 
@@ -198,3 +208,68 @@ def _cells(request: TuneRequest) -> tuple[Knobs, ...]:
             ),
         )
     )
+
+
+def _spanned(
+    base: Sequence[Knobs], axes: Mapping[str, Sequence[Value]], server: ServerSpec | None
+) -> tuple[tuple[Knobs, ...], int]:
+    """The product of `base` and the axes, in their order, and how many were left out since a knob would do nothing.
+
+    Raises ConfigError for an axis that cannot be.
+    """
+    if not axes:
+        return tuple(base), 0
+    spec = ServerSpec(command=("server",)) if server is None else server
+    checked = {name: _axis(name, axis, spec) for name, axis in axes.items()}
+    number = len(base) * math.prod(map(len, checked.values()))
+    if number > MOST_CELLS:
+        rule = f"span {number} cells, more than {MOST_CELLS}: leave out some values"
+        raise ConfigError(AXES, list(axes), rule)
+    cells = tuple(
+        cell._replace(extra=tuple(zip(checked, values, strict=True)))
+        for cell in base
+        for values in itertools.product(*checked.values())
+    )
+    able = tuple(cell for cell in cells if not _missing(cell, spec))
+    if not able:
+        rule = f"leave no cell: {_missing(cells[0], spec)}"
+        raise ConfigError(AXES, list(axes), rule)
+    return able, len(cells) - len(able)
+
+
+def _axis(name: str, values: Sequence[Value], spec: ServerSpec) -> tuple[Value, ...]:
+    """The values of one axis, the knob's own where none are given."""
+    field = f"{AXES}.{name}"
+    own = [knob.name for knob in TABLE]
+    if name in own:
+        flag = f"--{name.replace('_', '-')}-axis"
+        raise ConfigError(field, list(values), f"is an axis of every server: {flag}")
+    known = [each for each in spec.knobs if each not in own]
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "it has none of its own"
+        problem = unknown(name, list(values), f"is no knob of this server; {there}", known)
+        raise ConfigError(field, problem.value, problem.rule)
+    knob = spec.knobs[name]
+    axis = tuple(values) or knob.default_axis
+    if not axis:
+        raise ConfigError(
+            field, [], f"needs values, as in --axis {name}=V1,V2: it has no usual ones"
+        )
+    for value in axis:
+        rule = None if value is None else knob.rule(value)
+        if rule is not None:
+            raise ConfigError(field, value, rule)
+        if axis.count(value) > 1:
+            raise ConfigError(field, UNSET if value is None else value, "is given twice")
+    return axis
+
+
+def _missing(cell: Knobs, spec: ServerSpec) -> str | None:
+    """What a knob of the cell needs that the cell does not have; None where all do what they say."""
+    chosen = cell.chosen()
+    for name in chosen:
+        knob = spec.knobs.get(name)
+        for other, value in (knob.needs if knob else {}).items():
+            if other not in chosen or spelled(chosen[other]) != spelled(value):
+                return f"{name} does nothing without {other} {shown(value)}"
+    return None

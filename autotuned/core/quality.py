@@ -14,10 +14,11 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from autotuned.core.model import STAGE_CLIMB, Answers, Trial
 from autotuned.documents.result import (
+    AnswerDocument,
     AnsweredTask,
     AnswersDocument,
     CellQuality,
@@ -88,14 +89,9 @@ def battery() -> tuple[Question, ...]:
     return (*asked, Question(needles["question"], tasks, needles["max_tokens"], places))
 
 
-def _rule(entry: Mapping[str, object]) -> Rule:
-    known = {name: entry[name] for name in ("number", "words", "lines", "json") if name in entry}
-    return Rule(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in known.items()
-        }  # type: ignore[arg-type]
-    )
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    words, lines = tuple(entry.get("words", ())), tuple(entry.get("lines", ()))
+    return Rule(entry.get("number"), words, lines, entry.get("json"))
 
 
 def long_prompt(question: Question, haystack: str) -> str:
@@ -221,7 +217,7 @@ def answers_document(history: Sequence[Trial]) -> AnswersDocument:
     asked = [trial for trial in history if trial.answers and trial.knobs is not None]
     tasks: list[AnsweredTask] = []
     for place, question in enumerate(battery()):
-        shown = [
+        shown: list[AnswerDocument] = [
             {
                 "knobs": {} if trial.knobs is None else trial.knobs.published(),
                 "round": number,
@@ -236,7 +232,7 @@ def answers_document(history: Sequence[Trial]) -> AnswersDocument:
             {
                 "task": f"{question.tasks[0].kind}: {names}",
                 "prompt": question.prompt.strip(),
-                "answers": shown,  # type: ignore[typeddict-item]
+                "answers": shown,
             }
         )
     return {"tasks": tasks if asked else []}

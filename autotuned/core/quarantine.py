@@ -73,16 +73,12 @@ def refusal(entries: Iterable[Entry], wanted: Configuration) -> Failure | None:
     A smaller context of what is in quarantine may be, and so may everything of another version of the server.
     """
     for entry in entries:
-        if _covers(entry.configuration, wanted):
+        down = entry.configuration
+        more = all(a <= b for a, b in zip(_contexts(down), _contexts(wanted), strict=True))
+        if more and _without_context(down) == _without_context(wanted):
             reason = f"quarantined: the machine went down while it ran on {entry.at[:10]}"
             return Failure(FailureKind.QUARANTINE, reason)
     return None
-
-
-def _covers(down: Configuration, wanted: Configuration) -> bool:
-    return _without_context(down) == _without_context(wanted) and all(
-        before <= now for before, now in zip(_contexts(down), _contexts(wanted), strict=True)
-    )
 
 
 def _without_context(each: Configuration) -> Configuration:

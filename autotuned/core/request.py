@@ -7,7 +7,7 @@ the rule. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -30,17 +30,16 @@ from autotuned.shared.knobs import TABLE, UNSET, Value, shown
 """The knob whose cells begin at the target context."""
 
 
-def _tuple(value: Any) -> Any:
+def as_tuple(value: object) -> object:
+    """A list of JSON as a strict field of several values takes it."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def _axis(value: Any) -> Any:
-    value = _tuple(value)
-    return (
-        tuple(None if bits == UNSET else bits for bits in value)
-        if isinstance(value, tuple)
-        else value
-    )
+def _axis(value: object) -> object:
+    value = as_tuple(value)
+    if not isinstance(value, tuple):
+        return value
+    return tuple(None if bits == UNSET else bits for bits in value)
 
 
 CONTEXT_MAX = 10_000_000
@@ -68,14 +67,14 @@ class TuneRequest(BaseModel):
     target_context: Annotated[Context, WithJsonSchema(_ONE_OR_SEVERAL)] = 2000
     further_contexts: SkipJsonSchema[Annotated[tuple[Context, ...], Field(exclude=True)]] = ()
     """Larger ones that the same run answers too, ascending; asked for as a list of target contexts."""
-    candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
+    candidate_models: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
     candidates: str | None = None
     """The name of a list of models, instead of the server's default list."""
     max_model_size: Size | None = None
     min_model_size: Size | None = None
     kv_bits_axis: Annotated[tuple[int | None, ...], BeforeValidator(_axis)] = TABLE[0].choices
-    max_batch_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = (1, 2)
-    max_context_axis: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = ()
+    max_batch_axis: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = (1, 2)
+    max_context_axis: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = ()
     axes: dict[str, Annotated[tuple[Value, ...], BeforeValidator(_axis)]] = {}
     """Values of the server's own knobs, null for its default; an empty list stands for the knob's usual values."""
     search: Literal["grid", "auto", "tpe"] = "grid"
@@ -127,7 +126,7 @@ class TuneRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _several(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _several(cls, fields: dict[str, object]) -> dict[str, object]:
         several = fields.get("target_context")
         if not isinstance(several, list | tuple) or not several:
             return fields
@@ -156,7 +155,7 @@ class TuneRequest(BaseModel):
         return self.ttft_ceiling_ms or self.gate_ttft_ms
 
 
-def parse(params: Mapping[str, Any], named: Descriptions = SHIPPED) -> TuneRequest:
+def parse(params: Mapping[str, object], named: Descriptions = SHIPPED) -> TuneRequest:
     """The request, or ConfigError for its first problem. `named`: the servers and lists that there are."""
     for name, value in params.items():
         if name not in TuneRequest.model_fields:
@@ -192,7 +191,7 @@ def fitted(request: TuneRequest, kind: str, spec: ServerSpec) -> TuneRequest:
 
     Raises ConfigError for a value that was asked for, and where no value of an axis is left.
     """
-    update: dict[str, Any] = {}
+    update: dict[str, object] = {}
     for knob in TABLE:
         axis, field = getattr(request, knob.axis), knob.axis
         if knob is CONTEXT and not axis and knob.name in spec.knobs:
@@ -208,9 +207,9 @@ def fitted(request: TuneRequest, kind: str, spec: ServerSpec) -> TuneRequest:
     return request.model_copy(update=update) if update else request
 
 
-def usable(params: Mapping[str, Any]) -> TuneRequest:
+def usable(params: Mapping[str, object]) -> TuneRequest:
     """What can be used of parameters that were refused, and the defaults elsewhere: for the record of the refusal."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, object] = {}
     for name, value in params.items():
         try:
             TuneRequest.model_validate({name: value})
@@ -220,7 +219,7 @@ def usable(params: Mapping[str, Any]) -> TuneRequest:
     return TuneRequest.model_validate(kept)
 
 
-def _check_contexts(request: TuneRequest, params: Mapping[str, Any]) -> None:
+def _check_contexts(request: TuneRequest, params: Mapping[str, object]) -> None:
     for context in request.further_contexts:
         if request.contexts.count(context) > 1:
             raise ConfigError("target_context", params["target_context"], f"has {context} twice")

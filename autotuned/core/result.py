@@ -19,6 +19,7 @@ from autotuned.core.model import (
     STAGE_CLIMB,
     STAGE_SELECTION,
     Conditions,
+    FailureKind,
     MachineFacts,
     Replicate,
     Trial,
@@ -153,6 +154,8 @@ def recommend(run_id: str, plan: Plan, finish: Finish) -> RecommendationDocument
         or best.ttft_p95_ms is None
     ):
         return None
+    # A server out of a wheel is started by a file of ours, which nobody is told to call.
+    ours = any("/autotuned/providers/" in word for word in final.serve_argv[:3])
     answer: RecommendationDocument = {
         "model": best.model,
         "target_context": plan.request.target_context,
@@ -160,19 +163,13 @@ def recommend(run_id: str, plan: Plan, finish: Finish) -> RecommendationDocument
         "tps_median": best.tps_median,
         "ttft_p95_ms": best.ttft_p95_ms,
         "replicates": best.waves_n,
-        "serve_command": _serve_command(run_id, final.serve_argv),
+        "serve_command": f"autotunectl serve {run_id}" if ours else shlex.join(final.serve_argv),
     }
     if "--no-join" in final.serve_argv:
         answer["serve_note"] = NO_JOIN_NOTE
     if finish.partial:
         answer["partial"] = True
     return answer
-
-
-def _serve_command(run_id: str, argv: Sequence[str]) -> str:
-    """Quoted for a shell. A server out of a wheel is started by a file of ours, which nobody is told to call."""
-    ours = any("/autotuned/providers/" in word for word in argv[:3])
-    return f"autotunectl serve {run_id}" if ours else shlex.join(argv)
 
 
 def served(answer: RecommendationDocument, history: Sequence[Trial]) -> tuple[str, ...]:
@@ -211,14 +208,16 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
     detail: list[str] | None = None
     match finish.exit_reason:
         case ExitReason.NO_FEASIBLE if finish.chosen is None:
-            detail = _reasons_smallest_first(plan, history)
+            reasons = {entry["model"]: entry["reason"] for entry in infeasible(history)}
+            models = [each.model for each in smallest_first(plan.candidates)]
+            detail = [f"{model}: {reasons[model]}" for model in models if model in reasons]
             message = (
                 f"{detail[0] if detail else 'no candidate was tried'}; no candidate is feasible at "
                 f"{request.target_context} tokens: try a smaller --target-context, or other --candidate-models"
             )
         case ExitReason.NO_FEASIBLE:
             detail = [
-                f"{_cell(trial)}: {trial.failure.reason}"
+                f"{trial.knobs or trial.model}: {trial.failure.reason}"
                 for trial in _cells(history)
                 if trial.failure
             ]
@@ -244,10 +243,9 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
                 ": the best cell so far is given" if finish.best else ""
             )
         case ExitReason.INTEGRITY:
-            failed = next(
-                t for t in history if t.failure and t.failure.kind == "pre_warm_integrity"
-            )
-            message = f"{failed.model}: {failed.failure.reason if failed.failure else ''}"
+            failures = ((trial.model, trial.failure) for trial in history if trial.failure)
+            model, failure = next(f for f in failures if f[1].kind == FailureKind.INTEGRITY)
+            message = f"{model}: {failure.reason}"
         case ExitReason.INTERNAL_ERROR:
             message = (
                 "a bug ended the run; the traceback is in the log and in the last trial's notes"
@@ -291,19 +289,6 @@ def timings(history: Sequence[Trial], total_s: float | None) -> dict[str, float]
 
 def _cells(history: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in history if trial.stage == STAGE_CLIMB]
-
-
-def _reasons_smallest_first(plan: Plan, history: Sequence[Trial]) -> list[str]:
-    reasons = {entry["model"]: entry["reason"] for entry in infeasible(history)}
-    return [
-        f"{c.model}: {reasons[c.model]}"
-        for c in smallest_first(plan.candidates)
-        if c.model in reasons
-    ]
-
-
-def _cell(trial: Trial) -> str:
-    return trial.model if trial.knobs is None else str(trial.knobs)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -7,7 +7,8 @@ first time. Times are UTC, the zone is given. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
@@ -25,17 +26,11 @@ OWN = ("drain", "apply", "trigger", "resume", "ignore_quarantine")
 """Fields of a request that the schedule has itself, or that make no sense night after night."""
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _time_of_day(value: str) -> str:
-    if len(value) != len("HH:MM"):
-        raise ValueError("is not a time of day such as 03:30")
-    try:
-        return time.fromisoformat(value).strftime("%H:%M")
-    except ValueError:
-        raise ValueError("is not a time of day such as 03:30") from None
+    with contextlib.suppress(ValueError):
+        if len(value) == len("HH:MM"):
+            return time.fromisoformat(value).strftime("%H:%M")
+    raise ValueError("is not a time of day such as 03:30")
 
 
 def _once(days: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,13 +59,15 @@ class Schedule(BaseModel):
     only_on_ac: bool = False
     days: Annotated[
         tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...],
-        BeforeValidator(_tuple),
+        BeforeValidator(requests.as_tuple),
         AfterValidator(_once),
     ] = ()
     request: dict[str, Any] = {}
 
 
-def parse(params: Mapping[str, Any], before: Schedule, named: Descriptions = SHIPPED) -> Schedule:
+def parse(
+    params: Mapping[str, object], before: Schedule, named: Descriptions = SHIPPED
+) -> Schedule:
     """A schedule that is set anew, or `before` switched off or on. Raises ConfigError for the first problem.
 
     What is not given gets its default: nothing that an earlier setting allowed is allowed by accident.
@@ -88,7 +85,7 @@ def parse(params: Mapping[str, Any], before: Schedule, named: Descriptions = SHI
     return _checked({"enabled": True, **params}, named)
 
 
-def _checked(params: Mapping[str, Any], named: Descriptions) -> Schedule:
+def _checked(params: Mapping[str, object], named: Descriptions) -> Schedule:
     try:
         schedule = Schedule.model_validate(dict(params))
     except ValidationError as error:
@@ -174,32 +171,20 @@ def window(schedule: Schedule, night: date, zone: tzinfo) -> Window:
 
 def open_night(book: Book, now: datetime, zone: tzinfo) -> Window | None:
     """The window that is open now and not yet decided."""
-    for found in _windows(book, now, zone):
-        if found.opens <= now < found.closes and not _decided(book, found.night):
-            return found
-    return None
+    return next((found for found in _undecided(book, now, zone) if found.opens <= now), None)
 
 
 def next_due(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
     """When a run may begin next: now or later. None where the schedule is off or has paused itself."""
     if not book.schedule.enabled or paused(book, now):
         return None
-    coming = (
-        max(found.opens, now)
-        for found in _windows(book, now, zone)
-        if now < found.closes and not _decided(book, found.night)
-    )
-    return min(coming, default=None)
+    coming = next_look(book, now, zone)
+    return None if coming is None else max(coming, now)
 
 
 def next_look(book: Book, now: datetime, zone: tzinfo) -> datetime | None:
     """When to decide next; also while paused, because that is a decision too."""
-    coming = (
-        found.opens
-        for found in _windows(book, now, zone)
-        if now < found.closes and not _decided(book, found.night)
-    )
-    return min(coming, default=None)
+    return min((found.opens for found in _undecided(book, now, zone)), default=None)
 
 
 def gone_by(book: Book, now: datetime, zone: tzinfo) -> Decision | None:
@@ -217,12 +202,8 @@ def gone_by(book: Book, now: datetime, zone: tzinfo) -> Decision | None:
 
 def waiting_for(book: Book, night: date) -> str | None:
     """What a night waits for, as last written down."""
-    reasons = [
-        decision.reason
-        for decision in _standing(book)
-        if decision.night == night and decision.action is Action.WAITING
-    ]
-    return reasons[-1] if reasons else None
+    waits = [d for d in _standing(book) if d.night == night and d.action is Action.WAITING]
+    return waits[-1].reason if waits else None
 
 
 def paused(book: Book, now: datetime) -> str | None:
@@ -289,11 +270,11 @@ def _due(schedule: Schedule, night: date, zone: tzinfo) -> datetime:
     return datetime.combine(night, time.fromisoformat(schedule.at), zone).astimezone(UTC)
 
 
-def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
+def _windows(book: Book, now: datetime, zone: tzinfo) -> list[Window]:
     """The windows of the allowed nights from a week ago to a week ahead that the schedule has been set for."""
     schedule = book.schedule
     if not schedule.enabled:
-        return ()
+        return []
     since = book.since
     first = datetime.min.replace(tzinfo=UTC)
     if since is not None and since <= now + WRONG_CLOCK:
@@ -303,6 +284,12 @@ def _windows(book: Book, now: datetime, zone: tzinfo) -> Iterable[Window]:
     allowed = (n for n in nights if not schedule.days or DAYS[n.weekday()] in schedule.days)
     found = (window(schedule, night, zone) for night in allowed)
     return [each for each in found if each.opens >= first]
+
+
+def _undecided(book: Book, now: datetime, zone: tzinfo) -> list[Window]:
+    """Those that are open or to come, and about which something is still to be decided."""
+    found = _windows(book, now, zone)
+    return [each for each in found if now < each.closes and not _decided(book, each.night)]
 
 
 def _standing(book: Book) -> list[Decision]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from autotuned.core.candidates import identity
 from autotuned.core.request import TuneRequest
@@ -96,7 +95,7 @@ def compare(then: Fingerprint, now: Fingerprint, run_id: str, *others: str) -> V
     return Verdict(reasons, run_id, os_changed=system is not None, checkable=checkable)
 
 
-def repeated(last: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def repeated(last: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
     """The parameters with which the last good request is made again, `own` fields on top.
 
     What the last one allowed a run to touch is not repeated, nor a field that `own` makes meaningless.

@@ -6,9 +6,8 @@ The same engine carries it through as a tune; what differs is the plan. Must not
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autotuned.core import check
 from autotuned.core.noise import layout, runner_up
@@ -17,7 +16,7 @@ from autotuned.core.plan import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
 from autotuned.shared.knobs import TABLE, Knobs, read
-from autotuned.store.runs import Which
+from autotuned.store.runs import Details, Which
 
 FIELD, TRIGGER, CHECK, RUN = "trigger", "noise", "check", "run_id"
 SAME = (
@@ -38,13 +37,13 @@ class Again:
     pair: tuple[Knobs, ...]
 
 
-async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
-    """The parameters of a run that repeats the best cells of `wishes["run_id"]`, else of the last good run.
+async def repetition(
+    records: Records, run_id: str | None, pairs: int, idle_s: float, wishes: Mapping[str, object]
+) -> tuple[dict[str, object], Again]:
+    """The parameters of a run that repeats the best cells of `run_id`, else of the last good run.
 
-    `wishes` are `run_id`, `pairs`, `idle_s`, and fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
+    `wishes` are fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
     """
-    asked = dict(wishes)
-    run_id, pairs, idle_s = asked.pop("run_id"), asked.pop("pairs"), asked.pop("idle_s")
     row = await records.row(run_id) if run_id is not None else await records.last_good()
     if row is None:
         message = "there is no good run whose cells could be repeated: autotunectl start"
@@ -54,23 +53,20 @@ async def repetition(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[
     if best is None or best.knobs is None:
         raise ConfigError(RUN, row.run_id, "recommends nothing: there is no cell to repeat")
     details = await records.details(row.run_id)
-    stored: Mapping[str, Any] = details.get("request") or {}
     params = {
-        "target_context": row.target_context,
-        **{name: stored[name] for name in SAME if name in stored},
-        **{name: value for name, value in asked.items() if value is not None},
+        **_same(details, SAME, row.target_context, wishes),
         "candidate_models": [best.model],
         **{knob.axis: [getattr(best.knobs, knob.name)] for knob in TABLE},
         "cooldown_s": idle_s,
         "trigger": TRIGGER,
     }
-    if params.get("provider") in (None, "auto"):  # another server has another noise
-        params["provider"] = details.get("provider")
     pair = layout(best.knobs, None if second is None else second.knobs)
     return params, Again(Repeats(row.run_id, pairs), pair)
 
 
-async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str, Any], Again]:
+async def recheck(
+    records: Records, wishes: Mapping[str, object]
+) -> tuple[dict[str, object], Again]:
     """The parameters of a run that starts the applied recipe once, else that of the last good run.
 
     `wishes` are fields of a request. Raises NotFound where there is neither.
@@ -92,18 +88,28 @@ async def recheck(records: Records, wishes: Mapping[str, Any]) -> tuple[dict[str
     cell = check.cell_of(history, knobs)
     if cell is None:
         raise ConfigError(RUN, row.run_id, "has no samples of its recipe: start a new run")
-    stored: Mapping[str, Any] = details.get("request") or {}
     params = {
-        **{name: stored[name] for name in (*SAME, "concurrency") if name in stored},
-        "target_context": context,
-        **{name: value for name, value in wishes.items() if value is not None},
+        **_same(details, (*SAME, "concurrency"), context, wishes),
         "stage2_replicates": max(1, cell.waves_n),
         "candidate_models": [answer["model"]],
         "trigger": CHECK,
     }
-    if params.get("provider") in (None, "auto"):
-        params["provider"] = details.get("provider")
     return params, Again(Repeats(row.run_id, 1, check=True), (knobs,))
+
+
+def _same(
+    details: Details, names: Sequence[str], context: int, wishes: Mapping[str, object]
+) -> dict[str, object]:
+    """These fields of the earlier run's request, for this context, and what is wished instead."""
+    stored = details.get("request") or {}
+    params = {
+        **{name: stored[name] for name in names if name in stored},
+        "target_context": context,
+        **{name: value for name, value in wishes.items() if value is not None},
+    }
+    if params.get("provider") in (None, "auto"):  # another server has another noise
+        params["provider"] = details.get("provider")
+    return params
 
 
 def planned_again(planned: Plan, again: Again | None) -> Plan:

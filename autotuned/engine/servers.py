@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import Any
+from typing import Literal
 
 from autotuned.core.model import STAGE_SELECTION, Replicate, Trial
 from autotuned.core.request import TuneRequest, parse
 from autotuned.core.result import served
+from autotuned.documents.events import TrialReport
 from autotuned.documents.servers import (
     KnobHelp,
     ServeDocument,
@@ -76,7 +77,7 @@ class Servers:
             "quirks": [*spec.quirks],
         }
 
-    def _source(self, name: str) -> Any:
+    def _source(self, name: str) -> Literal["shipped", "settings"]:
         return "settings" if name in self._configuration.now.servers else "shipped"
 
     def show(self, name: str) -> ServerText:
@@ -97,7 +98,7 @@ class Servers:
         Raises as `start` does; what the server itself does wrong is in the answer.
         """
         self._known(name)
-        chosen: dict[str, Any] = {} if model is None else {"candidate_models": [model]}
+        chosen: dict[str, object] = {} if model is None else {"candidate_models": [model]}
         if port is not None:
             chosen["port"] = port
         request = parse({"provider": name, **chosen, **CHECK}, self._agent.descriptions)
@@ -113,7 +114,7 @@ class Servers:
         refused = conflict(await self._live.find(provider, request.port), request)
         if refused is not None:
             raise refused
-        seen: dict[str, Any] = {}
+        reports: list[TrialReport] = []
         settings, prewarmer = self._configuration.now, self._agent.prewarmer
         made = bench(
             self._host,
@@ -124,7 +125,7 @@ class Servers:
             planned.request,
             provider,
             binary,
-            seen.update,
+            reports.append,
             lambda _: None,
         )
         asked = Asked(STAGE_SELECTION, planned.candidates[-1].model, 1, None, 1)
@@ -139,9 +140,11 @@ class Servers:
             "server": name,
             "version": binary.version,
             "model": asked.model,
-            "argv": seen.get("argv", []),
+            "argv": next((e["argv"] for e in reports if e["type"] == "provider.starting"), []),
             "reason": trial.failure.reason if trial.failure else None,
-            "ready_ms": seen.get("ready_ms"),
+            "ready_ms": next(
+                (e["ready_ms"] for e in reports if e["type"] == "provider.ready"), None
+            ),
             "ttft_ms": sample.ttft_ms,
             "tps": sample.tps,
             "prompt_tokens": sample.prompt_tokens,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 
@@ -35,7 +34,7 @@ class Configuration:
         Raises SettingsError naming file, key and rule; the old settings stay in use then.
         """
         found = await asyncio.to_thread(self.reread)
-        changed = changes(self.now, found)
+        changed = changes(self.now.model_dump(), found.model_dump())
         later = [key for key in changed if key in NEED_RESTART]
         self.now = _keeping(self.now, found, later)
         for told in self.adopt:
@@ -45,18 +44,14 @@ class Configuration:
         return {"changed": changed, "applied": applied, "restart": later}
 
 
-def changes(before: Settings, after: Settings) -> list[str]:
+def changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
     """The keys whose values differ, as `section.key`."""
-    return list(_different(before.model_dump(), after.model_dump()))
-
-
-def _different(before: dict[str, Any], after: dict[str, Any]) -> Sequence[str]:
     found: list[str] = []
     for key in before | after:
-        value = after.get(key)
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            found += [f"{key}.{inner}" for inner in _different(before[key], value)]
-        elif before.get(key) != value:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{key}.{inner}" for inner in changes(old, new)]
+        elif old != new:
             found.append(key)
     return found
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autotuned.core.config.flags import Setting, current, is_whole, put
+from autotuned.core.command_line import Setting, current, is_whole, put
 from autotuned.core.config.policy import Terms
 from autotuned.server_spec import ServerSpec
 from autotuned.shared.knobs import TABLE, Knobs

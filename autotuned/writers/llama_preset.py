@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from autotuned.core.config.flags import Setting
+from autotuned.core.command_line import Setting
 from autotuned.writers import MODEL, Edited, NotOurs, Recipe
 
 _SECTION = re.compile(r"^[ \t]*\[(?P<name>[^\]\r\n]+)\][ \t]*(?:[;#].*)?$")

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from autotuned.core.config.flags import words
+from autotuned.core.command_line import words
 from autotuned.writers import Edited, NotOurs, Recipe, fitted
 
 LIMIT = "concurrencyLimit"

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from autotuned.core.command_line import Commands, is_server
-from autotuned.core.config.flags import words
+from autotuned.core.command_line import Commands, is_server, words
 from autotuned.writers import Edited, NotOurs, Recipe, fitted
 
 NAME = "50-autotuned.conf"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from autotuned.core.adaptive import enough, most
 from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
+from autotuned.core.noise import enough, most
 from autotuned.core.stats import median
 from autotuned.shared.knobs import Knobs
 

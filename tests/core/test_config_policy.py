@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuned.core.config.diff import diff, lines
+from autotuned.core.config.diff import LEFT, diff, lines, reverted
 from autotuned.core.config.edit import Edited, edit
 from autotuned.core.config.policy import (
     WHOLE,
@@ -20,7 +20,6 @@ from autotuned.core.config.policy import (
     select,
 )
 from autotuned.core.config.reader import WRITTEN, Refused
-from autotuned.core.config.revert import LEFT, reverted
 from tests.core.test_configedit import WANTED, files, says
 
 NOTHING = Terms(decided=frozenset({"model"}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotuned.core.config.diff import diff
-from autotuned.core.config.edit import differences, edit
+from autotuned.core.config.diff import diff, differences
+from autotuned.core.config.edit import edit
 from autotuned.core.config.reader import Refused
 
 WANTED = {"model": "a/new", "kv_bits": None, "max_concurrency_override": 2}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from autotuned.core.config.edit import Edited, differences, edit
+from autotuned.core.config.diff import differences
+from autotuned.core.config.edit import Edited, edit
 from autotuned.core.config.policy import pins
 from autotuned.core.config.reader import OWNED, Refused
 

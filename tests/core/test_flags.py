@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuned.core.config.flags import Setting, current, is_whole, put, words
+from autotuned.core.command_line import Setting, current, is_whole, put, words
 
 SLOTS = {"-np": 1, "--parallel": 1}
 CONTEXT = {"-c": 1, "--ctx-size": 1, "-no-kvu": 0}

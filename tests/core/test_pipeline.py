@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuned.core import gate
+from autotuned.core.doubts import uneven_lengths
 from autotuned.core.model import STAGE_CLIMB, STAGE_SELECTION, Failure, FailureKind, Trial
 from autotuned.core.pipeline import (
     Confirm,
@@ -19,7 +20,6 @@ from autotuned.core.pipeline import (
     Probe,
     best_so_far,
     next_step,
-    uneven_lengths,
     with_kept,
 )
 from autotuned.core.plan import Plan

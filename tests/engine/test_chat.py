@@ -37,13 +37,14 @@ async def measured(
 ) -> Replicate:
     async with raw_server(script) as port:
         request = chat.ChatRequest(f"http://127.0.0.1:{port}/v1/chat/completions", "m", "Hi", 48)
-        return await wave.measure(
-            request,
+        found = await wave.send(
+            [request],
             gate_ttft_ms=gate_ttft_ms,
             timeout_s=timeout_s,
             stop_tokens=STOP_TOKENS,
             **options,
         )
+        return found.replicates[0]
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,8 @@ async def test_an_answer_before_the_request_gives_no_figures() -> None:
         request = chat.ChatRequest(
             f"http://127.0.0.1:{port}/v1/chat/completions", "m", "p" * 100, 8
         )
-        found = await wave.measure(request, gate_ttft_ms=5000, timeout_s=10, stop_tokens=())
+        whole = await wave.send([request], gate_ttft_ms=5000, timeout_s=10, stop_tokens=())
+    (found,) = whole.replicates
     assert found.ttft_ms is None or found.ttft_ms > 0
     assert (found.error is None) == (found.tps is not None)
 
@@ -445,7 +447,9 @@ async def test_nobody_there_is_an_error() -> None:
     async with raw_server(sends()) as port:
         pass
     request = chat.ChatRequest(f"http://127.0.0.1:{port}/", "m", "Hi", 48)
-    found = await wave.measure(request, gate_ttft_ms=9000, timeout_s=9, stop_tokens=())
+    (found,) = (
+        await wave.send([request], gate_ttft_ms=9000, timeout_s=9, stop_tokens=())
+    ).replicates
     assert found.error is not None
     assert found.error.startswith("broken stream: ")
 

@@ -60,7 +60,7 @@ def test_every_key_that_needs_a_restart_is_a_key() -> None:
         logs=Path("/4"),
         log=LogSettings(format="text"),
     )
-    assert set(changes(made(), other)) == NEED_RESTART
+    assert set(changes(made().model_dump(), other.model_dump())) == NEED_RESTART
 
 
 async def test_a_check_that_hangs_or_fails_costs_no_other_one(

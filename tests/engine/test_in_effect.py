@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autotuned.engine.live.serving import lists_another
+from autotuned.engine.live.preflight import lists_another
 from autotuned.host.find import Process
 from tests.support.home import free_port
 

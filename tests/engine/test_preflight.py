@@ -10,8 +10,7 @@ import pytest
 
 from autotuned import settings
 from autotuned.core.request import TuneRequest
-from autotuned.engine.live.preflight import conflict, undrainable
-from autotuned.engine.live.serving import recipe
+from autotuned.engine.live.preflight import conflict, recipe, undrainable
 from autotuned.host.find import (
     Finder,
     Found,

@@ -340,12 +340,12 @@ async def test_a_timer_that_cannot_be_set_refuses_the_schedule_and_the_former_on
         await made.set({"at": "03:30"})
         before = await made.get(0)
 
-        def broken(_: datetime) -> None:
+        def broken(*_: object) -> None:
             message = "no timers today"
             raise RuntimeError(message)
 
         with monkeypatch.context() as patch:
-            patch.setattr(alarm, "_at", broken)
+            patch.setattr("apscheduler.triggers.date.DateTrigger", broken)
             with pytest.raises(ConfigError, match="no timers today"):
                 await made.set({"at": "04:00"})
         assert (await made.get(0))["at"] == before["at"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from autotuned import providers
-from autotuned.core.config.flags import words
+from autotuned.core.command_line import words
 from autotuned.core.config.policy import Terms
 from autotuned.shared.knobs import Knobs
 from autotuned.writers import (

@@ -17,7 +17,6 @@ from ruamel.yaml.events import MappingStartEvent, ScalarEvent, SequenceStartEven
 from autotuned.core.config.reader import (
     BOM,
     BREAK,
-    WRITTEN,
     ConfigFile,
     Entry,
     Refused,
@@ -70,15 +69,6 @@ def edit(text: str, wanted: Mapping[str, Scalar]) -> Edited | Refused:
     return Refused(
         f"has {' or '.join(changed)} written in a way that cannot be changed without touching other lines"
     )
-
-
-def differences(before: str, after: str) -> dict[str, Mapping[str, Scalar]]:
-    """The owned keys in which two files differ, each with both values; empty where one cannot be read."""
-    old, new = read(before.removeprefix(BOM)), read(after.removeprefix(BOM))
-    if isinstance(old, Refused) or isinstance(new, Refused):
-        return {}
-    values = {key: {"before": old.shown(key), "after": new.shown(key)} for key in WRITTEN}
-    return {key: both for key, both in values.items() if both["before"] != both["after"]}
 
 
 def _places(file: ConfigFile) -> list[int]:

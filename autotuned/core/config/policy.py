@@ -81,7 +81,9 @@ def select(text: str, recipe: Mapping[str, Scalar], terms: Terms) -> Selection |
         return Bound(_bound_reason(bound), bound)
     wanted = {key: recipe[key] for key in OWNED if key != MODEL or not terms.knobs_only}
     remarks: list[str] = []
-    newer = is_of_today(file)
+    # Keys that only the newer builds of the provider know.
+    of_today = (SOURCE, DEPTH, PROVENANCE, BATCHING)
+    newer = bool(bound) or any(file.named(key) is not None for key in of_today)
     for key in OWNED:
         if key not in wanted or key in terms.decided or file.has(key, recipe[key]):
             continue
@@ -104,12 +106,6 @@ def select(text: str, recipe: Mapping[str, Scalar], terms: Terms) -> Selection |
         wanted[PROVENANCE] = None
     ordered = {key: wanted[key] for key in WRITTEN if key in wanted}
     return Selection(ordered, tuple(remarks))
-
-
-def is_of_today(file: ConfigFile) -> bool:
-    """The file holds a key that only the newer builds of the provider know."""
-    newer = (SOURCE, DEPTH, PROVENANCE, BATCHING)
-    return bool(binding(file)) or any(file.named(key) is not None for key in newer)
 
 
 def binding(file: ConfigFile) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -178,10 +177,10 @@ def read(text: str) -> ConfigFile | Refused:
     return dataclasses.replace(nothing, entries=entries)
 
 
-def rest(file: ConfigFile, but: Collection[str]) -> list[Any] | None:
+def rest(file: ConfigFile, but: Collection[str]) -> list[object] | None:
     """What a file says, the keys of `but` left out, for comparison; None where it refers to one of their values."""
     root = file.events[file.root] if file.root >= 0 else None
-    said: list[Any] = [(getattr(root, "anchor", None), getattr(root, "tag", None))]
+    said: list[object] = [(getattr(root, "anchor", None), getattr(root, "tag", None))]
     places = {file.root: 0}
     for entry in file.entries:
         if entry.key in but:

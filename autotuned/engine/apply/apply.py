@@ -7,13 +7,12 @@ the writer's; nothing that comes over the socket names a file here but a backup 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import structlog
 
@@ -33,13 +32,12 @@ from autotuned.engine.apply.consent import (
     must_have_a_file,
     named_backup,
     recommended,
-    told_of,
 )
 from autotuned.engine.apply.place import Place
 from autotuned.engine.apply.writer import Written
 from autotuned.engine.events import Events
+from autotuned.engine.live.preflight import lists_another
 from autotuned.engine.live.restart import Restarter
-from autotuned.engine.live.serving import lists_another
 from autotuned.engine.measure.trial import uncancelled
 from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner
@@ -51,6 +49,7 @@ from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path
+from autotuned.store import runs
 from autotuned.store.runs import RunRow
 from autotuned.writers import Recipe, not_in_effect, recipe
 
@@ -104,45 +103,48 @@ class Applier:
         write = await self._writing(row.run_id, kind, answer, terms)
         if consent.dry_run:
             written = await write(dry_run=True)
-            return {**told_of(written, None, applied=False), "run_id": row.run_id}
-        carried = self._carry_out(row.run_id, kind, write, consent, active)
+            return {**written.document(None, applied=False), "run_id": row.run_id}
+
+        async def note(written: Written, hint: str | None) -> None:
+            await self._note(row.run_id, written, hint, consent.context)
+
+        carried = self._carry_out(row.run_id, kind, active, write, note, restart=consent.restart)
         return {**await uncancelled(carried), "run_id": row.run_id}
 
     async def _carry_out(
         self,
         run_id: str,
         kind: str,
-        write: Writing,
-        consent: Consent,
         active: Callable[[], str | None],
+        write: Callable[[], Awaitable[Written]],
+        note: Callable[[Written, str | None], Awaitable[None]],
+        *,
+        restart: bool,
     ) -> ConfigurationResult:
-        """Write and note it, then restart what serves, if that was asked for."""
-        async with self._claimed(run_id, kind, active, restart=consent.restart) as unfit:
-            written = await write()
-            hint = await self._restarter.commands(kind) if unfit else None
-            await self._note(run_id, written, hint, consent.context)
-        told = await self._made_live(written, hint, unfit, asked=consent.restart)
-        if told["restarted"] and written.wanted is not None:
-            await self._see(kind, written.wanted, told)
-        return told
+        """Write and note it, then restart what serves, if that was asked for.
 
-    @contextlib.asynccontextmanager
-    async def _claimed(
-        self, run_id: str, kind: str, active: Callable[[], str | None], *, restart: bool
-    ) -> AsyncIterator[str | None]:
-        """What serves is claimed for a restart, where that is asked for, and given up if the block fails.
-
-        Gives why it will not be restarted; None where it will.
+        That is claimed before anything is written, and given up where the writing fails.
         """
         unfit: str | None = "not asked for"
         if restart:
             unfit = await self._restarter.claim(run_id, active, kind)
         try:
-            yield unfit
+            written = await write()
+            hint = await self._restarter.commands(kind) if unfit else None
+            await note(written, hint)
         except BaseException:
             if unfit is None:
-                self._restarter.give_up()
+                self._restarter.live.unclaim()
             raise
+        if unfit is None:
+            unfit = await self._restarter.carry_out()
+        told = written.document(hint, applied=True)
+        told["restarted"] = unfit is None
+        if restart and unfit is not None:
+            told["warnings"].append(f"not restarted: {unfit}")
+        if told["restarted"] and written.wanted is not None:
+            await self._see(kind, written.wanted, told)
+        return told
 
     async def _see(self, kind: str, wanted: Recipe, told: ConfigurationResult) -> None:
         """Whether the live server runs the recipe, by its command line and by what it lists."""
@@ -178,7 +180,7 @@ class Applier:
             warnings = ("not applied: a bug, the agent's log has the details",)
         else:
             warnings = written.warnings
-        await self._records.annotate(runner.run_id, warnings=warnings)
+        await self._records.database.ask(runs.annotate, runner.run_id, warnings=warnings)
         for warning in warnings:
             runner.tell(warning)
 
@@ -232,64 +234,32 @@ class Applier:
         place, absent = await self._place(kind), None
         if place is not None and not place.path.exists():
             absent, place = place.path, None  # what was written last is macprovider's
+        backup, unit = None, None
         if place is not None and place.ours and name is None:
-            told = await uncancelled(self._remove(place, kind, active, restart=restart))
-            return {**told, "reverted_to": None}
-        path = self._settings.provider_config if place is None else place.path
-        backup = await asyncio.to_thread(named_backup, path, name, absent)
-        whole = whole or place is not None
-        work = self._revert(path, kind, backup, active, whole=whole, restart=restart)
-        return {**await uncancelled(work), "reverted_to": str(backup)}
+            work, unit = functools.partial(writer_module.remove, place), place.unit
+        else:
+            path = self._settings.provider_config if place is None else place.path
+            backup = await asyncio.to_thread(named_backup, path, name, absent)
+            whole, remember = whole or place is not None, self._restarter.live.record
+            work = functools.partial(
+                writer_module.put_back, path, backup, whole=whole, remember=remember
+            )
 
-    async def _remove(
-        self, place: Place, kind: str, active: Callable[[], str | None], *, restart: bool
-    ) -> ConfigurationResult:
-        """Take away a file that is ours alone."""
-        async with self._claimed("revert", kind, active, restart=restart) as unfit:
+        async def write() -> Written:
             async with self._turn:
-                written = await asyncio.to_thread(writer_module.remove, place, int(time.time()))
-                if place.unit is not None:
-                    await self._restarter.reload(place.unit)
-            hint = await self._restarter.commands(kind) if unfit else None
-            self._publish(None, written)
-        return await self._made_live(written, hint, unfit, asked=restart)
+                written = await asyncio.to_thread(work, int(time.time()))
+                if unit is not None:
+                    await self._restarter.reload(unit)
+            return written
 
-    async def _revert(
-        self,
-        path: Path,
-        kind: str,
-        backup: Path,
-        active: Callable[[], str | None],
-        *,
-        whole: bool,
-        restart: bool,
-    ) -> ConfigurationResult:
-        async with self._claimed("revert", kind, active, restart=restart) as unfit:
-            async with self._turn:
-                written = await asyncio.to_thread(
-                    writer_module.put_back,
-                    path,
-                    backup,
-                    int(time.time()),
-                    whole=whole,
-                    remember=self._restarter.record,
-                )
-            hint = await self._restarter.commands(kind) if unfit else None
-            log.info("reverted", backup=str(backup), kept=str(written.backup))
+        async def note(written: Written, _: str | None) -> None:
+            if backup is not None:
+                log.info("reverted", backup=str(backup), kept=str(written.backup))
             self._publish(None, written, reverted_to=backup)
-        return await self._made_live(written, hint, unfit, asked=restart)
 
-    async def _made_live(
-        self, written: Written, hint: str | None, unfit: str | None, *, asked: bool
-    ) -> ConfigurationResult:
-        """Restart what serves, where it was claimed; what was done."""
-        if unfit is None:
-            unfit = await self._restarter.carry_out()
-        told = told_of(written, hint, applied=True)
-        told["restarted"] = unfit is None
-        if asked and unfit is not None:
-            told["warnings"].append(f"not restarted: {unfit}")
-        return told
+        carried = self._carry_out("revert", kind, active, write, note, restart=restart)
+        reverted_to = None if backup is None else str(backup)
+        return {**await uncancelled(carried), "reverted_to": reverted_to}
 
     async def _place(self, kind: str) -> Place | None:
         """Where a recipe of this kind of server goes; None for macprovider's own configuration."""
@@ -304,7 +274,7 @@ class Applier:
         if place is None:
             must_have_a_file(kind, run_id)
             return functools.partial(self._write, self._recipe(answer), terms)
-        knobs = read_knobs(cast("Mapping[str, Any]", answer["knobs"]))
+        knobs = read_knobs(cast("Mapping[str, object]", answer["knobs"]))
         spec = self._choose(kind).spec
         argv = served(answer, await self._records.trials(run_id))
         model, line = self._model(answer["model"]), answer["serve_command"]
@@ -312,7 +282,7 @@ class Applier:
         return functools.partial(self._put, place, wanted)
 
     async def _put(self, place: Place, wanted: Recipe, *, dry_run: bool = False) -> Written:
-        now, remember = int(time.time()), self._restarter.record
+        now, remember = int(time.time()), self._restarter.live.record
         async with self._turn:
             written = await asyncio.to_thread(
                 writer_module.put, place, wanted, now, dry_run=dry_run, remember=remember
@@ -335,11 +305,11 @@ class Applier:
                     now,
                     dry_run=dry_run,
                     terms=terms,
-                    remember=self._restarter.record,
+                    remember=self._restarter.live.record,
                 )
             except ApplyRefused:
                 if self._restarter.recorded is not before:
-                    await asyncio.to_thread(self._restarter.record, before)
+                    await asyncio.to_thread(self._restarter.live.record, before)
                 raise
 
     async def _note(
@@ -347,17 +317,18 @@ class Applier:
     ) -> None:
         """Remember that a run was applied. A later one that changes nothing leaves the first one's backup named."""
         before = (await self._records.details(run_id)).get("applied")
+        told = written.document(hint, applied=True)
         applied: AppliedDocument = {
-            "config_path": str(written.path),
-            "backup_path": None if written.backup is None else str(written.backup),
-            "changed": {key: dict(both) for key, both in written.changed.items()},
+            "config_path": told["config_path"],
+            "backup_path": told["backup_path"],
+            "changed": told["changed"],
             "hint": hint,
             "recipe": dict(written.recipe),
         }
         if context is not None:
             applied["target_context"] = context
         if written.changed or before is None:
-            await self._records.annotate(run_id, applied=applied)
+            await self._records.database.ask(runs.annotate, run_id, applied=applied)
         backup = applied["backup_path"]
         log.info("applied", run_id=run_id, changed=sorted(written.changed), backup=backup)
         self._publish(run_id, written)
@@ -365,7 +336,7 @@ class Applier:
     def _publish(
         self, run_id: str | None, written: Written, reverted_to: Path | None = None
     ) -> None:
-        told = told_of(written, None, applied=True)
+        told = written.document(None, applied=True)
         event: Applied = {
             "type": "applied",
             "config_path": told["config_path"],

@@ -1,4 +1,4 @@
-"""What of a run may be applied, with whose consent, and what is said of it."""
+"""What of a run may be applied, and with whose consent."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from autotuned.core.config.policy import Terms, decided
 from autotuned.core.model import MachineFacts
-from autotuned.documents.provider import ConfigurationResult
 from autotuned.documents.result import RecommendationDocument
-from autotuned.engine.apply.writer import Written
 from autotuned.errors import ApplyRefused
 from autotuned.host import operators_file
 from autotuned.store.runs import Details, RunRow
@@ -36,7 +33,7 @@ class Consent:
     context: int | None = None
     """Of a run with several target contexts: whose recommendation; the first one's where it is left out."""
 
-    def terms(self, request: Mapping[str, Any]) -> Terms:
+    def terms(self, request: Mapping[str, object]) -> Terms:
         """On which terms the recipe of a run with this request is written."""
         return Terms(decided(request), self.knobs_only, self.all_knobs)
 
@@ -110,17 +107,3 @@ def named_backup(path: Path, name: str | None, absent: Path | None = None) -> Pa
     known = ", ".join(backup.name for backup in found[:5])
     message = f"{name[:100]!r} is no backup of {path}: the newest are {known}"
     raise ApplyRefused(message, "no_backup")
-
-
-def told_of(written: Written, hint: str | None, *, applied: bool) -> ConfigurationResult:
-    return {
-        "applied": applied,
-        "changed": {key: dict(both) for key, both in written.changed.items()},
-        "config_path": str(written.path),
-        "backup_path": None if written.backup is None else str(written.backup),
-        "restarted": False,
-        "diff": written.diff,
-        "recipe": dict(written.recipe) or None,
-        "hint": hint,
-        "warnings": list(written.warnings),
-    }

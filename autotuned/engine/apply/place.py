@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuned.core.command_line import option
+from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.errors import ApplyRefused
 from autotuned.host.find import Found
 from autotuned.host.managers.systemd import UnitState
@@ -14,7 +15,6 @@ from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.writers import Edited, NotOurs, Recipe, llama_preset, llama_swap, script, systemd
 
-MACPROVIDER = "macprovider"
 PRESETS, SWAPS = (".ini",), (".yaml", ".yml")
 """How the files end that `auto` takes for presets, and for llama-swap's configuration."""
 
@@ -72,8 +72,8 @@ def choose(
 
 
 def _kind(provider: Provider, config: Path | None, unit: UnitState | None) -> str:
-    if provider.kind == MACPROVIDER:
-        return MACPROVIDER
+    if provider.kind == CONFIGURED_KIND:
+        return CONFIGURED_KIND
     if config is not None and config.suffix in PRESETS:
         return "llama-preset"
     if config is not None and config.suffix in SWAPS:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from autotuned.core.config.diff import diff, lines
-from autotuned.core.config.edit import differences, edit
+from autotuned.core.config.diff import diff, differences, lines, reverted
+from autotuned.core.config.edit import edit
 from autotuned.core.config.policy import WHOLE, Bound, Terms, pins, select
 from autotuned.core.config.reader import BOM, OWNED, Refused, Scalar, read
-from autotuned.core.config.revert import reverted
 from autotuned.core.lease import Lines, Rollback
+from autotuned.documents.provider import ConfigurationResult
 from autotuned.engine.apply.place import Place
 from autotuned.errors import ApplyRefused, UnsafePath
 from autotuned.host import failpoint, operators_file
@@ -46,6 +46,20 @@ class Written:
     """The owned keys as they are in the file then; empty after a revert."""
     wanted: Recipe | None = field(default=None, compare=False)
     """What the command line of the live server has to hold, where that tells."""
+
+    def document(self, hint: str | None, *, applied: bool) -> ConfigurationResult:
+        """The answer of `apply` and `revert`."""
+        return {
+            "applied": applied,
+            "changed": {key: dict(both) for key, both in self.changed.items()},
+            "config_path": str(self.path),
+            "backup_path": None if self.backup is None else str(self.backup),
+            "restarted": False,
+            "diff": self.diff,
+            "recipe": dict(self.recipe) or None,
+            "hint": hint,
+            "warnings": list(self.warnings),
+        }
 
 
 Made = TypeVar("Made")
@@ -208,7 +222,13 @@ def _write(
                     return wanted
                 backup = operators_file.back_up(original, unix_s)
                 failpoint.reach("apply.backed_up")
-                rollback = _rollback(original, wanted.content, backup)
+                before, after = _shown(original.content or b""), _shown(wanted.content)
+                rollback = Rollback(
+                    path=str(original.path),
+                    backup=None if backup is None else str(backup),
+                    sha256=hashlib.sha256(wanted.content).hexdigest(),
+                    lines=lines(before, after) or _blocks(before, after),
+                )
                 if _replaced(original, wanted.content, rollback, remember):
                     failpoint.reach("apply.replaced")
                     return replace(wanted, backup=backup, rollback=rollback)
@@ -224,25 +244,14 @@ def _write(
     raise ApplyRefused(message, "changed_meanwhile", config_path=str(path))
 
 
-def _rollback(original: Original, content: bytes, backup: Path | None) -> Rollback:
-    return Rollback(
-        path=str(original.path),
-        backup=None if backup is None else str(backup),
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=lines(_shown(original.content or b""), _shown(content)) or _blocks(original, content),
-    )
-
-
-def _blocks(original: Original, content: bytes) -> list[Lines]:
+def _blocks(before: str, after: str) -> list[Lines]:
     """The lines that an edit changed, each block with the line above it where nothing else stands there now."""
-    old = _shown(original.content or b"").splitlines(keepends=True)
-    new = _shown(content).splitlines(keepends=True)
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     blocks = []
     for kind, i, j, k, n in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
         up = 1 if k == n and k else 0
         if kind != "equal" and k - up < n:
-            lines = Lines(key="", new="".join(new[k - up : n]), old="".join(old[i - up : j]))
-            blocks.append(lines)
+            blocks.append(Lines(key="", new="".join(new[k - up : n]), old="".join(old[i - up : j])))
     return blocks
 
 

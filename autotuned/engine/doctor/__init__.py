@@ -8,6 +8,7 @@ worse, `info` what is merely good to know.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Mapping
 
 import structlog
@@ -52,7 +53,9 @@ async def examine(context: CheckContext) -> DoctorDocument:
 async def _bounded(name: str, check: Check, context: CheckContext) -> Finding:
     try:
         async with asyncio.timeout(DEADLINE_S):
-            return await check(context)
+            blocks = not inspect.iscoroutinefunction(check)
+            found = await asyncio.to_thread(check, context) if blocks else check(context)
+            return found if isinstance(found, Finding) else await found
     except TimeoutError:
         return doubt(
             f"no answer within {DEADLINE_S:g} s", "try again; the machine may be under load"

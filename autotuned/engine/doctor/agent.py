@@ -17,11 +17,11 @@ from autotuned.store.database import set_aside
 MB = 10**6
 
 
-async def settings(context: CheckContext) -> Finding:
+def settings(context: CheckContext) -> Finding:
     """The settings file as it is now can be used, and is the one in use."""
     path = context.settings.home / "autotuned.toml"
     try:
-        now = await asyncio.to_thread(context.reread)
+        now = context.reread()
     except SettingsError as error:
         return broken(error.message, "correct it; until then the agent would not start again")
     if now != context.settings:
@@ -29,13 +29,9 @@ async def settings(context: CheckContext) -> Finding:
     return fine(f"{path} is in use" if path.exists() else f"defaults: there is no {path}")
 
 
-async def socket(context: CheckContext) -> Finding:
+def socket(context: CheckContext) -> Finding:
     """The socket is this user's alone."""
     path = context.settings.socket
-    return await asyncio.to_thread(_private, path)
-
-
-def _private(path: Path) -> Finding:
     folder = path.parent
     try:
         around, itself = folder.lstat(), path.lstat()
@@ -80,12 +76,9 @@ def _size(path: Path) -> int:
     return sum(part.stat().st_size for part in parts if part.exists())
 
 
-async def logs(context: CheckContext) -> Finding:
+def logs(context: CheckContext) -> Finding:
     """Logs can be written, and read by this user alone."""
-    return await asyncio.to_thread(_log_folder, context.settings.logs)
-
-
-def _log_folder(folder: Path) -> Finding:
+    folder = context.settings.logs
     try:
         found = folder.stat()
         with tempfile.TemporaryFile(dir=folder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from autotuned.documents.provider import LeaseDocument, LiveProviderDocument
+from autotuned.documents.schedule import ScheduleDocument
 from autotuned.engine.run.records import Records
 from autotuned.host.machine import Machine
 from autotuned.host.ports import Ports
@@ -44,14 +45,15 @@ class CheckContext:
     machine: Machine
     records: Records
     active_run: str | None
-    live: Mapping[str, Any] | None
+    live: LiveProviderDocument | None
     """The live provider as `status` shows it; None where none is known."""
-    lease: Mapping[str, Any] | None
+    lease: LeaseDocument | None
     """As `status` shows it; None where nothing is owed."""
-    schedule: Mapping[str, Any] | None
+    schedule: ScheduleDocument | None
 
 
-Check = Callable[[CheckContext], Awaitable[Finding]]
+Check = Callable[[CheckContext], Awaitable[Finding] | Finding]
+"""One that only asks the system may block: it is called on a thread."""
 
 
 def fine(detail: str, remedy: str | None = None) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,9 @@ EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=5)
 
 
-async def priority(context: CheckContext) -> Finding:
+def priority(context: CheckContext) -> Finding:
     """Candidates inherit the agent's priority: measured under a low one, every figure is wrong."""
-    nice, priority = await asyncio.to_thread(context.machine.priority)
+    nice, priority = context.machine.priority()
     if nice is not None and nice > 0:
         return broken(
             f"the agent runs with nice {nice}, and so would every candidate: figures would be too low",
@@ -41,15 +40,11 @@ async def priority(context: CheckContext) -> Finding:
     return fine(f"nice {nice}" + (f", priority {priority}" if priority is not None else ""))
 
 
-async def power(_: CheckContext) -> Finding:
+def power(_: CheckContext) -> Finding:
     """On battery, or in low-power mode, a machine is slower than it is."""
-    on_ac, low = await asyncio.gather(
-        asyncio.to_thread(power_supply.on_ac), asyncio.to_thread(power_supply.low_power)
-    )
-    doubts = [
-        *(["on battery"] if on_ac is False else []),
-        *(["low-power mode is on"] if low else []),
-    ]
+    doubts = ["on battery"] if power_supply.on_ac() is False else []
+    if power_supply.low_power():
+        doubts.append("low-power mode is on")
     if not doubts:
         return fine("mains, no low-power mode seen")
     return doubt(
@@ -73,14 +68,14 @@ async def clock(context: CheckContext) -> Finding:
     return fine(f"{now:%Y-%m-%d %H:%M} UTC")
 
 
-async def launchd(context: CheckContext) -> Finding:
+def launchd(context: CheckContext) -> Finding:
     """Which domain of launchd this session can reach."""
     manager, gui = Launchd(context.environ), domains()[0]
     if manager.program is None:
         return fine(
             "no launchctl on the PATH: live providers are looked for among the processes only"
         )
-    answer = await asyncio.to_thread(manager.session)
+    answer = manager.session()
     if answer.code == 0:
         return fine(f"{gui} answers")
     if answer.code in NO_SESSION:
@@ -93,7 +88,7 @@ async def launchd(context: CheckContext) -> Finding:
     )
 
 
-async def disabled(context: CheckContext) -> Finding:
+def disabled(context: CheckContext) -> Finding:
     """No job of ours or of the live provider is switched off: that outlasts reboots, and a restore would fail."""
     manager, labels = Launchd(context.environ), (LABEL, *context.settings.live.known_labels)
     if manager.program is None:
@@ -101,7 +96,7 @@ async def disabled(context: CheckContext) -> Finding:
     off = {
         f"{domain}/{label}": None
         for domain in domains()
-        for label in await asyncio.to_thread(manager.disabled, domain, labels)
+        for label in manager.disabled(domain, labels)
     }
     if off:
         orders = "; ".join(f"launchctl enable {target}" for target in off)
@@ -109,16 +104,16 @@ async def disabled(context: CheckContext) -> Finding:
     return fine("no job is switched off")
 
 
-async def job(context: CheckContext) -> Finding:
+def job(context: CheckContext) -> Finding:
     """The agent's own job, where one is installed: its program exists, and it is not throttled."""
     home = Path(context.environ.get("HOME") or Path.home())
     plist = home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
     config = Path(context.environ.get("XDG_CONFIG_HOME") or home / ".config")
     unit = config / "systemd" / "user" / "autotuned.service"
     if plist.exists() or plist.is_symlink():
-        return await asyncio.to_thread(_launchd_job, plist)
+        return _launchd_job(plist)
     if unit.exists():
-        return await asyncio.to_thread(_systemd_unit, unit)
+        return _systemd_unit(unit)
     return fine("not installed: started when asked for, not at login", REINSTALL)
 
 
@@ -159,9 +154,9 @@ def _systemd_unit(path: Path) -> Finding:
     return fine(f"{path} starts {words[0]}")
 
 
-async def one_agent(_: CheckContext) -> Finding:
+def one_agent(_: CheckContext) -> Finding:
     """No second agent of this user: two would each take the other's candidate for a stranger."""
-    others = await asyncio.to_thread(other_agents)
+    others = other_agents()
     if not others:
         return fine("this one alone")
     told = ", ".join(f"pid {pid} (HOME {home})" for pid, home in others)

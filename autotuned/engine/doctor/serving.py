@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import shutil
 import tempfile
-from pathlib import Path
 
 from autotuned.core.config import policy, reader
 from autotuned.core.request import TuneRequest
@@ -46,13 +45,9 @@ async def extras(context: CheckContext) -> Finding:
     )
 
 
-async def weights_cache(context: CheckContext) -> Finding:
+def weights_cache(context: CheckContext) -> Finding:
     """The agent itself (its permissions differ from a terminal's) can read and write the cache of weights."""
     folder = hub_cache(context.environ)
-    return await asyncio.to_thread(_usable, folder)
-
-
-def _usable(folder: Path) -> Finding:
     remedy = f"see its owner and mode: ls -ld '{folder}'; or name another one with HF_HUB_CACHE"
     existing = folder
     while not existing.exists() and existing != existing.parent:
@@ -70,11 +65,11 @@ def _usable(folder: Path) -> Finding:
     return fine(f"{folder}, {count if existing == folder else 0} models")
 
 
-async def disk(context: CheckContext) -> Finding:
+def disk(context: CheckContext) -> Finding:
     """Room for the candidates of the default list that are not here yet."""
     folder = hub_cache(context.environ)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = (await asyncio.to_thread(shutil.disk_usage, existing)).free
+    free = shutil.disk_usage(existing).free
     told = f"{free / GB:.1f} GB free for weights in {existing}"
     remedy = f"free some space, or delete models of {folder} that you do not use"
     if free < LEAST_FREE:
@@ -97,7 +92,11 @@ async def disk(context: CheckContext) -> Finding:
 
 async def port(context: CheckContext) -> Finding:
     """The candidates' port is free, or our own candidate has it."""
-    number = await _usual_port(context)
+    number = TuneRequest().port
+    # The next run is likely to be asked for in the same way as the newest.
+    for row in await context.records.recent(1, None):
+        asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
+        number = asked if isinstance(asked, int) else number
     if context.active_run is not None:
         return fine(f"{number} is for the candidates of run {context.active_run}")
     holder = await asyncio.to_thread(context.ports.holder, number)
@@ -109,22 +108,9 @@ async def port(context: CheckContext) -> Finding:
     )
 
 
-async def _usual_port(context: CheckContext) -> int:
-    """Of the newest run, as the next one is likely to be asked for in the same way."""
-    for row in await context.records.recent(1, None):
-        asked = (await context.records.details(row.run_id)).get("request", {}).get("port")
-        if isinstance(asked, int):
-            return asked
-    return int(TuneRequest().port)
-
-
-async def provider_config(context: CheckContext) -> Finding:
+def provider_config(context: CheckContext) -> Finding:
     """The provider's configuration can be read and changed; what it says is told to nobody."""
     path = context.settings.provider_config
-    return await asyncio.to_thread(_config, path)
-
-
-def _config(path: Path) -> Finding:
     try:
         text = path.read_bytes().decode("utf-8")
         mode = path.stat().st_mode & 0o777
@@ -147,11 +133,11 @@ def _config(path: Path) -> Finding:
     return fine(f"{path} is readable")
 
 
-async def config_pins(context: CheckContext) -> Finding:
+def config_pins(context: CheckContext) -> Finding:
     """Keys of the configuration that keep the provider on another model than `model` names."""
     path = context.settings.provider_config
     try:
-        text = (await asyncio.to_thread(path.read_bytes)).decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return fine("no configuration to look at")
     file = reader.read(text.removeprefix(reader.BOM))

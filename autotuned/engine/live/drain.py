@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import structlog
 from typing_extensions import Unpack
@@ -23,11 +22,10 @@ from autotuned.core.request import TuneRequest
 from autotuned.documents.events import LiveKind, LiveOutcome, LiveProviderEvent
 from autotuned.documents.provider import LeaseDocument, LeftStoppedDocument
 from autotuned.engine.events import Events
-from autotuned.engine.live import copies
-from autotuned.engine.live.reappearance import Returned, returned
-from autotuned.engine.live.recovery import Recovered
-from autotuned.engine.live.serving import update_over
-from autotuned.engine.live.status import Sighting
+from autotuned.engine.live import lease as copies
+from autotuned.engine.live.lease import Recovered
+from autotuned.engine.live.preflight import update_over
+from autotuned.engine.live.status import Returned, Sighting, returned
 from autotuned.errors import Busy, StoreError
 from autotuned.host import failpoint
 from autotuned.host.children.process import Processes
@@ -238,7 +236,7 @@ class LiveProvider:
         """
         if self.lease is None:
             return True
-        first = asyncio.create_task(self._try(self._pace), name="restore")
+        first = asyncio.create_task(self._try(), name="restore")
         await asyncio.wait({first}, timeout=RUN_WAITS_S)
         if first.done() and first.result():
             return True
@@ -253,7 +251,7 @@ class LiveProvider:
         if lease is None or self._retrying is None or self._ports.is_free(lease.port):
             return
         if self._first is None or self._first.done():
-            self._first = asyncio.create_task(self._try(self._pace), name="restore")
+            self._first = asyncio.create_task(self._try(), name="restore")
         await asyncio.wait({self._first}, timeout=PAID_S)
 
     async def restore_now(self) -> bool:
@@ -262,7 +260,7 @@ class LiveProvider:
             return True
         if self._retrying is None or self._retrying.done():
             return False  # a run holds it: it is brought back at its end
-        done = await self._try(self._pace)
+        done = await self._try()
         self._again.set()
         return done
 
@@ -320,17 +318,17 @@ class LiveProvider:
                 async with asyncio.timeout(delay):
                     await self._again.wait()
             delay = min(2 * delay or RETRY_FIRST_S, RETRY_LONGEST_S)
-            await self._try(self._pace)
+            await self._try()
 
-    async def _try(self, pace: Pace) -> bool:
+    async def _try(self) -> bool:
         """One whole restore; True when nothing is owed after it. Never raises: whatever it is, it is tried again."""
         try:
-            return await self._once(pace)
+            return await self._once()
         except Exception:
             log.exception("a restore failed", owed=self.public())
             return False
 
-    async def _once(self, pace: Pace) -> bool:
+    async def _once(self) -> bool:
         async with self._trying:
             lease = self.lease
             if lease is None:
@@ -340,7 +338,8 @@ class LiveProvider:
             if self._lock is None and lease.open:
                 return False  # somebody else is at it
             self._tell("restore.begun")
-            restorer = Restorer(self._journal, Managers(self._environ, lease.launchctl), pace)
+            managers = Managers(self._environ, lease.launchctl)
+            restorer = Restorer(self._journal, managers, self._pace)
             lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
             lease = self._lease = await asyncio.to_thread(restorer.release, lease)
             await copies.take_back(self._database, self._events, lease)
@@ -392,7 +391,7 @@ class LiveProvider:
         self._again.set()
         return True, owed
 
-    def _duty(self) -> dict[str, Any]:
+    def _duty(self) -> dict[str, object]:
         return {"folder": str(self._settings.run_folder), "environ": dict(self._environ)}
 
     def _tell(self, kind: LiveKind, **outcome: Unpack[LiveOutcome]) -> None:

@@ -39,12 +39,12 @@ class Restarter:
         processes: Callable[[], Processes],
         environ: Mapping[str, str],
     ) -> None:
-        self._live, self._configuration, self._environ = live, configuration, environ
+        self.live, self._configuration, self._environ = live, configuration, environ
         self._provider, self._processes = provider, processes
 
     async def unit(self, kind: str) -> UnitState | None:
         """The unit of systemd in which the live server of this `kind` runs, or did before it was drained."""
-        lease, managers = self._live.lease, self._live.managers
+        lease, managers = self.live.lease, self.live.managers
         if lease is not None and isinstance(lease.target, Unit):
             return await asyncio.to_thread(
                 managers.systemd.show, lease.target.scope, lease.target.unit
@@ -57,7 +57,7 @@ class Restarter:
 
     async def reload(self, unit: UnitState) -> None:
         """Have systemd read the files of its units again."""
-        await asyncio.to_thread(self._live.managers.systemd.ask, unit.domain, "daemon-reload")
+        await asyncio.to_thread(self.live.managers.systemd.ask, unit.domain, "daemon-reload")
 
     async def commands(self, kind: str) -> str:
         """The two commands that make a configuration live, one a line, for what runs or would be run."""
@@ -84,11 +84,11 @@ class Restarter:
     async def claim(self, run_id: str, active: Callable[[], str | None], kind: str) -> str | None:
         """Take the lock and the lease for a restart; the reason why there is nothing to restart, else None.
 
-        `carry_out` or `give_up` must follow None. Raises Busy while a run is active, RestoreOutstanding
+        `carry_out` or `live.unclaim` must follow None. Raises Busy while a run is active, RestoreOutstanding
         while another restore is owed, ProviderConflict where somebody else holds the lock.
         """
         found = await self.find(kind)
-        running, owed = active(), self._live.public()
+        running, owed = active(), self.live.public()
         if running is not None:
             message = (
                 f"run {running} is active: it restarts the provider at its end, or wait for it"
@@ -99,21 +99,13 @@ class Restarter:
             raise RestoreOutstanding(message, lease=owed)
         reason = _unfit(found)
         if reason is None and found.live is not None:
-            self._live.claim(run_id, found, TuneRequest(drain=True, port=found.live.port))
+            self.live.claim(run_id, found, TuneRequest(drain=True, port=found.live.port))
         return reason
 
     @property
     def recorded(self) -> Rollback | None:
         """How the newest change would be taken back, where something is drained."""
-        return None if self._live.lease is None else self._live.lease.rollback
-
-    def record(self, rollback: Rollback | None) -> None:
-        """Keep how to take back what is about to be written; see `LiveProvider.record`."""
-        self._live.record(rollback)
-
-    def give_up(self) -> None:
-        """Let a claim go; nothing has been done."""
-        self._live.unclaim()
+        return None if self.live.lease is None else self.live.lease.rollback
 
     async def carry_out(self) -> str | None:
         """Stop the job and bring it back: None once it holds again, else why it was not stopped.
@@ -123,24 +115,24 @@ class Restarter:
         """
         processes = self._processes()
         try:
-            reason = await self._live.drain(
+            reason = await self.live.drain(
                 processes, TuneRequest.model_fields["drain_grace"].default, lambda: False
             )
         finally:
-            restored = await self._live.restore()
+            restored = await self.live.restore()
             await processes.close()
         if not restored:
-            done = self._live.rolled_back or "the configuration is written"
+            done = self.live.rolled_back or "the configuration is written"
             message = f"{done}; the live provider is not back yet: autotunectl provider restore"
-            raise RestoreOutstanding(message, lease=self._live.public())
-        if self._live.rolled_back is not None:
-            raise ApplyRefused(self._live.rolled_back, "rolled_back")
+            raise RestoreOutstanding(message, lease=self.live.public())
+        if self.live.rolled_back is not None:
+            raise ApplyRefused(self.live.rolled_back, "rolled_back")
         log.info("live provider restarted", reason=reason)
         return reason
 
     async def find(self, kind: str) -> Found:
         """The live server of this `kind`."""
-        return await self._live.find(self._provider(kind), 0)
+        return await self.live.find(self._provider(kind), 0)
 
 
 def _unfit(found: Found) -> str | None:

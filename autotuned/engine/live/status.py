@@ -1,6 +1,7 @@
-"""What `status` says of the live provider: what is so now, else how old the look is.
+"""What is seen of the live provider: what `status` says of it, and who has brought it back though it was drained.
 
-Looking costs a few processes, so it is done once a second at most, and never while a run measures.
+A look for `status` costs a few processes, so there is one a second at most, and none while a run measures.
+One for who is back is cheap enough for each replicate: one look at the job, one walk over the processes.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from autotuned.core.lease import Job, Lease, State, Unit
+from autotuned.core.command_line import Commands
+from autotuned.core.lease import Foreground, Job, Lease, State, Target, Unit
 from autotuned.documents.provider import LiveProviderDocument
 from autotuned.host.find import Finder, Found, Managed
 from autotuned.host.machine import running_since
 from autotuned.host.managers.systemd import UnitState
+from autotuned.shared.identity import started
 from autotuned.shared.launchctl import LoadedJob, Presence
 
 FRESH_S = 1.0
@@ -123,3 +127,37 @@ def _leased(lease: Lease, seen: LiveProviderDocument | None) -> LiveProviderDocu
         shown |= {"loaded": seen["loaded"], "running": seen["running"]}
         shown |= {"since": seen["since"], "runs": seen["runs"]}
     return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Who runs again though nobody of ours has restored it. `target` is what a second drain would stop; None for one that we have not drained."""
+
+    name: str
+    target: Target | None
+
+
+def returned(lease: Lease, finder: Finder, commands: Commands) -> Returned | None:
+    """Who runs now though `lease` says that it is drained; None when nobody does. Blocks."""
+    target = lease.target
+    back = _loaded_again(target, finder)
+    if back is not None:
+        return back
+    for process in finder.processes(commands):
+        if isinstance(target, Foreground) and process.argv == target.argv:
+            again = replace(target, pid=process.pid, started=started(process.pid))
+            return Returned(process.name, again)
+        # the job itself may have been loaded between the two looks: it is named as what it is
+        return _loaded_again(target, finder) or Returned(process.name, None)
+    return None
+
+
+def _loaded_again(target: Target, finder: Finder) -> Returned | None:
+    if isinstance(target, Foreground):
+        return None
+    service = finder.managers.of(target)
+    job = service.look()
+    if job.presence is not Presence.LOADED or service.gone(job):
+        return None
+    seen = None if job.pid is None else started(job.pid)
+    return Returned(target.name, replace(target, pid=job.pid, started=seen))

@@ -12,7 +12,6 @@ import re
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 
@@ -66,7 +65,7 @@ class ChatRequest:
     max_tokens: int
     seed: int | None = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """The JSON of the request."""
         seed = {} if self.seed is None else {"seed": self.seed}
         return {
@@ -84,9 +83,8 @@ def new_client() -> httpx.AsyncClient:
     """A client that looks whether a candidate serves: loopback only, no proxy, no redirects, no deadlines but the caller's."""
     return httpx.AsyncClient(
         trust_env=False,
-        verify=ssl.SSLContext(
-            ssl.PROTOCOL_TLS_CLIENT
-        ),  # plain HTTP only: reading the system's certificates takes 50 ms
+        # Plain HTTP only: reading the system's certificates takes 50 ms.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         follow_redirects=False,
         timeout=None,  # noqa: S113 - each request runs under deadlines of its own
         headers={"Accept-Encoding": "identity"},
@@ -154,7 +152,7 @@ class Answer:
     leaked: set[str] = field(default_factory=set)
     text: str = ""
     """The end of the answer, at most ANSWER_CHARACTERS."""
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, object] = field(default_factory=dict)
     finished: bool = False
     """A finish reason or the closing usage event has come: with the end of the body the answer is whole."""
     head: bytes = b""
@@ -193,10 +191,11 @@ class Answer:
         if isinstance(content, dict):
             self._content(content, event.stamp)
 
-    def _content(self, content: dict[str, Any], stamp: int) -> None:
+    def _content(self, content: dict[str, object], stamp: int) -> None:
         choices = content.get("choices")
-        if isinstance(content.get("usage"), dict):
-            self.usage = content["usage"]
+        usage = content.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
             self.finished = self.finished or not choices
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -303,7 +302,7 @@ class Answer:
         )
 
 
-def _count(name: str, value: Any) -> int | None:
+def _count(name: str, value: object) -> int | None:
     """A count of tokens: None where absent. Raises ValueError for what is no finite count."""
     if value is None:
         return None

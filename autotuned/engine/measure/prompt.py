@@ -8,7 +8,6 @@ was learned of one prompt holds for the next.
 
 from __future__ import annotations
 
-import itertools
 import random
 from importlib import resources
 
@@ -138,27 +137,13 @@ def first_line(source: random.Random) -> str:
 
 def prose(characters: int) -> str:
     """The first `characters` characters of an endless text; each pass begins at another paragraph."""
-    paragraphs = _paragraphs()
-    made: list[str] = []
-    length = 0
-    for turn in itertools.count():
-        shift = turn % len(paragraphs)
-        for paragraph in paragraphs[shift:] + paragraphs[:shift]:
-            if length >= characters:
-                return "".join(made)[:characters]
-            made.append(paragraph)
-            length += len(paragraph)
-    raise AssertionError
-
-
-def _paragraphs() -> list[str]:
-    text = (
-        resources.files("autotuned.engine.measure")
-        .joinpath("prose.txt")
-        .read_text(encoding="utf-8")
-    )
-    return [
+    text = resources.files("autotuned.engine.measure").joinpath("prose.txt").read_text("utf-8")
+    paragraphs = [
         paragraph.replace("\n", " ").strip() + "\n\n"
         for paragraph in text.split("\n\n")
         if paragraph.strip()
     ]
+    passes = characters // sum(map(len, paragraphs)) + 1
+    shifts = (turn % len(paragraphs) for turn in range(passes))
+    made = ("".join(paragraphs[shift:] + paragraphs[:shift]) for shift in shifts)
+    return "".join(made)[:characters]

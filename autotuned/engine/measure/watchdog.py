@@ -71,7 +71,10 @@ class Watchdog:
 
     async def look(self) -> Void | None:
         """What has happened since `begin`, if anything did."""
-        return self.slept() or await self._live_back()
+        if (slept := self.slept()) is not None:
+            return slept
+        name = await self.returned()
+        return None if name is None else Void(Cause.LIVE_BACK, f"{name} was brought back")
 
     def slept(self) -> Void | None:
         """The machine has slept since `begin`."""
@@ -79,10 +82,6 @@ class Watchdog:
         if gap <= SLEPT_S:
             return None
         return Void(Cause.SLEPT, f"the machine slept for {gap:.0f} s")
-
-    async def _live_back(self) -> Void | None:
-        name = await self.returned()
-        return None if name is None else Void(Cause.LIVE_BACK, f"{name} was brought back")
 
 
 PRESSURE_POLL_S = 1.0

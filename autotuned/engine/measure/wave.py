@@ -84,25 +84,6 @@ async def send(
     )
 
 
-async def measure(
-    request: ChatRequest,
-    *,
-    gate_ttft_ms: float,
-    timeout_s: float,
-    stop_tokens: Sequence[str],
-    clock: Clock = time.perf_counter_ns,
-) -> Replicate:
-    """One request alone."""
-    found = await send(
-        [request],
-        gate_ttft_ms=gate_ttft_ms,
-        timeout_s=timeout_s,
-        stop_tokens=stop_tokens,
-        clock=clock,
-    )
-    return found.replicates[0]
-
-
 async def _hand_over(streams: Sequence[_Stream]) -> None:
     """Give all requests to the kernel at the same instant."""
     held = len(streams) > 1

@@ -28,6 +28,7 @@ from autotuned.engine.run.records import Records
 from autotuned.engine.run.runner import Runner
 from autotuned.errors import StoreError
 from autotuned.settings import Settings
+from autotuned.store import runs
 
 log = structlog.get_logger(__name__)
 
@@ -112,9 +113,8 @@ class Lifecycle:
         reason = finish.exit_reason.value
         try:
             await self._records.finish(runner, finish, answer, error)
-        except (
-            StoreError
-        ) as failed:  # it reads as interrupted then; whoever follows must not wait for ever
+        except StoreError as failed:
+            # It reads as interrupted then; whoever follows must not wait for ever.
             reason = ExitReason.INTERNAL_ERROR.value
             message = f"the run's end cannot be written: {failed.message}"
             runner.tell(message, "error")
@@ -172,7 +172,8 @@ class Lifecycle:
         for warning in planned.warnings:
             runner.tell(warning)
         log.info("run started", candidates=len(planned.candidates), cells=len(planned.cells))
-        for gone in await self._records.retain(planned.request.retain_runs, runner.run_id):
+        keep, database = planned.request.retain_runs, self._records.database
+        for gone in await database.ask(runs.retain, keep, runner.run_id):
             await asyncio.to_thread(
                 shutil.rmtree, self._settings().run_logs(gone), ignore_errors=True
             )

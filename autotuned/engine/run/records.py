@@ -10,12 +10,11 @@ from typing import cast
 from autotuned.core import check, confirm, doubts, noise, points
 from autotuned.core import result as public
 from autotuned.core.model import MachineFacts, Trial
-from autotuned.core.pipeline import Finish, best_so_far, of_first, uneven_lengths
+from autotuned.core.pipeline import Finish, best_so_far, of_first
 from autotuned.core.plan import Plan
 from autotuned.core.request import TuneRequest
 from autotuned.documents.noise import MeasuredDocument
 from autotuned.documents.result import (
-    AppliedDocument,
     CheckedDocument,
     ErrorDocument,
     ExitReason,
@@ -131,7 +130,6 @@ class Records:
                 *details.get("warnings", ()),
                 *runner.warnings,
                 *doubts.of_run(plan, facts, history, finish),
-                *(uneven_lengths(finish.best, history) if finish.best is not None else ()),
             ],
             "left_stopped": runner.left_stopped,
             "total_s": details.get("earlier_s", 0.0) + runner.progress.elapsed_s,
@@ -181,20 +179,6 @@ class Records:
         then = check.cell_of(before, plan.cells[0]) or now
         epsilon = plan.request.tps_tie_epsilon
         return check.judge(of_run, then, now, before, spread, epsilon)
-
-    async def annotate(
-        self,
-        run_id: str,
-        *,
-        applied: AppliedDocument | None = None,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        """Add what was applied of a run, and warnings, to what is kept of it."""
-        await self.database.ask(runs.annotate, run_id, applied=applied, warnings=warnings)
-
-    async def retain(self, keep: int, active: str) -> list[str]:
-        """Let the runs beyond the newest `keep` go; their ids."""
-        return await self.database.ask(runs.retain, keep, active)
 
     async def row(self, run_id: str | None) -> RunRow:
         """One run, or the newest that searched for None. Raises NotFound."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from autotuned.core.model import MachineFacts
 from autotuned.core.plan import Plan
@@ -73,7 +72,7 @@ class Resumed:
 
 
 async def take_up(
-    records: Records, asked: TuneRequest, params: Mapping[str, Any]
+    records: Records, asked: TuneRequest, params: Mapping[str, object]
 ) -> Resumed | None:
     """The run that `asked` wants to go on with, made of these `params`; None where it wants a new one.
 
@@ -91,7 +90,7 @@ async def take_up(
     details = await records.details(row.run_id)
     if "request" not in details:
         raise ConfigError(FIELD, row.run_id, "does not say what was asked for: start a new run")
-    stored: dict[str, Any] = details["request"]
+    stored: dict[str, object] = details["request"]
     first = TuneRequest.model_validate({**stored, "resume": None, "seed": details.get("seed")})
     for name in params:
         given, before = getattr(asked, name), getattr(first, name)

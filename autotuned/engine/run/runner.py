@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import structlog
 
-from autotuned.core import adaptive, points
+from autotuned.core import noise, points
 from autotuned.core.model import (
     STAGE_CALIBRATION,
     STAGE_CLIMB,
@@ -40,7 +39,7 @@ from autotuned.core.pipeline import (
 )
 from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate
-from autotuned.documents.events import BestChanged, RunEvent, TrialEnded, TrialReport
+from autotuned.documents.events import RunEvent, TrialEnded, TrialReport
 from autotuned.documents.run import Phase
 from autotuned.documents.trial import Stage
 from autotuned.engine.events import Events
@@ -178,22 +177,18 @@ class Runner:
             "reason": reason,
         }
         self._publish(ended)
-        log.info(
-            "trial",
-            stage=asked.stage,
-            model=asked.model,
-            knobs=named["knobs"],
-            reason=reason,
-        )
+        knobs = named["knobs"]
+        log.info("trial", stage=asked.stage, model=asked.model, knobs=knobs, reason=reason)
         if trial.kept:
-            best: BestChanged = {
-                "type": "best",
-                "model": asked.model,
-                "knobs": named["knobs"],
-                "tps_median": trial.tps_median,
-                "ttft_p95_ms": trial.ttft_p95_ms,
-            }
-            self._publish(best)
+            self._publish(
+                {
+                    "type": "best",
+                    "model": asked.model,
+                    "knobs": knobs,
+                    "tps_median": trial.tps_median,
+                    "ttft_p95_ms": trial.ttft_p95_ms,
+                }
+            )
 
     async def _undo(self, asked: Asked, void: Void) -> None:
         """Make ready for the same step once more: a void trial leaves no row, only a warning."""
@@ -274,12 +269,15 @@ class Runner:
                 slots=step.slots,
             )
         else:
-            rests = step.index % part.together == 0
+            rests, settled = step.index % part.together == 0, None
+            if request.replicates == "auto":
+                usual, epsilon = request.stage2_replicates, request.tps_tie_epsilon
+                settled = partial(noise.enough, history, usual=usual, epsilon=epsilon)
             asked = replace(
                 asked,
                 cell=step.index + 1,
                 pause_s=request.cooldown_s if rests else 0.0,
-                settled=self._settled(part, history),
+                settled=settled,
                 battery=partial(battery_rounds, part, history),
             )
         self.enter(PHASES[asked.stage])
@@ -288,16 +286,6 @@ class Runner:
         progress.cell = asked.cell or progress.cell
         progress.replicate, progress.replicates = 0, asked.replicates
         return asked
-
-    def _settled(
-        self, part: Plan, history: tuple[Trial, ...]
-    ) -> Callable[[Sequence[float]], bool] | None:
-        """With adaptive replicates: when a cell was asked often enough."""
-        request = part.request
-        if request.replicates != "auto":
-            return None
-        usual, epsilon = request.stage2_replicates, request.tps_tie_epsilon
-        return partial(adaptive.enough, history, usual=usual, epsilon=epsilon)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase and say so, once."""

@@ -12,7 +12,6 @@ import importlib.util
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -36,8 +35,7 @@ from autotuned.engine.apply.apply import Applier
 from autotuned.engine.apply.consent import CONFIGURED_KIND
 from autotuned.engine.events import Events
 from autotuned.engine.live.drain import LiveProvider
-from autotuned.engine.live.preflight import conflict
-from autotuned.engine.live.serving import LIVE, doubts, recipe, served
+from autotuned.engine.live.preflight import LIVE, conflict, doubts, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
@@ -108,7 +106,7 @@ class Agent:
 
     # --- starting --------------------------------------------------------------------------------
 
-    async def start(self, params: Mapping[str, Any]) -> StartedDocument:
+    async def start(self, params: Mapping[str, object]) -> StartedDocument:
         """Validate, look for conflicts, begin: `{run_id, state, warnings}`.
 
         Raises ConfigError, ProviderMissing or ProviderConflict (each leaves a run row, its id is in
@@ -116,17 +114,19 @@ class Agent:
         """
         return await self._admit(params, None)
 
-    async def measure_noise(self, wishes: Mapping[str, Any]) -> StartedDocument:
+    async def measure_noise(
+        self, run_id: str | None, pairs: int, idle_s: float, **wishes: object
+    ) -> StartedDocument:
         """Begin to repeat the best cells of an earlier run: as `start`, and it raises as that does."""
-        params, again = await repetition(self._records, wishes)
+        params, again = await repetition(self._records, run_id, pairs, idle_s, wishes)
         return await self._admit(params, again)
 
-    async def check(self, wishes: Mapping[str, Any]) -> StartedDocument:
+    async def check(self, wishes: Mapping[str, object]) -> StartedDocument:
         """Begin to measure the applied recipe once: as `start`, and it raises as that does."""
         params, again = await recheck(self._records, wishes)
         return await self._admit(params, again)
 
-    async def _admit(self, params: Mapping[str, Any], again: Again | None) -> StartedDocument:
+    async def _admit(self, params: Mapping[str, object], again: Again | None) -> StartedDocument:
         active = await self.claim()
         try:
             return await self._begin(active, params, again, unstopped_s(self._host.sleep))
@@ -143,21 +143,6 @@ class Agent:
         if self._active is not None:
             message = f"run {self._active.run_id} is active: wait for it, or cancel it"
             raise Busy(message, run_id=self._active.run_id)
-        self._refuse_while_owed()
-        self._active = Active(new_run_id())
-        return self._active
-
-    def pull(self, model: str, **wishes: Any) -> PullDocument:
-        """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
-        self._refuse_while_stopping()
-        return self.pulls.start(model, **wishes)
-
-    def _refuse_while_stopping(self) -> None:
-        if self._stopping:
-            message = "the agent is shutting down"
-            raise ShuttingDown(message)
-
-    def _refuse_while_owed(self) -> None:
         owed = self._live.public()
         if owed is not None:
             message = (
@@ -165,11 +150,25 @@ class Agent:
                 f"({owed['reason'] or owed['state']}): autotunectl provider restore"
             )
             raise RestoreOutstanding(message, lease=owed)
+        self._active = Active(new_run_id())
+        return self._active
+
+    def pull(
+        self, model: str, provider: str | None, *, verify: bool, static_fit_check: bool
+    ) -> PullDocument:
+        """Begin to bring a model in, beside no run. Raises as `Pulls.start` does, or ShuttingDown."""
+        self._refuse_while_stopping()
+        return self.pulls.start(model, provider, verify=verify, static_fit_check=static_fit_check)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            message = "the agent is shutting down"
+            raise ShuttingDown(message)
 
     def _provider(self, kind: str | None) -> Provider:
         return self._host.choose(kind or self._settings.provider.kind)
 
-    async def dry_run(self, params: Mapping[str, Any]) -> PlanDocument:
+    async def dry_run(self, params: Mapping[str, object]) -> PlanDocument:
         """The plan of a request, and what stands in its way; changes nothing. Raises as `start` does."""
         request = parse(params, self.descriptions)
         provider, binary, planned = await self.prepare(request)
@@ -193,7 +192,7 @@ class Agent:
         }
 
     async def _begin(
-        self, active: Active, params: Mapping[str, Any], again: Again | None, began: float
+        self, active: Active, params: Mapping[str, object], again: Again | None, began: float
     ) -> StartedDocument:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
@@ -303,7 +302,7 @@ class Agent:
         if LIVE not in asked:
             return request, None
         found = await self._live.find(provider, 0)
-        configured = provider.kind == "macprovider"
+        configured = provider.kind == CONFIGURED_KIND
         model = await served(found, self._settings.provider_config, configured=configured)
         models = tuple(model if each == LIVE else each for each in asked)
         # What serves already is not written anew: a configuration may name it otherwise.
@@ -381,9 +380,8 @@ class Agent:
     async def close(self) -> None:
         """Cancel the active run and see it through to its end; take no new one."""
         self._stopping = True
-        with contextlib.suppress(
-            OSError
-        ):  # whatever ends from here on, ends because it is asked to
+        with contextlib.suppress(OSError):
+            # Whatever ends from here on, ends because it is asked to.
             await asyncio.to_thread(self.quarantine.inflight.close)
         await self.pulls.close()
         active = self._active

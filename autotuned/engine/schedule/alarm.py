@@ -11,7 +11,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 HEARTBEAT_S = 30.0
 GAP_S = 1.0
@@ -24,7 +27,7 @@ class Alarm:
     def __init__(self, ring: Callable[[], object], due: Callable[[], datetime | None]) -> None:
         self._ring, self._due = ring, due
         self._at: datetime | None = None
-        self._scheduler: Any = None
+        self._scheduler: AsyncIOScheduler | None = None
         self._heart: asyncio.Task[None] | None = None
 
     def set(self, at: datetime | None) -> None:
@@ -33,12 +36,17 @@ class Alarm:
         if at is None:
             self.close()
             return
+        # A tenth of a second that an agent without a schedule saves.
+        from apscheduler.schedulers.asyncio import AsyncIOScheduler  # noqa: PLC0415
+        from apscheduler.triggers.date import DateTrigger  # noqa: PLC0415
+
         if self._scheduler is None:
-            self._scheduler = _started()
+            self._scheduler = AsyncIOScheduler(timezone=UTC)
+            self._scheduler.start()
             self._heart = asyncio.create_task(self._beat(), name="heartbeat of the schedule")
         self._scheduler.add_job(
             self._rung,
-            _at(at),
+            DateTrigger(at, UTC),  # without a zone it asks for the machine's, and fails on some
             id="ring",
             replace_existing=True,
             misfire_grace_time=None,
@@ -69,25 +77,9 @@ class Alarm:
             at = self._due()
             if at is None or at != self._at:
                 self.set(at)
-            elif abs(gap) > GAP_S:
+            elif self._scheduler is not None and abs(gap) > GAP_S:
                 self._scheduler.wakeup()
 
 
 def _clocks() -> tuple[float, float]:
     return time.time(), time.monotonic()
-
-
-def _started() -> Any:
-    from apscheduler.schedulers.asyncio import (  # noqa: PLC0415 - a tenth of a second that an agent without a schedule saves
-        AsyncIOScheduler,
-    )
-
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    scheduler.start()
-    return scheduler
-
-
-def _at(moment: datetime) -> Any:
-    from apscheduler.triggers.date import DateTrigger  # noqa: PLC0415 - as above
-
-    return DateTrigger(moment, UTC)  # without a zone it asks for the machine's, and fails on some

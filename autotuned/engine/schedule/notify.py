@@ -11,10 +11,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 
+from autotuned.documents.result import ResultDocument
 from autotuned.engine.events import Events, Subscription
 from autotuned.engine.run.records import Records
 from autotuned.engine.settings import Configuration
@@ -116,11 +116,12 @@ class Notifier:
             log.warning("failed", purpose=what, program=argv[0], code=answer.code, reason=reason)
 
 
-def sentence(document: Mapping[str, Any]) -> str:
+def sentence(document: ResultDocument) -> str:
     """The end of a run for a person, short enough for a notification."""
     answer = document["recommendation"]
     if answer is None:
-        message = (document.get("error") or {}).get("message") or "no recommendation"
+        error = document.get("error")
+        message = (error and error["message"]) or "no recommendation"
         return f"{document['exit_reason']}: {message}"[:200]
     model = answer["model"].rstrip("/").rsplit("/", 1)[-1]
     partial = "partial: " if answer.get("partial") else ""

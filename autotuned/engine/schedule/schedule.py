@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 import structlog
 
@@ -122,7 +122,7 @@ class Nightly:
             **self._brief(),
         }
 
-    async def set(self, params: Mapping[str, Any]) -> None:
+    async def set(self, params: Mapping[str, object]) -> None:
         """Set the schedule anew, or switch it off or on. Raises ConfigError for one that cannot fire.
 
         It is armed first and stored then, so that what is stored is what happens.
@@ -320,7 +320,11 @@ class Nightly:
             decision = dataclasses.replace(decision, run_id=str(begun["run_id"]))
             decision = await self._record(decision)
         except (Busy, RestoreOutstanding, ShuttingDown) as error:
-            await self._not_after_all(decision, error.message)
+            action = Action.SKIPPED
+            if decision.night is not None:
+                action, self._again = Action.WAITING, self._now() + AGAIN
+            undone = dataclasses.replace(decision, action=action, reason=error.message)
+            await self._record(undone)
             raise
         except AutotunedError as error:
             refused = error.data.get("run_id")
@@ -333,12 +337,6 @@ class Nightly:
             self._firing = None
         log.info("scheduled run begun", run_id=decision.run_id, reason=decision.reason)
         return str(decision.run_id)
-
-    async def _not_after_all(self, decision: Decision, reason: str) -> None:
-        action = Action.SKIPPED
-        if decision.night is not None:
-            action, self._again = Action.WAITING, self._now() + AGAIN
-        await self._record(dataclasses.replace(decision, action=action, reason=reason))
 
     async def _settle(self) -> None:
         """Note how the runs that were begun have ended, and when the last good one began."""

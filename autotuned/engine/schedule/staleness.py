@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autotuned.core.request import parse
 from autotuned.core.staleness import Fingerprint, Verdict, compare, repeated
@@ -41,7 +40,7 @@ class _Seen:
     """An answer, and what it rests on."""
 
     verdict: Verdict
-    basis: tuple[str | None, Mapping[str, Any], ProviderSettings]
+    basis: tuple[str | None, Mapping[str, object], ProviderSettings]
     files: Identity
     at: float
 
@@ -58,7 +57,7 @@ class Staleness:
     ) -> None:
         self._agent, self._records, self._machine = agent, records, machine
         self._configuration = configuration
-        self.own: Mapping[str, Any] = {}
+        self.own: Mapping[str, object] = {}
         self._seen: _Seen | None = None
         self._looking: asyncio.Task[Verdict] | None = None
 
@@ -68,7 +67,7 @@ class Staleness:
         basis = self._basis(row)
         verdict, words = Verdict((), None), tuple[str, ...]()
         if row is not None:
-            verdict, words = await self._compared(row, self.own)
+            verdict, words = await self._compared(row)
         files = await asyncio.to_thread(_identity, words)
         self._seen = _Seen(verdict, basis, files, time.monotonic())
         return verdict
@@ -81,7 +80,8 @@ class Staleness:
         seen = self._seen
         if seen is not None and seen.basis == self._basis(row):
             young = time.monotonic() - seen.at < (KEEP_S if seen.files else RETRY_S)
-            if self._agent.active_run() or (young and _unchanged(seen.files)):
+            words = tuple(name for name, *_ in seen.files)
+            if self._agent.active_run() or (young and _identity(words) == seen.files):
                 return seen.verdict
         if self._agent.active_run():
             return None
@@ -98,7 +98,7 @@ class Staleness:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def request(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    async def request(self, own: Mapping[str, object]) -> dict[str, object]:
         """The parameters of a re-tune: those of the last good run, `own` on top."""
         row = await self._records.last_good()
         return repeated({} if row is None else await self._request_of(row), own)
@@ -111,28 +111,27 @@ class Staleness:
             await self._records.database.ask(runs.annotate, row.run_id, confirmed=machine)
         self._seen = None
 
-    def _basis(self, row: RunRow | None) -> tuple[str | None, Mapping[str, Any], ProviderSettings]:
+    def _basis(
+        self, row: RunRow | None
+    ) -> tuple[str | None, Mapping[str, object], ProviderSettings]:
         """What an answer rests on beside the machine."""
         run_id = None if row is None else row.run_id
         return run_id, self.own, self._configuration.now.provider
 
-    async def _request_of(self, row: RunRow) -> dict[str, Any]:
+    async def _request_of(self, row: RunRow) -> dict[str, object]:
         details = await self._records.details(row.run_id)
         found = dict(details.get("request") or {})
         if found:
             # Left to choose, a tune of one serving program must not become a tune of another one.
-            if (
-                found.get("provider") in (None, "auto")
-                and self._configuration.now.provider.kind == "auto"
-            ):
+            chosen = self._configuration.now.provider.kind == "auto"
+            if chosen and found.get("provider") in (None, "auto"):
                 found["provider"] = details.get("provider")
             return found
         models = json.loads(row.candidate_models_json)  # a prototype's run has no more than this
         return {"candidate_models": models, "target_context": row.target_context}
 
-    async def _compared(
-        self, row: RunRow, own: Mapping[str, Any]
-    ) -> tuple[Verdict, tuple[str, ...]]:
+    async def _compared(self, row: RunRow) -> tuple[Verdict, tuple[str, ...]]:
+        """The verdict, and the words of the serving program's command line."""
         details = await self._records.details(row.run_id)
         then = Fingerprint(
             **details.get("confirmed", _machine(row, details)),
@@ -146,9 +145,8 @@ class Staleness:
         others: tuple[str, ...] = ()
         models, context = then.candidate_models, then.target_context
         try:
-            request = parse(
-                repeated(await self._request_of(row), own), self._configuration.now.descriptions
-            )
+            params = repeated(await self._request_of(row), self.own)
+            request = parse(params, self._configuration.now.descriptions)
             context = request.target_context
             provider, binary, planned = await self._agent.prepare(request)
             kind, version, words = provider.kind, binary.version, binary.command
@@ -182,12 +180,8 @@ def _machine(row: RunRow, details: Details) -> Confirmed:
     }
 
 
-def _unchanged(files: Identity) -> bool:
-    """Whether the files of the serving program are the ones that were asked."""
-    return _identity(tuple(name for name, *_ in files)) == files
-
-
 def _identity(words: tuple[str, ...]) -> Identity:
+    """Which files a serving program is made of now."""
     found = []
     for word in words:
         with contextlib.suppress(OSError, ValueError):

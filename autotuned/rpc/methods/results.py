@@ -76,7 +76,7 @@ def methods(services: Services) -> list[Method]:
         return await services.agent.check(params.model_dump())
 
     async def noise(_: Connection, params: NoiseParams) -> StartedDocument:
-        return await services.agent.measure_noise(params.model_dump())
+        return await services.agent.measure_noise(**params.model_dump())
 
     async def answers(_: Connection, params: RunParams) -> AnswersDocument:
         row = await records.row(params.run_id)
