@@ -23,6 +23,7 @@ WANTED: dict[str, Any] = {
     "max_context_override": 4000,
 }
 UNSET = {**WANTED, "kv_bits": None}
+SERVED = "model: acme/new-7B\nmax_concurrency_override: 2\nmax_context_override: 4000\n"
 ADDED = "model: acme/new-7B\nkv_bits: 8\nmax_concurrency_override: 2\nmax_context_override: 4000\n"
 CORPUS = sorted((Path(__file__).parents[1] / "support" / "configs").glob("*.yaml"))
 OWNED_LINE = re.compile(rf" *[\"']?(?:{'|'.join(OWNED)})[\"']?[ \t]*:")
@@ -353,7 +354,10 @@ def test_differences_are_those_of_the_owned_keys_with_both_values() -> None:
         ("? model\n", "without a value that could be found"),
         ("<<: 5\nmodel: x\n", "cannot be followed"),
         ("x: &a {kv_bits: 4}\n<<: *a\nmodel: m\n", "gets kv_bits from a merge"),
-        ("a: |\n  x\nkv_bits: 4\n    \n", "cannot be changed without touching other lines"),
+        (
+            f"{SERVED}a: |\n  x\nkv_bits: 4\n    \n",
+            "cannot be changed without touching other lines",
+        ),
     ],
 )
 def test_odd_but_valid_yaml_is_refused_by_its_oddity(text: str, words: str) -> None:
