@@ -24,13 +24,15 @@ ORDER = (0, 1, 1, 0)
 
 def opponents(plan: Plan, best: Trial) -> dict[str, Knobs]:
     """Whom the winner meets, the simplest first; none where the winner is that itself."""
-    defaults = Knobs(None, 1, plan.request.target_context)
+    unset = tuple((name, None) for name in plan.request.axes)
+    defaults = Knobs(None, 1, plan.request.target_context, unset)
     known = {"defaults": defaults}
     if plan.live_recipe is not None:
         model, live = plan.live_recipe
-        if identity(model) == identity(best.model) and live != defaults:
+        if identity(model) == identity(best.model) and live.chosen() != defaults.chosen():
             known["live"] = live
-    return {name: knobs for name, knobs in known.items() if knobs != best.knobs}
+    winner = {} if best.knobs is None else best.knobs.chosen()
+    return {name: knobs for name, knobs in known.items() if knobs.chosen() != winner}
 
 
 def next_knobs(plan: Plan, history: Sequence[Trial], best: Trial) -> Knobs | None:

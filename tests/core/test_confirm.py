@@ -102,6 +102,16 @@ def test_without_an_opponent_or_the_wish_there_is_no_meeting() -> None:
     assert list(confirm.opponents(other, history[1])) == ["defaults"]
 
 
+def test_of_a_server_with_knobs_of_its_own_the_defaults_leave_all_of_them_unset() -> None:
+    plan, history = climbed(DEFAULTS)
+    axes = {"threads": (None, 2), "mmap": (None, True)}
+    plan = replace(plan, request=plan.request.model_copy(update={"axes": axes}))
+    unset = DEFAULTS._replace(extra=(("threads", None), ("mmap", None)))
+    threaded = replace(history[1], knobs=DEFAULTS._replace(extra=(("threads", 2), ("mmap", None))))
+    assert confirm.opponents(plan, threaded) == {"defaults": unset}  # the live recipe is the same
+    assert confirm.opponents(plan, replace(history[1], knobs=unset)) == {}
+
+
 def test_a_meeting_that_was_cut_off_decides_nothing_and_goes_on() -> None:
     plan, history = climbed()
     cut = [*history, start(WINNER, 10.0), start(DEFAULTS, 12.0)]

@@ -39,6 +39,7 @@ def test_a_search_that_is_killed_goes_on_with_the_steps_it_would_have_taken(home
         "trials": 4,
         "seed": 11,
         "stage2_replicates": 1,
+        "confirm": True,
         "port": home.port,
     }
     home.start_daemon()
@@ -73,4 +74,11 @@ def test_a_search_that_is_killed_goes_on_with_the_steps_it_would_have_taken(home
     assert [json.loads(text) for (text,) in stored] == extras
     shown = home.ctl("show")
     assert "4 of 13 cells tried" in shown.stdout
+    # The winner met the server's own defaults, unless it is these.
+    met = home.sql("SELECT DISTINCT extra_knobs_json FROM tune_trials WHERE stage = 4")
+    if any(document["recommendation"]["knobs"]["extra"].values()) or "confirmation" in document:
+        assert [[name, None] for name in request["axes"]] in [json.loads(text) for (text,) in met]
+        assert document["confirmation"]["against"] == "defaults"
+    else:
+        assert met == []
     assert "What each knob did" in home.rpc("report", run_id=run_id)["html"]
