@@ -233,6 +233,8 @@ def _json(value: object) -> str:
 
 def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
     data = text.encode("utf-8", "replace")
+    import tarfile
+
     entry = tarfile.TarInfo(f"autotuned-bugreport/{name}")
     entry.size, entry.mode, entry.mtime = len(data), 0o600, int(time.time())
     archive.addfile(entry, io.BytesIO(data))

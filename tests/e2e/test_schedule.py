@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import tools
-from tests.support.home import Home, RpcError, X, Y, free_port, kill, poll
+from tests.support.home import Home, RpcError, X, Y, far, free_port, kill, poll
 from tests.support.live import LaunchdJob
 
 pytestmark = pytest.mark.slow  # each starts an agent of its own
@@ -82,7 +82,7 @@ def test_a_bad_schedule_is_one_line_with_the_flag_the_value_and_the_rule(home: H
         "hint: autotunectl schedule --help",
     ]
     with pytest.raises(RpcError) as refused:
-        home.rpc("schedule.set", at="03:30", window_s=5)
+        home.rpc("schedule.set", at=far(), window_s=5)
     assert refused.value.data["field"] == "window_s"
     assert refused.value.code == -32602
 
@@ -118,7 +118,7 @@ def test_a_live_provider_without_drain_is_a_conflict_and_three_of_them_pause_it(
     home.settings(home.private_program())
     home.provider({Y: {}})
     home.start_daemon()
-    home.rpc("schedule.set", at="03:30", request={"candidate_models": [Y], "port": home.port})
+    home.rpc("schedule.set", at=far(), request={"candidate_models": [Y], "port": home.port})
     live = subprocess.Popen(
         [str(home.bin / home.program), "serve", "--port", str(free_port())], env=home.environ
     )
@@ -206,7 +206,7 @@ def test_with_its_consents_a_scheduled_run_drains_applies_and_restores(home: Hom
     document = home.rpc("result", run_id=latest(home)["run_id"])
     assert document["applied"] is not None
     # The next one is asked for without: what the last good run was allowed is not repeated.
-    home.rpc("schedule.set", at="03:30", request=request)
+    home.rpc("schedule.set", at=far(), request=request)
     with pytest.raises(RpcError) as refused:
         home.rpc("schedule.run_now")
     assert refused.value.data["exit_reason"] == "provider_conflict"

@@ -16,7 +16,7 @@ from autotuned.host.inflight import Inflight
 from autotuned.shared.knobs import Knobs
 from autotuned.store.database import Database
 from tests.engine import inside
-from tests.support.home import Home, X, Y, kill, poll
+from tests.support.home import Home, X, Y, far, kill, poll
 
 CELL = Configuration("mlx-lm", "0.31", "acme/Big", Knobs(8, 2, 8000), 4000)
 STARTED = {"at": "2026-03-01T03:31:00Z", "run_id": "r1"}
@@ -147,7 +147,7 @@ def test_a_machine_that_goes_down_does_so_once_over_nights_and_a_resume(home: Ho
     assert "big-32B" in home.ctl("quarantine").stdout
     request = {"candidate_models": [X, Y], "port": home.port, "stage2_replicates": 1}
     for _night in range(3):
-        home.rpc("schedule.set", at="03:30", when="always", request=request)
+        home.rpc("schedule.set", at=far(), when="always", request=request)
         scheduled = home.rpc("schedule.run_now")["run_id"]
         home.rpc("wait", run_id=scheduled, timeout_s=30)
         assert home.rpc("result", run_id=scheduled)["recommendation"]["model"] == Y

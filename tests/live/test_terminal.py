@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.home import Home, RpcError, Y, poll, port_is_free
+from tests.support.home import Home, RpcError, Y, far, poll, port_is_free
 from tests.support.live import Foreground
 
 SECRET = "hf_0123456789abcdefghij"  # noqa: S105 - a planted one
@@ -102,7 +102,7 @@ def test_a_scheduled_run_stops_a_server_in_a_terminal_only_where_the_schedule_sa
     live = Foreground(home)
     home.start_daemon()
     request: dict[str, Any] = {"candidate_models": [Y], "port": home.port, "kv_bits_axis": [None]}
-    home.rpc("schedule.set", at="03:30", drain=True, request={**request, "max_batch_axis": [1]})
+    home.rpc("schedule.set", at=far(), drain=True, request={**request, "max_batch_axis": [1]})
     with pytest.raises(RpcError, match="schedule set --drain --restart-foreground") as refused:
         home.rpc("schedule.run_now")
     assert refused.value.data["exit_reason"] == "provider_conflict"

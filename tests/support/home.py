@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,7 +216,8 @@ class Home:
     def calls(self, key: str | None = None) -> list[dict[str, Any]]:
         """What the scripted provider has seen; only entries that have `key`, where given."""
         log = self.bin / "calls.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [entry for entry in map(json.loads, lines) if key is None or key in entry]
 
     def starts(self) -> list[str]:
@@ -275,6 +277,11 @@ def poll(
             message = f"not within {deadline_s:g} s: {what}"
             raise AssertionError(message)
         time.sleep(0.01)
+
+
+def far() -> str:
+    """A time of day half a day from now: a schedule that has it does not come while a test runs."""
+    return (datetime.now(UTC).astimezone() + timedelta(hours=12)).strftime("%H:%M")
 
 
 def free_port() -> int:
