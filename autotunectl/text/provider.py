@@ -108,7 +108,7 @@ def event(document: Mapping[str, Any]) -> str:
 
 def already(document: Mapping[str, Any]) -> str:
     """That nothing has to be written."""
-    if document["recipe"]:
+    if document["recipe"] or document["config_path"].endswith(".sh"):
         return f"{document['config_path']} has this recipe already: nothing to do"
     return f"what serves has this recipe already, with {document['config_path']} as it is: nothing to do"
 
@@ -129,7 +129,7 @@ def recipe(document: Mapping[str, Any]) -> dict[str, Any]:
     """The values that the run of a result document has put into the configuration, or left there."""
     answer = document["recommendation"]
     recommended = {"model": answer["model"], **answer["knobs"]}
-    return document["applied"].get("recipe") or recommended  # an older run has none
+    return document["applied"].get("recipe", recommended)  # an older run has none
 
 
 def reverted(document: Mapping[str, Any]) -> str:

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.support.home import Home, RpcError, X, Y, poll
+from tests.support import any_server
+from tests.support.home import Home, RpcError, X, Y, free_port, poll, port_is_free
 from tests.support.live import LaunchdJob
 
 pytestmark = pytest.mark.slow  # each starts an agent of its own
@@ -496,3 +498,63 @@ def test_a_restart_without_a_job_is_a_warning_and_the_recipe_is_written(home: Ho
     assert "not restarted: no live provider runs" in done.stderr
     assert "launchctl bootstrap" in done.stderr
     assert f"model: {Y}" in path.read_text(encoding="utf-8")
+
+
+DESCRIBED = """
+[provider]
+kind = "mine"
+binary = "{program}"
+
+[servers.mine]
+command = ["{program}", "--model", "{{source}}", "--alias", "{{model}}", "--port", "{{port}}"]
+version = ["{program}", "--version"]
+process = ["{name}"]
+
+[servers.mine.knobs.threads]
+flag = ["-t", "{{value}}"]
+"""
+
+
+def test_a_script_is_made_live_by_running_it_and_a_terminals_server_by_stopping_it_first(
+    home: Home,
+) -> None:
+    program = home.bin / f"mine-{home.path.name}"
+    source = Path(any_server.__file__).read_text(encoding="utf-8")
+    program.write_text(f"#!{sys.executable}\n{source}")
+    program.chmod(0o755)
+    home.settings(DESCRIBED.format(program=program, name=program.name))
+    home.cache(Y)
+    asked: dict[str, Any] = {
+        "max_batch_axis": [1],
+        "kv_bits_axis": [None],
+        "axes": {"threads": [2]},
+        **SMALL,
+    }
+    home.tune(Y, **asked)
+    written = home.path / ".config" / "macprovider" / "serve-recipe.sh"
+    done = home.ctl("apply")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].strip() == str(written)
+    assert "launchctl" not in done.stderr
+    port = free_port()
+    live = subprocess.Popen(
+        [str(program), "--model", Y, "--port", str(port)], env=home.environ, start_new_session=True
+    )
+    try:
+        poll(lambda: not port_is_free(port), "it serves")
+        again = home.ctl("apply")
+        assert f"{written} has this recipe already" in again.stdout + again.stderr
+        assert f"kill {live.pid}\n" in again.stderr
+        words = ("--drain", "--restart-foreground", "--apply", "--wait", "--axis", "threads=3")
+        small = ("--max-batch-axis", "1", "--kv-bits-axis", "unset", "--stage2-replicates", "1")
+        more = home.ctl("start", "--candidate-models", Y, "--port", str(home.port), *words, *small)
+        assert more.returncode == 0, more.stderr
+        assert "-t 3" in written.read_text(encoding="utf-8")
+        assert "comes back with its own arguments" in more.stdout + more.stderr
+        assert "max_concurrency_override" not in more.stdout
+    finally:
+        live.kill()
+        live.wait()
+        for process in psutil.process_iter(["cmdline"]):
+            if str(program) in (process.info["cmdline"] or []):
+                process.kill()

@@ -18,6 +18,7 @@ import structlog
 
 from autotuned.core.config.policy import Terms, bound_warning
 from autotuned.core.config.reader import Scalar
+from autotuned.core.lease import Foreground
 from autotuned.core.request import TuneRequest
 from autotuned.core.result import served
 from autotuned.documents.events import Applied
@@ -51,7 +52,7 @@ from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path
 from autotuned.store import runs
 from autotuned.store.runs import RunRow
-from autotuned.writers import Recipe, not_in_effect, recipe
+from autotuned.writers import Recipe, not_in_effect, recipe, script
 
 Writing = Callable[..., Awaitable["Written"]]
 """Writes a recipe to its place; with `dry_run` only tells what it would."""
@@ -130,7 +131,7 @@ class Applier:
             unfit = await self._restarter.claim(run_id, active, kind)
         try:
             written = await write()
-            hint = await self._restarter.commands(kind) if unfit else None
+            hint = await self._restarter.commands(kind, written.path) if unfit else None
             await note(written, hint)
         except BaseException:
             if unfit is None:
@@ -200,7 +201,11 @@ class Applier:
         consent = Consent(knobs_only=request.knobs_only, all_knobs=request.all_knobs)
         terms = consent.terms(request.model_dump())
         written = await (await self._writing(run_id, kind, answer, terms))()
-        hint = None if drained else await self._restarter.commands(kind)
+        lease = self._restarter.live.lease
+        hint = None if drained else await self._restarter.commands(kind, written.path)
+        if lease and isinstance(lease.target, Foreground) and written.path.name == script.NAME:
+            told = f"a server in a terminal comes back with its own arguments: stop it and run {written.path}"
+            written = dataclasses.replace(written, warnings=(*written.warnings, told))
         await self._note(run_id, written, hint)
         return written
 

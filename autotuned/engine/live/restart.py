@@ -24,6 +24,7 @@ from autotuned.host.find import Found
 from autotuned.host.managers.systemd import UnitState
 from autotuned.providers.server import Provider
 from autotuned.shared.launchctl import domains
+from autotuned.writers import script
 
 log = structlog.get_logger(__name__)
 
@@ -59,14 +60,19 @@ class Restarter:
         """Have systemd read the files of its units again."""
         await asyncio.to_thread(self.live.managers.systemd.ask, unit.domain, "daemon-reload")
 
-    async def commands(self, kind: str) -> str:
-        """The two commands that make a configuration live, one a line, for what runs or would be run."""
-        managed = (await self.find(kind)).managed
+    async def commands(self, kind: str, path: Path) -> str | None:
+        """The commands that make what was written to `path` live, one a line, for what runs or would be run.
+
+        None where nothing serves that could read it.
+        """
+        found, settings = await self.find(kind), self._configuration.now.live
+        managed = found.managed
+        if managed is None and path != self._configuration.now.provider_config:
+            return _by_hand(found, path)
         if managed is not None and isinstance(managed.job, UnitState):
             typed = managed.job.command
             return f"{typed} daemon-reload\n{typed} restart {managed.job.label}"
         folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
-        settings = self._configuration.now.live
         labels, named = settings.known_labels, settings.plist
         label = next(
             (label for label in labels if (folder / f"{label}.plist").exists()),
@@ -142,3 +148,12 @@ def _unfit(found: Found) -> str | None:
     if found.managed is None:
         return f"{found.live.name} was started from a terminal: stop it and start it again yourself"
     return undrainable(found)
+
+
+def _by_hand(found: Found, path: Path) -> str | None:
+    """What a person types to serve with what was written to `path`, beside a server in a terminal or none."""
+    stop = [f"kill {process.pid}" for process in found.processes[:1]]
+    if path.name != script.NAME:
+        return f"{stop[0]}  # and start it again as it was started" if stop else None
+    # A revert has removed it.
+    return "\n".join([*stop, shlex.quote(str(path))]) if path.exists() else None
