@@ -30,6 +30,11 @@ Four candidates, largest first. The first that passes the gate is the answer, ho
                            context it serves, and how many requests at once
   4. Tiny-5M               much faster and never tried: it stays an alternate
 """
+END = """
+This run is gone with the demo's own home, so serve and apply above are for a run of yours:
+  autotunectl start --dry-run
+The demo's models stay in {cache}.
+"""
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAK = "Ġ</s>"
 """A plain token whose text is ` </s>`: what a model with a wrongly converted vocabulary says aloud."""
@@ -44,7 +49,11 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
     """Tune the demo's ladder, and write its report where asked; the exit code of `autotunectl start --wait`, 2 where a package is missing."""
     missing = _missing()
     if missing:
-        fail(f"the demo needs {missing}", 2, 'in a clone of the repository: pip install ".[demo]"')
+        fail(
+            f"the demo needs {missing}",
+            2,
+            'in a clone of the repository: pip install ".[demo]", or pipx install --force ".[demo]"',
+        )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotuned" / "demo"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
@@ -68,6 +77,7 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
         code = _tune(models, environ, json_output=json_output)
         if report is not None:
             _ctl(environ, "show", "--report", str(Path(report).absolute()), quiet=json_output)
+        print(END.format(cache=cache), file=sys.stderr)
         return code
     finally:
         _ctl(environ, "--no-autostart", "daemon", "stop", "--cancel", quiet=True)

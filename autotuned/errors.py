@@ -75,7 +75,9 @@ SIZE_TYPES: Final = ("str", "float")
 
 def invalid(error: ValidationError, known: Iterable[str] = ()) -> ConfigError:
     """The first problem that pydantic has found, in the user's words. `known`: the names that there are."""
-    first = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    strange = (each for each in problems if each["type"] == "extra_forbidden")
+    first = next(strange, problems[0])  # a name with a slip is also why the right one is missing
     kind, found, context = first["type"], first["input"], first.get("ctx", {})
     names = [part for part in first["loc"] if isinstance(part, str) and part not in SIZE_TYPES]
     if kind == INCONSISTENT:
@@ -95,9 +97,15 @@ def unknown(name: str, value: Any, rule: str, known: Iterable[str]) -> ConfigErr
     return ConfigError(name, value, rule + nearest(name, known))
 
 
+LONG = 3
+"""So many letters of a name are enough to mean it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to add to a rule for a name that is nearly one of those there are."""
-    near = difflib.get_close_matches(name[:80], [each.strip("'") for each in known], 1)
+    names = [each.strip("'") for each in known]
+    near = [each for each in names if len(name) >= LONG and name.lower() in each.lower()]
+    near = near or difflib.get_close_matches(name[:80], names, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

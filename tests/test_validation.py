@@ -91,6 +91,7 @@ def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind
         ("[servers]\nauto.command = ['x']\n", "servers: 'auto' is no name of a server"),
         (SERVER + "comand = ['x']", "did you mean servers.v.command?"),
         ("[servers.v]\nversion = ['x']\n", "servers.v.command: must be given"),
+        ("[servers.v]\ncomand = ['x']\n", "did you mean servers.v.command?"),
         ("[servers.v]\ncommand = 'x'\n", "servers.v.command: 'x' should be a list"),
         ("[servers.v]\ncommand = []\n", "servers.v.command: [] should not be empty"),
         (SERVER + "env = { A = 1 }", "servers.v.env.A: 1 should be text"),

@@ -129,7 +129,10 @@ def recipe(document: Mapping[str, Any]) -> dict[str, Any]:
     """The values that the run of a result document has put into the configuration, or left there."""
     answer = document["recommendation"]
     recommended = {"model": answer["model"], **answer["knobs"]}
-    return document["applied"].get("recipe", recommended)  # an older run has none
+    written: dict[str, Any] = document["applied"].get(
+        "recipe", recommended
+    )  # an older run has none
+    return written
 
 
 def reverted(document: Mapping[str, Any]) -> str:

@@ -211,9 +211,13 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
             reasons = {entry["model"]: entry["reason"] for entry in infeasible(history)}
             models = [each.model for each in smallest_first(plan.candidates)]
             detail = [f"{model}: {reasons[model]}" for model in models if model in reasons]
+            kinds = {trial.failure.kind for trial in history if trial.failure is not None}
+            remedy = "try a smaller --target-context, or other --candidate-models"
+            if kinds == {FailureKind.TRANSIENT}:  # a smaller context would not be fetched either
+                remedy = "check the network and the names, or give models that are on this disk"
             message = (
                 f"{detail[0] if detail else 'no candidate was tried'}; no candidate is feasible at "
-                f"{request.target_context} tokens: try a smaller --target-context, or other --candidate-models"
+                f"{request.target_context} tokens: {remedy}"
             )
         case ExitReason.NO_FEASIBLE:
             detail = [

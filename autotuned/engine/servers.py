@@ -106,6 +106,11 @@ class Servers:
         try:
             async with self._host.awake():
                 return await self._check(name, request, active.run_id)
+        except ConfigError as error:  # this method calls it otherwise
+            if error.field != "candidate_models":
+                raise
+            field = "model"
+            raise ConfigError(field, error.value, error.rule) from None
         finally:
             self._agent.release(active)
 

@@ -233,3 +233,12 @@ def test_knobs_and_streams_have_their_public_names() -> None:
     assert "wave" not in plain
     of_a_wave = public.sample_document(replace(GOOD, wave=1, stream=2, sent_ms=0.5))
     assert (of_a_wave["wave"], of_a_wave["stream"], of_a_wave["sent_ms"]) == (1, 2, 0.5)
+
+
+def test_where_no_weights_could_be_had_a_smaller_context_is_not_the_remedy() -> None:
+    plan = planned("acme/a-7B", "acme/b-3B")
+    away = Failure(FailureKind.TRANSIENT, "no network")
+    history = [probe(plan, 1, away), probe(plan, 2, away)]
+    told = public.explain(plan, history, Finish(ExitReason.NO_FEASIBLE))
+    assert told is not None
+    assert "no candidate is feasible at 2000 tokens: check the network" in told["message"]

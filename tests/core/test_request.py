@@ -129,6 +129,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
         "cannot be given besid",
     ),
     ({"provider": "lama-server"}, "provider", "lama-server", "did you mean llama-server?"),
+    ({"provider": "llama"}, "provider", "llama", "did you mean llama-server?"),
     ({"drain": None}, "drain", None, "should be true or false"),
     ({"max_model_size": True}, "max_model_size", True, "should be a size such as 16B"),
     ({"max_model_size": "7 TB"}, "max_model_size", "7 TB", "is not a size"),

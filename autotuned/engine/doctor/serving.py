@@ -13,7 +13,7 @@ from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, 
 from autotuned.errors import ProviderMissing
 from autotuned.weights.cache import hub_cache
 
-GB = 10**9
+GB = 2**30
 LEAST_FREE = 2 * GB
 """Below this even the database, the logs and a small model are at risk."""
 
