@@ -250,7 +250,7 @@ def _axis(name: str, values: Sequence[Value], spec: ServerSpec) -> tuple[Value, 
         problem = unknown(name, list(values), f"is no knob of this server; {there}", known)
         raise ConfigError(field, problem.value, problem.rule)
     knob = spec.knobs[name]
-    axis = tuple(values) or knob.default_axis
+    axis = tuple(values) or knob.default_axis or tuple(knob.values or ())
     if not axis:
         raise ConfigError(
             field, [], f"needs values, as in --axis {name}=V1,V2: it has no usual ones"

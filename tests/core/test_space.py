@@ -70,6 +70,15 @@ def test_an_axis_without_values_takes_the_usual_ones_of_its_knob() -> None:
     assert [cell["threads"] for cell in extras(planned(axes={"threads": []}))] == [1, 2, 4, 1, 2, 4]
 
 
+def test_an_axis_of_a_knob_with_named_values_takes_all_of_them() -> None:
+    assert [
+        cell["attention"] for cell in extras(planned(axes={"attention": []}, max_batch_axis=[1]))
+    ] == [
+        "on",
+        "off",
+    ]
+
+
 def test_cells_whose_knob_would_do_nothing_are_left_out_and_counted() -> None:
     made = planned(
         axes={"attention": ["off", "on"], "cache": ["unset", "q8", "q4"]}, max_batch_axis=[1]

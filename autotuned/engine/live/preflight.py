@@ -85,7 +85,10 @@ async def served(found: Found, config: Path, *, configured: bool) -> str:
         listing = await readiness.listing(live.port)
         model = next(iter(listed_in(listing)), None)
     if model is None:
-        rule = f"cannot be known: {live.name} tells its model neither in its command line nor on port {live.port}"
+        rule = (
+            f"cannot be known: {live.name} tells its model neither in its command line nor on port {live.port}; "
+            "start it with its port in the command line, or name the model instead"
+        )
         raise ConfigError(FIELD, LIVE, rule)
     return model
 
