@@ -33,7 +33,7 @@ def check(document: dict[str, Any], home: Home, model: str, cells: int) -> None:
     target = document["inputs"]["target_context"] - 48
     for sample in samples:
         assert sample["error"] is None
-        assert 0 < sample["ttft_ms"] < sample["total_ms"]
+        assert 0 < sample["ttft_ms"] <= sample["total_ms"]  # one read may bring all of it
         assert 0.98 * target <= sample["prompt_tokens"] <= target
         assert sample["completion_tokens"] <= 48
         assert (sample["cached_tokens"] or 0) <= 0.05 * sample["prompt_tokens"]
