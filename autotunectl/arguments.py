@@ -109,7 +109,10 @@ def _worth(word: str) -> int | float | str | bool | None:
     if word in constants:
         return constants[word]
     whole = word.lstrip("+-").isdigit()
-    return (INTEGER if whole else FLOAT).convert(word, None, None)
+    worth = (INTEGER if whole else FLOAT).convert(word, None, None)
+    if isinstance(worth, str) and paths.names_file(worth):
+        return paths.expanded(worth, os.environ)
+    return worth
 
 
 class _Number(click.ParamType[int | float | str]):

@@ -42,9 +42,9 @@ class Descriptions:
         order = dict.fromkeys((*FIRST, *self.servers, *shipped()))
         return {name: self.servers.get(name) or shipped()[name] for name in order}
 
-    def server_rule(self, name: str) -> str | None:
-        """Why there is no server of this name; None where there is, and for `auto`."""
-        *names, last = map(repr, known := ("auto", *self.all()))
+    def server_rule(self, name: str, *choices: str) -> str | None:
+        """Why `name` is neither a server nor one of the other `choices`; None where it is."""
+        *names, last = map(repr, known := (*choices, *self.all()))
         rule = f"should be {', '.join(names)} or {last}"
         return None if name in known else rule + nearest(name, known)
 

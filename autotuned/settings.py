@@ -180,7 +180,7 @@ def _inconsistent(sections: _File) -> ConfigError | None:
     """What names something that there is not, or takes a name that means something else."""
     named = Descriptions(sections.servers, sections.candidates)
     kind = sections.provider.kind
-    if (rule := named.server_rule(kind)) is not None:
+    if (rule := named.server_rule(kind, "auto")) is not None:
         return ConfigError("provider.kind", kind, rule)
     for name, spec in sections.servers.items():
         if not _NAME.fullmatch(name) or name == "auto":

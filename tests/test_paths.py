@@ -47,10 +47,10 @@ def test_what_exists_is_a_path_with_or_without_a_dot_before_it(
 def test_a_path_that_does_not_exist_is_an_error_of_the_request(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path)}
     (tmp_path / "m").mkdir()
-    require_paths(["~/m", str(tmp_path), "acme/none"], environ)
+    require_paths("candidate_models", ["~/m", str(tmp_path), "acme/none"], environ)
     for word in ("~/none", "none.gguf", str(tmp_path / "none"), "~no-such-user-here/m"):
         with pytest.raises(ConfigError, match="no such file or folder"):
-            require_paths([word], environ)
+            require_paths("candidate_models", [word], environ)
 
 
 def test_a_tilde_in_any_path_of_the_settings_is_the_home_folder(tmp_path: Path) -> None:

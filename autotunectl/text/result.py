@@ -293,7 +293,7 @@ def _tables(document: Mapping[str, Any], room: int | None) -> list[str]:
     lines = []
     if cells:
         table = _cells(cells, document["recommendation"]["knobs"])
-        heading = f"  {_tried_of(document)}cells (medians; TTFT is p95, MEMORY in GB)"
+        heading = f"  {_heading(document)} (medians; TTFT is p95, MEMORY in GB)"
         lines += ["", heading, *_indented(table, room)]
     if profiles:
         lines += ["", "  every target context", *_indented(_profiles(profiles), room)]
@@ -344,10 +344,12 @@ def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> lis
     ]
 
 
-def _tried_of(document: Mapping[str, Any]) -> str:
-    """`16 of 216 ` where a space was searched."""
+def _heading(document: Mapping[str, Any]) -> str:
+    """What stands over the cells: how many of how many where a space was searched."""
     search = document.get("search")
-    return "" if search is None else f"{len(document['stage2'])} of {search['cells']} cells tried: "
+    if search is None:
+        return "cells"
+    return f"{len(document['stage2'])} of {search['cells']} cells tried"
 
 
 def _cells(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:

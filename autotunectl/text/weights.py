@@ -113,15 +113,21 @@ def _candidates(entries: Iterable[PlannedCandidate]) -> list[str]:
 
 def _fetching(document: FetchDocument) -> list[str]:
     """What a plan would fetch at most, and how long that takes at the rate measured last."""
+    unknown = [each for each in document["candidates"] if _unknown(each)]
     if not document["fetch_bytes"]:
-        return ["to fetch       nothing"]
+        return [f"to fetch       {'unknown' if unknown else 'nothing'}"]
     time = "time unknown: no download has been measured yet"
     if document["fetch_s"] is not None:
         time = f"{duration(document['fetch_s'])} at the last rate, {size(document['fetch_rate'])}/s"
     return [
-        f"to fetch       {size(document['fetch_bytes'])} at most ({time})",
+        f"to fetch       {size(document['fetch_bytes'])} {'and more' if unknown else 'at most'} ({time})",
         "               less when an earlier candidate passes; not part of the time estimate",
     ]
+
+
+def _unknown(entry: PlannedCandidate) -> bool:
+    """Nobody could say how large its weights are."""
+    return not entry["cached"] and entry["weights_bytes"] is None
 
 
 def _candidate(entry: PlannedCandidate) -> str:

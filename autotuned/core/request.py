@@ -229,7 +229,10 @@ def _check_contexts(request: TuneRequest, params: Mapping[str, object]) -> None:
 
 
 def _check_names(request: TuneRequest, named: Descriptions) -> None:
-    if request.provider is not None and (rule := named.server_rule(request.provider)) is not None:
+    if (
+        request.provider is not None
+        and (rule := named.server_rule(request.provider, "auto")) is not None
+    ):
         raise ConfigError("provider", request.provider, rule)
     if request.candidates is None:
         return

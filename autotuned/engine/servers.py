@@ -88,8 +88,8 @@ class Servers:
     def _known(self, name: str) -> ServerSpec:
         named = self._agent.descriptions
         field, rule = "name", named.server_rule(name)
-        if rule is not None or name == "auto":
-            raise ConfigError(field, name, rule or "is no server, but the choice of one")
+        if rule is not None:
+            raise ConfigError(field, name, rule)
         return named.all()[name]
 
     async def check(self, name: str, model: str | None, port: int | None = None) -> ServerCheck:
@@ -116,7 +116,8 @@ class Servers:
 
     async def _check(self, name: str, request: TuneRequest, run_id: str) -> ServerCheck:
         provider, binary, planned = await self._agent.prepare(request)
-        refused = conflict(await self._live.find(provider, request.port), request)
+        found = await self._live.find(provider, request.port)
+        refused = conflict(found, request, drains=False)
         if refused is not None:
             raise refused
         reports: list[TrialReport] = []

@@ -94,7 +94,7 @@ class Pulls:
     ) -> PullDocument:
         """Begin, or join the one of the same model. Raises ConfigError, or Busy while a run or another pull goes on."""
         (candidate,) = candidates.explicit([model], ())
-        require_paths([model], self._prewarmer.environ)
+        require_paths("candidate_models", [model], self._prewarmer.environ)
         active = self.active
         if active is not None and active.model == candidate.model:
             return active.document()

@@ -296,7 +296,10 @@ def hint(kind: str, data: Mapping[str, Any], command: str | None = None) -> str:
     """What to do about an error of `command`, or after a run that ended so."""
     run = str(data.get("run_id") or "")
     if kind == "provider_conflict":
-        command = "schedule set" if command == "schedule" else "start"
+        if command == "servers":
+            return ""  # its check stops no other server; the message says what does
+        drains = {"schedule": "schedule set", "noise": "noise", "check": "check"}
+        command = drains.get(command or "", "start")
     return (
         find(kind, data)
         .hint.replace("{command}", command or "start")

@@ -20,6 +20,12 @@ def is_path(model: str) -> bool:
     return model.lower().endswith(".gguf") and not _REPOSITORY.fullmatch(model)
 
 
+def names_file(value: str) -> bool:
+    """`value` of a server's own knob is a file: of weights, written as a path, or a path that is here."""
+    named = value.lower().endswith(".gguf") or is_path(value)
+    return named or ("/" in value and os.path.lexists(value))
+
+
 def with_home(path: str, environ: Mapping[str, str]) -> str:
     """`path` with a leading `~` replaced by the home folder of `environ`, `~bob` by that of Bob where he exists."""
     if path == "~" or path.startswith("~/"):

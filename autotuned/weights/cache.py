@@ -103,12 +103,16 @@ def snapshot(repo: str, environ: Mapping[str, str]) -> Path | None:
     return folder if re.fullmatch(r"[\w-]+", commit) and folder.is_dir() else None
 
 
-def require_paths(models: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Raise ConfigError for one that is written as a path and does not exist."""
-    for model in models:
-        if is_path(model) and not os.path.exists(expanded(model, environ)):  # noqa: PTH110 - any word
-            field, rule = "candidate_models", "is a path, and there is no such file or folder"
-            raise ConfigError(field, model, rule)
+def require_paths(field: str, words: Iterable[str], environ: Mapping[str, str]) -> None:
+    """Raise ConfigError, naming `field`, for a word that is written as a path and does not exist."""
+    for word in words:
+        if is_path(word) and not os.path.exists(expanded(word, environ)):  # noqa: PTH110 - any word
+            raise ConfigError(field, word, "is a path, and there is no such file or folder")
+
+
+def _or_file(model: str) -> str:
+    """What to say of a repository whose name may have been meant as that of a file."""
+    return f"; of a file that is here say ./{model}" if model.lower().endswith(".gguf") else ""
 
 
 def locate(
@@ -126,7 +130,7 @@ def locate(
     repo, quant = repository(model, form)
     folder = snapshot(repo, environ)
     if folder is None:
-        return NotHere(f"it is not in the local cache ({hub_cache(environ)})")
+        return NotHere(f"it is not in the local cache ({hub_cache(environ)}){_or_file(model)}")
     if form == "mlx":
         found = in_folder(folder)
         names = {path.name for path in found.files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,6 +64,19 @@ def test_axes_are_names_with_values_as_json_has_them(line: list[str], axes: dict
     json.dumps(given, allow_nan=False)
 
 
+def test_a_file_of_an_axis_is_absolute_for_the_agent_works_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    (tmp_path / "on").touch()
+    words = {"x.gguf": "x.gguf", "./y": "y", "models/small": "models/small"}
+    for word, path in words.items():
+        assert asked("--axis", f"draft={word}")["axes"] == {"draft": [str(tmp_path / path)]}
+    for word in ("on", "acme/small", "a b"):
+        assert asked("--axis", f"draft={word}")["axes"] == {"draft": [word]}
+
+
 def test_a_search_and_its_trials_are_fields_of_the_request() -> None:
     assert asked("--search", "auto", "--trials", "9") == {"search": "auto", "trials": 9}
     assert asked() == {}
@@ -114,6 +128,13 @@ def test_a_plan_lists_the_first_cells_and_says_how_many_of_how_many() -> None:
     assert "  24. --kv-bits unset --max-batch 1 --max-context 2000 --axis threads=24\n" in text
     assert "... and 192 more" in text
     assert "left out: 2 in which a knob would do nothing" in text
+    assert "to fetch       nothing" in text
+    nobody = {"model": "a/b", "rank": 1, "size_b": None, "cached": False, "weights_bytes": None}
+    document["candidates"] = [{**nobody, "fetch_bytes": None, "reason": "nobody answers"}]
+    assert "to fetch       unknown" in weights.plan(plan(document))
+    assert " and more (time" in weights.plan(
+        plan({**document, "fetch_bytes": 10**9, "fetch_s": None})
+    )
     whole = weights.plan(plan({**document, "cells": cells[:2], "search": None}))
     assert "\ncells\n  1. --kv-bits unset" in whole
 

@@ -74,6 +74,17 @@ def test_a_hint_names_a_command_that_exists(kind: str) -> None:
         assert not [word for word in words[count:] if word.startswith("-")], words
 
 
+@pytest.mark.parametrize("command", ["start", "check", "noise", "schedule"])
+def test_who_meets_a_live_server_is_told_of_the_drain_of_its_own_command(command: str) -> None:
+    (words,) = commands(failures.hint("provider_conflict", {}, command))
+    assert command in words[:-1] or words[0] == command
+    assert words[-1] == "--drain"
+
+
+def test_a_servers_check_which_drains_nothing_hints_at_no_drain() -> None:
+    assert not failures.hint("provider_conflict", {}, "servers")
+
+
 @pytest.mark.parametrize("code", sorted(set(failures.CODES.values())))
 def test_the_client_knows_the_kind_of_every_code(code: int) -> None:
     assert FAILURES[failures.kind_of(code, {})].code == code

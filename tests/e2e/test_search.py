@@ -12,7 +12,7 @@ from autotuned.core.plan import plan
 from autotuned.core.request import parse as parsed
 from autotuned.core.search import Measured, next_cell
 from autotuned.descriptions import shipped
-from tests.support.home import Home, kill, poll
+from tests.support.home import Home, RpcError, kill, poll
 from tests.support.models import write_gguf
 
 pytestmark = [
@@ -43,6 +43,8 @@ def test_a_search_that_is_killed_goes_on_with_the_steps_it_would_have_taken(home
         "port": home.port,
     }
     home.start_daemon()
+    with pytest.raises(RpcError, match=r"none\.gguf.*no such file"):
+        home.rpc("start", **{**request, "axes": {"draft": [str(home.path / "none.gguf")]}})
     run_id = home.rpc("start", **request)["run_id"]
     count = "SELECT count(*) FROM tune_trials WHERE stage = 2"
     poll(lambda: home.sql(count)[0][0] >= 2, "two cells", PATIENCE_S)

@@ -32,15 +32,20 @@ LEASE_STATUS = ("lifecycle-lease", "status", "--expected-kind", "maintenance")
 LEASE_TIMEOUT_S, POLL_S = 5.0, 1.0
 
 
-def conflict(found: Found, request: TuneRequest) -> ProviderConflict | None:
-    """The refusal for what was found, with the remedy; None where `request` may go on."""
+def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> ProviderConflict | None:
+    """The refusal for what was found, with the remedy; None where `request` may go on.
+
+    What never `drains` offers no drain.
+    """
     terminal = isinstance(found.live, Process)
     stays = terminal and request.scheduled and not request.restart_foreground
     fixed = undrainable(found)
     if not found or (request.drain and fixed is None and not stays):
         return None
-    remedy = "stop it yourself, or have it stopped for the run and brought back with --drain"
-    if terminal:
+    remedy = "stop it yourself"
+    if drains:
+        remedy += ", or have it stopped for the run and brought back with --drain"
+    if drains and terminal:
         remedy += " --restart-foreground; with --drain alone it stays stopped"
     if found.strangers and (request.drain or found.live is None):
         remedy = f"stop that program, or choose another --port than {request.port}"

@@ -268,7 +268,10 @@ class Agent:
 
         Raises ConfigError or ProviderMissing.
         """
-        require_paths(request.candidate_models or (), self.prewarmer.environ)
+        environ = self.prewarmer.environ
+        require_paths("candidate_models", request.candidate_models or (), environ)
+        weights = (v for axis in request.axes.values() for v in axis if str(v).endswith(".gguf"))
+        require_paths("axes", map(str, weights), environ)
         provider = self._provider(request.provider)
         binary = await provider.locate()
         request, live_model = await self._with_live(request, provider)

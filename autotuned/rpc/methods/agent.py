@@ -10,7 +10,6 @@ from autotuned.documents.run import VersionDocument
 from autotuned.engine import doctor as checks
 from autotuned.rpc.connection import Connection
 from autotuned.rpc.method import Method, Params, Services
-from autotuned.shared import wire
 from autotuned.store.database import acknowledge
 
 
@@ -47,5 +46,5 @@ def methods(services: Services) -> list[Method]:
         Method("version", who, version),
         Method("shutdown", stop, shutdown),
         Method("doctor", looks, doctor),
-        Method("reload", "read the settings file again", reload, (wire.INVALID_PARAMS,), acts=True),
+        Method("reload", "read the settings file again", reload, acts=True),
     ]
