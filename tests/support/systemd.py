@@ -38,7 +38,7 @@ for folder in {cgroups}; do mkdir -p $folder; echo $$ > $folder/cgroup.procs; do
 export XDG_RUNTIME_DIR={runtime} HOME={home}
 unset DBUS_SESSION_BUS_ADDRESS
 export DBUS_SESSION_BUS_ADDRESS=unix:path={bus}
-dbus-daemon --session --address=unix:path={bus} --nofork --nopidfile >/dev/null 2>&1 &
+setpriv --pdeathsig KILL dbus-daemon --session --address=unix:path={bus} --nofork --nopidfile >/dev/null 2>&1 &
 exec {binary} --user --log-target=console
 """
 
@@ -47,7 +47,7 @@ def unavailable() -> str | None:
     """Why no manager can be started here; None where one can."""
     if not sys.platform.startswith("linux") or os.getuid() != 0:
         return "a systemd of its own needs Linux and root"
-    missing = [name for name in ("systemctl", "dbus-daemon", "unshare") if not shutil.which(name)]
+    missing = [name for name in ("systemctl", "dbus-daemon", "unshare", "setpriv") if not shutil.which(name)]
     missing += [] if Path(BINARY).exists() else [BINARY]
     return f"not installed: {', '.join(missing)}" if missing else None
 
@@ -82,7 +82,8 @@ class Systemd:
         self.log = home.path / "systemd.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                ["unshare", "-m", "sh", "-c", script],
+                # Also where the test itself is killed, the manager stops its units and ends.
+                ["setpriv", "--pdeathsig", "TERM", "unshare", "-m", "sh", "-c", script],
                 env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
