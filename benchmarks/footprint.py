@@ -1,4 +1,4 @@
-"""P-3 and P-4: what an idle agent costs, and how quickly it answers with 10,000 runs in its store.
+"""What an idle agent costs, and how quickly it answers with 10,000 runs in its store.
 
     python benchmarks/footprint.py [--runs 10000] [--clients 100] [--calls 500]
 

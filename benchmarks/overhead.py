@@ -1,4 +1,4 @@
-"""P-1: what a run costs beyond its loads and requests, and what a plain loop would cost for the same.
+"""What a run costs beyond its loads and requests, and what a plain loop would cost for the same.
 
     python benchmarks/overhead.py [--load 1.0] [--total 0.8]
 

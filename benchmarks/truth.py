@@ -1,10 +1,10 @@
-"""P-2: are our figures true? Against a server that plans its times, and beside llama.cpp's own timings.
+"""Are our figures true? Against a server that plans its times, and beside llama.cpp's own timings.
 
     python benchmarks/truth.py [--quick] [--no-llama]
 
 The server is a process of its own. It stamps the same monotonic clock when a request has arrived whole,
 when it sends the first text and when it sends the end; what it stamped is the truth that the figures of
-`engine.chat` are held against. The target: TTFT within 2 ms, tokens per second within 1 %.
+`engine/measure/chat.py` are held against. The target: TTFT within 2 ms, tokens per second within 1 %.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""P-3: what an idle agent takes. How quickly it answers is measured by benchmarks/footprint.py, not judged here."""
+"""What an idle agent takes. How quickly it answers is measured by benchmarks/footprint.py, not judged here."""
 
 from __future__ import annotations
 
