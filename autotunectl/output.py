@@ -15,6 +15,7 @@ import click
 from autotunectl.errors import CallError, ClientError, CommandError
 from autotunectl.text import layout, provider, result
 from autotuned.shared import failures
+from autotuned.shared.text import explained
 
 if TYPE_CHECKING:
     from autotunectl.reach import Reach
@@ -72,7 +73,7 @@ def as_text(document: Any) -> str:
 def warn(warnings: list[str]) -> None:
     """Each doubt on a line of its own, on stderr."""
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {explained(warning)}", err=True)
 
 
 def make_live(hint: str | None) -> None:

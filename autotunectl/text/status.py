@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from autotunectl.text import layout, provider, result
 from autotuned.shared import knobs
+from autotuned.shared.text import explained
 
 if TYPE_CHECKING:
     from autotuned.documents.run import RunDocument, StatusDocument
@@ -78,7 +79,7 @@ def _run(run: RunDocument, error: str | None) -> list[str]:
     ]
     if len(failed) > FAILED_SHOWN:
         lines.append(f"failed    {len(failed) - FAILED_SHOWN} more: autotunectl show")
-    lines += [f"warning   {warning}" for warning in run.get("warnings", ())]
+    lines += [f"warning   {explained(warning)}" for warning in run.get("warnings", ())]
     return [*lines, f"next      {_next(run)}"]
 
 

@@ -29,6 +29,7 @@ from autotuned.shared.knobs import flat, shown
 from autotuned.shared.text import (
     DASH,
     count,
+    explained,
     gigabytes,
     printable,
     rate,
@@ -120,6 +121,7 @@ def environment() -> Environment:
     made.filters |= {
         "knob": shown,
         "count_of": count,
+        "explained": explained,
         "flat": flat,
         "gigabytes": gigabytes,
         "rate": rate,

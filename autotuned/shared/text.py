@@ -28,6 +28,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+REMARKS = {
+    "degenerate answer": "answers ended by repeating themselves, so their speed may not be that of useful text",
+    "no visible text": "answers held no text to show, so they count as their first token at their end",
+    "tokens counted from chunks": "the server reports no usage, and one chunk may hold several tokens",
+}
+
+
+def explained(warning: str) -> str:
+    """A warning, with what the short remarks on answers mean."""
+    return f"{warning}: {REMARKS[warning]}" if warning in REMARKS else warning
+
+
 def short(model: str) -> str:
     """The last component of an id or path."""
     return model.rstrip("/").rsplit("/", 1)[-1] or model

@@ -220,6 +220,8 @@ def test_the_published_demo_report_is_the_one_that_is_made_now() -> None:
     page = path.read_text(encoding="utf-8")
     assert page == files()[path], "run: make docs"
     assert Reader(page).words("h1") == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
+    # A short remark on answers is explained where people read it.
+    assert "degenerate answer: answers ended by repeating themselves" in page
 
 
 def test_a_long_run_names_its_hours_in_round_steps() -> None:

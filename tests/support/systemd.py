@@ -47,7 +47,11 @@ def unavailable() -> str | None:
     """Why no manager can be started here; None where one can."""
     if not sys.platform.startswith("linux") or os.getuid() != 0:
         return "a systemd of its own needs Linux and root"
-    missing = [name for name in ("systemctl", "dbus-daemon", "unshare", "setpriv") if not shutil.which(name)]
+    missing = [
+        name
+        for name in ("systemctl", "dbus-daemon", "unshare", "setpriv")
+        if not shutil.which(name)
+    ]
     missing += [] if Path(BINARY).exists() else [BINARY]
     return f"not installed: {', '.join(missing)}" if missing else None
 
