@@ -137,6 +137,28 @@ def test_requests_that_stray_are_told_with_what_ran_beside_them() -> None:
     assert "took up to 0% of the processors" in warning
 
 
+def test_streams_that_wait_for_one_another_do_not_stray_and_waves_that_differ_do() -> None:
+    def wave(number: int, last_ms: float) -> tuple[Replicate, ...]:
+        return tuple(
+            Replicate(
+                tps=48_000 / took,
+                total_ms=took,
+                ttft_ms=100.0,
+                completion_tokens=48,
+                wave=number,
+                stream=stream,
+                sent_ms=0.0,
+            )
+            for stream, took in ((1, 500.0), (2, last_ms))
+        )
+
+    even = replace(trial(10.0), replicates=wave(1, 1000.0) + wave(2, 1010.0), concurrency=2)
+    assert doubts.busy([even]) == []
+    odd = replace(even, replicates=even.replicates + wave(3, 1500.0))
+    (warning,) = doubts.busy([odd])
+    assert "stray by 33%" in warning
+
+
 @pytest.mark.parametrize(
     "even",
     [
