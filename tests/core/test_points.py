@@ -162,6 +162,13 @@ def test_a_start_that_fails_with_the_upper_bound_halves_it() -> None:
         return replace(measured(step, [1.0]), replicates=(), failure=failure, spent=spent)
 
     assert carried_through(plan, history, small).recipe == Knobs(None, 1, 16_000)
+    found = points.document(plan, history, Knobs(None, 1, 4000))["context"]
+    assert found is not None
+    tried = [(point["context"], point["passes"]) for point in found["points"]]
+    assert tried[:3] == [(64_000, False), (32_000, False), (4000, True)]
+    left = points.bracket(plan, history)
+    assert left is not None
+    assert (left["passes"], left["fails"]) == (16_000, 32_000)
 
 
 @pytest.mark.parametrize(
