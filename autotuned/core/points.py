@@ -226,7 +226,8 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
     return Point(
         value=trial.concurrency if trial.calibrates == "concurrency" else trial.context or 0,
         passes=trial.fits,
-        ttft_p95_ms=trial.ttft_p95_ms,
+        # That of the streams which came in time says nothing of a wave that did not.
+        ttft_p95_ms=None if late and not trial.fits else trial.ttft_p95_ms,
         tps=trial.tps_median,
         reason=None if failure is None else failure.reason,
         max_context=knobs.max_context,
