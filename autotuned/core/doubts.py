@@ -69,7 +69,8 @@ def tie(history: Sequence[Trial], epsilon: float) -> list[str]:
         return []
     interval = "" if lead["low"] is None else f", {lead['low']:+.1%} to {lead['high']:+.1%}"
     sides = f"the best cell against {second.knobs}: {lead['relative']:+.1%}{interval}"
-    within = abs((second.tps_median or 0.0) / (best.tps_median or 1.0) - 1) <= epsilon
+    first, later = sorted((best, second), key=history.index)  # as they were compared
+    within = abs((later.tps_median or 0.0) / (first.tps_median or 1.0) - 1) <= epsilon
     ours, theirs = best.ttft_p95_ms or 0.0, second.ttft_p95_ms or 0.0
     rule = f"beyond {epsilon:.0%} the faster one is chosen"
     if within and ours < theirs:

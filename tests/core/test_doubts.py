@@ -110,6 +110,14 @@ def test_a_winner_that_noise_explains_says_what_decided(
     assert "max_batch 2" in warning
 
 
+def test_the_width_of_a_tie_is_told_of_the_cell_that_was_measured_first() -> None:
+    older = trial(9.9, 9.8, 10.0, knobs=B, kept=True)
+    newer = trial(10.1, 9.6, 10.6, knobs=A, kept=True)
+    assert older.tps_median == pytest.approx(0.98 * 10.1, abs=0.01)
+    (warning,) = said(newer, older, newer)
+    assert "beyond 2% the faster one is chosen" in warning
+
+
 def test_a_clear_winner_and_one_that_cannot_be_told_are_no_tie() -> None:
     best, other = trial(12.0, 12.1, 11.9, kept=True), trial(10.0, 10.1, 9.9, knobs=B)
     assert said(best, best, other) == []
