@@ -211,3 +211,15 @@ def test_with_its_consents_a_scheduled_run_drains_applies_and_restores(home: Hom
         home.rpc("schedule.run_now")
     assert refused.value.data["exit_reason"] == "provider_conflict"
     assert job.serving()
+
+
+@pytest.mark.parametrize(("told", "confirms"), [({}, True), ({"confirm": False}, False)])
+def test_a_schedule_that_applies_confirms_unless_it_is_told_not_to(
+    told: dict[str, bool], confirms: bool, home: Home
+) -> None:
+    home.provider({Y: {}})
+    home.tune(Y, kv_bits_axis=[8], stage2_replicates=1)
+    home.rpc("schedule.set", at=far(), apply=True, request=told)
+    run_id = home.rpc("schedule.run_now")["run_id"]
+    assert not home.rpc("wait", run_id=run_id, timeout_s=30).get("timed_out")
+    assert ("confirmation" in home.rpc("result", run_id=run_id)) == confirms

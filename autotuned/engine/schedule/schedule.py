@@ -307,8 +307,8 @@ class Nightly:
             self._again = self._now() + AGAIN
         try:
             request = await self._staleness.request(schedule.request)
-            if schedule.apply:
-                request.setdefault("confirm", True)
+            if schedule.apply and "confirm" not in schedule.request:
+                request["confirm"] = True  # whatever the run that is repeated did by hand
             if schedule.restart_foreground:
                 consents["restart_foreground"] = True
             if checks:
