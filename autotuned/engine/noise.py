@@ -25,6 +25,7 @@ SAME = (
     "stage2_replicates",
     "provider",
     "static_fit_check",
+    "concurrency",
 )
 """Fields of the earlier run's request that a cell's figures, or the verdict on them, depend on."""
 

@@ -129,6 +129,15 @@ def test_every_cell_is_judged_by_as_many_requests_as_were_asked_for(home: Home) 
     assert cell["tps_median"] >= 0.5 * 3 * streams / whole_ms * 1000
 
 
+def test_noise_is_measured_under_the_load_of_the_run_that_it_is_about(home: Home) -> None:
+    home.provider({Y: {"shares": {"prefill_tps": 80_000, "decode_tps": 4000}}})
+    home.tune(Y, concurrency=2, stage2_replicates=1)
+    run_id = home.rpc("noise", pairs=1, idle_s=0, port=home.port)["run_id"]
+    assert not home.rpc("wait", run_id=run_id, timeout_s=20).get("timed_out")
+    rows = home.sql("SELECT concurrency FROM tune_trials WHERE run_id = ?", run_id)
+    assert set(rows) == {(2,)}
+
+
 def test_a_load_that_cannot_be_is_refused_before_anything_is_started(home: Home) -> None:
     home.provider({Y: {}})
     with pytest.raises(RpcError, match=r"concurrency.*257"):
