@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    Strict,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -102,6 +103,8 @@ def _broken(key: str, value: object, rule: str) -> PydanticCustomError:
 def _check(key: str, words: Iterable[str], names: Names) -> None:
     """Raise for a word that could not be filled in at a start."""
     for word in words:
+        if "\0" in word or set("{}") & set(_HOLE.sub("", word)):
+            raise _broken(key, word, "has a brace without its other half, or a character 0")
         try:
             fill(word, names)
         except KeyError as error:
@@ -129,6 +132,8 @@ def _not_empty(words: tuple[str, ...]) -> tuple[str, ...]:
 Words = tuple[str, ...]
 SomeWords = Annotated[Words, AfterValidator(_not_empty)]
 Scalar = Annotated[Value, PlainValidator(_scalar)]
+Truth = Annotated[bool, Strict()]
+Bound = Annotated[float, Strict()]
 SAMPLES: Mapping[str, Value] = {"int": 1, "float": 1.5, "bool": True, "text": ""}
 
 
@@ -146,10 +151,10 @@ class KnobSpec(Part):
     flag: Words | None = None
     values: dict[str, Words] | None = None
     type: Literal["int", "float", "bool", "text"] = "int"
-    min: float | None = None
-    max: float | None = None
+    min: Bound | None = None
+    max: Bound | None = None
     default_axis: tuple[Scalar, ...] = ()
-    lossy: bool = False
+    lossy: Truth = False
     """The answers may differ from those without it."""
     needs: dict[str, Scalar] = Field(default_factory=dict)
     """Values of other knobs without which this one does nothing."""
@@ -175,6 +180,8 @@ class KnobSpec(Part):
                 f"{REQUIRED}, or values" if self.flag is None else "cannot be given beside values"
             )
             raise _broken("flag", self.flag, rule)
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise _broken("min", self.min, f"is above max, {self.max:g}")
         names = {**PLACES, **ALWAYS}
         _check("flag", self.flag or (), {**names, "value": SAMPLES[self.type]})
         for value, words in (self.values or {}).items():
@@ -184,6 +191,8 @@ class KnobSpec(Part):
         for choice in self.default_axis:
             if broken := self.rule(choice):
                 raise _broken("default_axis", choice, broken)
+            if self.default_axis.count(choice) > 1:
+                raise _broken("default_axis", choice, "is given twice")
         return self
 
     def words(self, value: Value, names: Names) -> list[str]:
@@ -244,7 +253,7 @@ class ServerSpec(Part):
     candidate: Words = ()
     defaults: Words = ()
     env: dict[str, str] = Field(default_factory=dict)
-    scrub: Words = ()
+    scrub: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Prefixes of the variables that would configure a candidate."""
     request_model: str = "{model}"
     places: Words = ()
@@ -257,9 +266,9 @@ class ServerSpec(Part):
     """What stands before the words of each line of its log, as a regular expression."""
     tried: str = ""
     """Run here with its version and date, or written from its manual."""
-    single_stream: bool = False
+    single_stream: Truth = False
     """It answers one request at a time, whatever it is asked."""
-    slots_at_once: bool = False
+    slots_at_once: Truth = False
     """A slot takes memory only while a request is in it: started for many, it serves few just the same."""
     quirks: Words = ()
     """What is odd about it, a sentence each."""

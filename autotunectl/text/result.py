@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autotunectl.text import noise, provider
+from autotunectl.text import calibration, noise, provider
 from autotunectl.text.layout import (
     Table,
     columns,
@@ -41,7 +41,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
         *(f"  {name:<15} {knobs.shown(value)}" for name, value in knobs.own(chosen).items()),
         f"  target context  {answer['target_context']} tokens",
-        *([f"  load            {load}"] if (load := load_line(document)) else []),
+        *([f"  load            {load}"] if (load := calibration.load_line(document)) else []),
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
         f"({count(answer['replicates'], 'replicate')})",
         "  tok/s           end to end, prompt included: tokens over the whole request",
@@ -157,34 +157,6 @@ STEPS = {
 """The parts of a trial, as what the candidate does."""
 
 
-def load_line(document: Mapping[str, Any]) -> str | None:
-    """What was calibrated: `serves 4 at once at 6,000 tokens (largest 9; beyond 4 nothing is gained)`."""
-    found = document.get("calibration") or {}
-    context, several = found.get("context") or {}, found.get("concurrency") or {}
-    tokens = context.get("answer") or document["inputs"]["target_context"]
-    best, largest = several.get("recommended"), several.get("largest")
-    if best is None:
-        if context.get("answer") is None:
-            return None
-        return f"serves up to {tokens:,} tokens with its first token within {context['ceiling_ms']:,} ms"
-    more = several.get("reason") or (
-        "no more pass" if best == largest else f"largest {largest}; beyond {best} nothing is gained"
-    )
-    return f"serves {best} at once at {tokens:,} tokens ({more})"
-
-
-def bracket(calibration: Mapping[str, Any]) -> str:
-    """How far a calibration is: `context: 24,000 passes, 32,000 does not`."""
-    if not calibration:
-        return "calibrating"
-    passes, fails = calibration.get("passes"), calibration.get("fails")
-    known = [
-        *([] if passes is None else [f"{passes:,} passes"]),
-        *([] if fails is None else [f"{fails:,} does not"]),
-    ]
-    return f"{calibration['calibrates']}: {', '.join(known)}"
-
-
 def step(run: Mapping[str, Any]) -> str:
     """What the candidate does now: `loading`; empty between two."""
     return STEPS.get((run.get("progress") or {}).get("step") or "", "")
@@ -196,7 +168,7 @@ def place(run: Mapping[str, Any]) -> tuple[str, str]:
     candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
     where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
     if progress.get("stage") == 3:
-        where = bracket(progress.get("calibration") or {})
+        where = calibration.bracket(progress.get("calibration") or {})
     elif progress.get("stage") == 2:
         where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
         if "space" in cell:
@@ -266,9 +238,9 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return f"  request {document['index']} of {document['total']}: {figures}"
         case "trial" if not document["fits"]:
             verdict = "cut off" if document["reason"] == "interrupted" else "rejected"
-            return f"{verdict} {_tried(document)}: {document['reason']}"
+            return f"{verdict} {_tried(document)}: {document['reason']}{_left(document)}"
         case "trial":
-            kept = ", best so far" if document["kept"] else ""
+            kept = ", best so far" if document["kept"] else _left(document)
             return (
                 f"feasible {_tried(document)}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
             )
@@ -323,6 +295,12 @@ def _tried(document: Mapping[str, Any]) -> str:
     if document.get("cell") is None:
         return short(document.get("model") or "") + at
     return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}{at}"
+
+
+def _left(document: Mapping[str, Any]) -> str:
+    """Of a point, the bracket that is left after it."""
+    found = document.get("calibration")
+    return f" ({calibration.bracket(found)})" if found else ""
 
 
 def _chosen(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from autotuned.core import load
 from autotuned.core.model import STAGE_CLIMB, Trial
 from autotuned.core.stats import median, pooled_spread, ratio, side, t_quantile
 from autotuned.documents.result import CheckedDocument
@@ -54,7 +55,8 @@ def judge(
     }
     if now.failure is not None or not before or not after:
         return document
-    groups = [_tps(trial) for trial in history if trial.stage == STAGE_CLIMB]
+    cells = [trial for trial in history if trial.stage == STAGE_CLIMB or trial is then]
+    groups = [_tps(trial) for trial in cells]
     spread = pooled_spread([_undisturbed(group) for group in (*groups, after) if group])
     found = ratio(before, after, spread, CONFIDENCE)
     if found.interval is None:
@@ -81,4 +83,4 @@ def _undisturbed(values: Sequence[float]) -> list[float]:
 
 
 def _tps(trial: Trial) -> list[float]:
-    return [each.tps for each in trial.replicates if each.error is None and each.tps is not None]
+    return load.figures(trial.replicates)

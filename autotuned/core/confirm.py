@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from autotuned.core import load
 from autotuned.core.candidates import identity
-from autotuned.core.model import STAGE_CLIMB, STAGE_CONFIRM, Trial
+from autotuned.core.model import STAGE_CLIMB, STAGE_CONFIRM, Replicate, Trial
 from autotuned.core.plan import Plan
 from autotuned.core.stats import median, p95_nearest_rank, pooled_spread, ratio, side
 from autotuned.documents.result import ConfirmationDocument
@@ -120,7 +121,7 @@ def words(winner: Knobs | None, document: ConfirmationDocument) -> list[str]:
 
 
 def _tps(starts: Iterable[Trial]) -> list[float]:
-    return [each.tps for start in starts for each in start.replicates if each.tps is not None]
+    return [tps for start in starts for tps in load.figures(start.replicates)]
 
 
 def _whole(starts: Sequence[Trial], history: Sequence[Trial]) -> Trial:
@@ -128,7 +129,13 @@ def _whole(starts: Sequence[Trial], history: Sequence[Trial]) -> Trial:
     for trial in history:
         if trial.stage == STAGE_CLIMB and trial.knobs == starts[0].knobs and trial.fits:
             return trial
-    replicates = tuple(each for start in starts for each in start.replicates)
+    replicates: tuple[Replicate, ...] = ()
+    for start in starts:  # waves go on counting
+        before = max((each.wave or 0 for each in replicates), default=0)
+        replicates += tuple(
+            each if each.wave is None else replace(each, wave=before + each.wave)
+            for each in start.replicates
+        )
     ttft = [each.ttft_ms for each in replicates if each.ttft_ms is not None]
     tps = _tps(starts)
     return replace(

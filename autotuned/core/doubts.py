@@ -30,7 +30,7 @@ def of_run(
     best = finish.best
     if best is None:
         return busy(history)
-    warnings = [*load.skew_warning([best]), *_pressure(best, facts), *busy(history)]
+    warnings = [*load.skew_warning(history), *_pressure(best, facts), *busy(history)]
     warnings += tie(history, plan.request.tps_tie_epsilon)
     if plan.request.quality != "off":
         found = quality.document(plan.request.quality, history)
@@ -69,7 +69,8 @@ def tie(history: Sequence[Trial], epsilon: float) -> list[str]:
         return []
     interval = "" if lead["low"] is None else f", {lead['low']:+.1%} to {lead['high']:+.1%}"
     sides = f"the best cell against {second.knobs}: {lead['relative']:+.1%}{interval}"
-    within = abs((second.tps_median or 0.0) / (best.tps_median or 1.0) - 1) <= epsilon
+    first, later = sorted((best, second), key=history.index)  # as they were compared
+    within = abs((later.tps_median or 0.0) / (first.tps_median or 1.0) - 1) <= epsilon
     ours, theirs = best.ttft_p95_ms or 0.0, second.ttft_p95_ms or 0.0
     rule = f"beyond {epsilon:.0%} the faster one is chosen"
     if within and ours < theirs:
@@ -99,11 +100,14 @@ def busy(history: Sequence[Trial]) -> list[str]:
 
 
 def stray(trial: Trial) -> float:
-    """How far a request is from its cell's median, relative; 0 where that is no more than a few milliseconds."""
-    good = [each for each in trial.replicates if each.error is None]
-    took = [each.total_ms for each in good if each.total_ms is not None]
-    tps = [each.tps for each in good if each.tps is not None]
-    if len(tps) < 2 or not took or max(took) - min(took) <= STRAY_MS:
+    """How far a request is from its cell's median, relative; 0 where that is no more than a few milliseconds.
+
+    Of several at once a whole wave is: that its streams wait for one another is no doubt.
+    """
+    good = [each for each in load.waves(trial.replicates) if load.aggregate_tps(each) is not None]
+    took = [load.took_ms(each) for each in good]
+    tps = load.figures(trial.replicates)
+    if len(tps) < 2 or max(took) - min(took) <= STRAY_MS:
         return 0.0
     middle = median(tps)
     return max(abs(value / middle - 1) for value in tps)

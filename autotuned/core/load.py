@@ -31,8 +31,12 @@ def aggregate_tps(wave: Sequence[Replicate]) -> float | None:
         return None
     if len(wave) == 1:
         return wave[0].tps
-    took_ms = max((one.sent_ms or 0.0) + (one.total_ms or 0.0) for one in wave)
-    return sum(one.completion_tokens or 0 for one in wave) / took_ms * 1000
+    return sum(one.completion_tokens or 0 for one in wave) / took_ms(wave) * 1000
+
+
+def took_ms(wave: Sequence[Replicate]) -> float:
+    """From a wave's first request to the end of its last stream."""
+    return max((one.sent_ms or 0.0) + (one.total_ms or 0.0) for one in wave)
 
 
 def figures(replicates: Sequence[Replicate]) -> list[float]:

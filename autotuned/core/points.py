@@ -118,7 +118,7 @@ def document(plan: Plan, history: Sequence[Trial], best: Knobs | None) -> Calibr
             ceiling_ms=request.ceiling_ms,
             bound=context.bound if isinstance(context, ContextAnswer) else context.max_context,
             quantum=bounds.quantum_at(bounds.bound),
-            points=[{"context": p.value, **_shown(p)} for p in _points(plan, history, "context")],
+            points=[{"context": _tried(p), **_shown(p)} for p in _points(plan, history, "context")],
         )
     if best is not None and request.calibrate_concurrency:
         streams = _concurrency(plan, history, best)
@@ -145,11 +145,14 @@ def bracket(plan: Plan, history: Sequence[Trial]) -> BracketDocument | None:
     if calibrates is None:
         return None
     points = _points(plan, history, calibrates)
+    tried = _tried if calibrates == "context" else _asked
+    passes = max((point.value for point in points if point.passes), default=None)
+    fails = [tried(point) for point in points if not point.passes]
     return {
         "calibrates": calibrates,
         "points": len(points),
-        "passes": max((point.value for point in points if point.passes), default=None),
-        "fails": min((point.value for point in points if not point.passes), default=None),
+        "passes": passes,
+        "fails": min((value for value in fails if value > (passes or 0)), default=None),
     }
 
 
@@ -223,7 +226,8 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
     return Point(
         value=trial.concurrency if trial.calibrates == "concurrency" else trial.context or 0,
         passes=trial.fits,
-        ttft_p95_ms=trial.ttft_p95_ms,
+        # That of the streams which came in time says nothing of a wave that did not.
+        ttft_p95_ms=None if late and not trial.fits else trial.ttft_p95_ms,
         tps=trial.tps_median,
         reason=None if failure is None else failure.reason,
         max_context=knobs.max_context,
@@ -232,6 +236,17 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
         in_time=len(times) if late else None,
         queued=late and is_queue(times, ceiling_ms),
     )
+
+
+def _asked(point: Point) -> int:
+    return point.value
+
+
+def _tried(point: Point) -> int:
+    """The context that a point says something of: where nothing served, that of the start."""
+    if point.never_served and not point.confirms:
+        return point.max_context
+    return point.value
 
 
 def _shown(point: Point) -> CalibrationPoint:

@@ -44,6 +44,8 @@ def _axis(value: object) -> object:
 
 CONTEXT_MAX = 10_000_000
 """Beyond any model's window; a prompt of that many tokens is still built in a second."""
+CONTEXT_CEILING = 131_072
+"""How far a calibration of the context goes where nobody says less."""
 
 Positive = Annotated[int, Field(ge=1)]
 Replicates = Annotated[int, Field(ge=1, le=1000)]
@@ -116,7 +118,7 @@ class TuneRequest(BaseModel):
     """Requests in flight at once, in both stages."""
     calibrate_context: bool = False
     calibrate_concurrency: bool = False
-    context_ceiling: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = 131_072
+    context_ceiling: Annotated[int, Field(ge=1, le=CONTEXT_MAX)] = CONTEXT_CEILING
     context_quantum: Positive | None = None
     concurrency_ceiling: Streams = 32
     ttft_ceiling_ms: Positive | None = None
@@ -177,9 +179,11 @@ def parse(params: Mapping[str, object], named: Descriptions = SHIPPED) -> TuneRe
     _check_contexts(request, params)
     _check_names(request, named)
     _check_axes(request)
-    if request.calibrate_context and request.context_ceiling < request.target_context:
+    ceiling = request.context_ceiling
+    bounded = request.calibrate_context or ceiling != CONTEXT_CEILING
+    if bounded and ceiling < request.target_context:
         rule = f"is below the target context of {request.target_context} tokens"
-        raise ConfigError("context_ceiling", request.context_ceiling, rule)
+        raise ConfigError("context_ceiling", ceiling, rule)
     if request.ceiling_ms > request.gate_ttft_ms:
         rule = f"is above the gate of {request.gate_ttft_ms} ms"
         raise ConfigError("ttft_ceiling_ms", request.ceiling_ms, rule)

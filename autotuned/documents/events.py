@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired
 
 from autotuned.documents import Document, Moment
+from autotuned.documents.result import BracketDocument
 from autotuned.documents.run import CellKnobs, Phase, PrewarmDocument
 from autotuned.documents.trial import Stage
 from autotuned.documents.weights import PullProgressDocument
@@ -151,7 +152,13 @@ class ReplicateMeasured(TrialNamed):
     error: str | None
 
 
-class TrialEnded(TrialNamed):
+class PointLeft(Document):
+    """Of a point: what is known of its calibration with it."""
+
+    calibration: NotRequired[BracketDocument]
+
+
+class TrialEnded(TrialNamed, PointLeft):
     """A trial has ended and is in the store."""
 
     type: Literal["trial"]

@@ -89,7 +89,8 @@ async def recheck(
     if cell is None:
         raise ConfigError(RUN, row.run_id, "has no samples of its recipe: start a new run")
     params = {
-        **_same(details, (*SAME, "concurrency"), context, wishes),
+        **_same(details, SAME, cell.context or context, wishes),
+        "concurrency": cell.concurrency,
         "stage2_replicates": max(1, cell.waves_n),
         "candidate_models": [answer["model"]],
         "trigger": CHECK,

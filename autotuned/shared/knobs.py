@@ -102,6 +102,8 @@ def read(document: Mapping[str, Any]) -> Knobs:
 
 def shown(value: object) -> str:
     """A knob's value as a person types it."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return UNSET if value is None else str(value)
 
 

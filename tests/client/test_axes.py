@@ -147,6 +147,10 @@ def test_what_happens_is_told_with_how_many_of_how_many() -> None:
 
 
 def test_own_knobs_stand_behind_the_three() -> None:
-    knobs = {**CELL, "extra": {"threads": 4, "attention": None}}
-    assert words(knobs) == "kv_bits unset, batch 1, context 2000, threads 4, attention unset"
-    assert flags(knobs).endswith("--max-context 2000 --axis threads=4 --axis attention=unset")
+    knobs = {**CELL, "extra": {"threads": 4, "attention": None, "mmap": True}}
+    assert words(knobs) == (
+        "kv_bits unset, batch 1, context 2000, threads 4, attention unset, mmap true"
+    )
+    assert flags(knobs).endswith(
+        "--max-context 2000 --axis threads=4 --axis attention=unset --axis mmap=true"
+    )

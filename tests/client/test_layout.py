@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotunectl.text import layout, result
+from autotunectl.text import calibration, layout, result
 from autotunectl.text import status as status_text
 from autotuned.documents.run import StatusDocument
 from tests.support.documents import stored
@@ -163,7 +163,7 @@ def test_status_with_nothing_yet_says_how_to_begin() -> None:
 def test_what_was_calibrated_is_one_line(context: Any, concurrency: Any, line: str | None) -> None:
     document = stored("v1-ok")
     document["calibration"] = {"context": context, "concurrency": concurrency}
-    assert result.load_line(document) == line
+    assert calibration.load_line(document) == line
     shown = result.recommendation(document)
     assert (line or "serves") in shown if line else "  load  " not in shown
 
@@ -176,9 +176,13 @@ def test_a_calibration_shows_between_what_it_is_and_each_point_as_it_comes() -> 
         "context: 24,000 passes, 32,000 does not",
         "m",
     )
-    assert result.bracket({**known, "passes": None}) == "context: 32,000 does not"
+    assert calibration.bracket({**known, "passes": None}) == "context: 32,000 does not"
     point = {"type": "trial", "fits": True, "kept": False, "tps_median": 40.0, "context": 6000}
     several = {**point, "calibrates": "concurrency", "concurrency": 4}
     assert result.event(several) == "feasible 4 at once at 6,000 tokens: 40.00 tok/s"
     long = {**point, "calibrates": "context", "fits": False, "reason": "no token"}
     assert result.event(long) == "rejected 6,000 tokens: no token"
+    told = {**long, "calibration": {**known, "passes": 5000, "fails": 6000}}
+    assert result.event(told) == (
+        "rejected 6,000 tokens: no token (context: 5,000 passes, 6,000 does not)"
+    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autotuned.core import check
-from autotuned.core.model import STAGE_CLIMB, Replicate, Trial
+from autotuned.core.model import STAGE_CALIBRATION, STAGE_CLIMB, Replicate, Trial
 from autotuned.core.pipeline import Evaluate, Finish, next_step, with_kept
 from autotuned.core.plan import Repeats
 from autotuned.documents.result import ExitReason
@@ -55,6 +55,30 @@ def test_a_disturbed_request_does_not_hide_a_loss() -> None:
     disturbed = [cell(9.9, 6.0, 10.1, kept=True), THEN[1]]
     document = check.judge("r1", disturbed[0], cell(8.5, 8.4, 8.6), disturbed, None, 0.02)
     assert document["verdict"] == "slower"
+
+
+def test_several_at_once_are_judged_by_their_waves_however_unevenly_their_streams_ran() -> None:
+    def waves(*each_ms: float) -> Trial:
+        samples = tuple(
+            Replicate(
+                tps=48_000 / (took * share),
+                total_ms=took * share,
+                ttft_ms=100.0,
+                completion_tokens=48,
+                wave=number,
+                stream=stream,
+                sent_ms=0.0,
+            )
+            for number, took in enumerate(each_ms, start=1)
+            for stream, share in ((1, 0.3), (2, 1.0))
+        )
+        return replace(cell(100.0), replicates=samples, concurrency=2, stage=STAGE_CALIBRATION)
+
+    then = waves(1000.0, 1010.0, 990.0)
+    assert check.judge("r1", then, waves(1005, 995, 1000), [then], None, 0.02)["verdict"] == "same"
+    document = check.judge("r1", then, waves(1105, 1110, 1115), [then], None, 0.02)
+    assert document["verdict"] == "slower"
+    assert document["difference"] == pytest.approx(-0.099, abs=0.001)
 
 
 def test_a_recipe_that_does_not_serve_fails_with_its_reason() -> None:

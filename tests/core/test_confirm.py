@@ -148,3 +148,36 @@ def test_an_opponent_without_figures_has_none() -> None:
     assert best == history[1]
     assert meeting is not None
     assert meeting["verdict"] == "better"
+
+
+def test_several_at_once_meet_by_their_waves() -> None:
+    def waves(knobs: Knobs, first_ms: float, last_ms: float) -> Trial:
+        samples = tuple(
+            Replicate(
+                tps=48_000 / took,
+                total_ms=took,
+                ttft_ms=100.0,
+                completion_tokens=48,
+                wave=1,
+                stream=number,
+                sent_ms=0.0,
+            )
+            for number, took in enumerate((first_ms, last_ms), start=1)
+        )
+        return Trial(STAGE_CONFIRM, "m-7B", 1, knobs, samples, None, 1.0, 100.0, concurrency=2)
+
+    plan, history = climbed(concurrency=2)
+    # One after the other: the first is done early, and yet both together are as slow as the last.
+    queued, shared = waves(DEFAULTS, 500.0, 1000.0), waves(WINNER, 800.0, 800.0)
+    meetings = [shared, queued, queued, shared]
+    _, meeting = confirm.confirmed(plan, [*history, *meetings], history[1])
+    assert meeting is not None
+    assert meeting["verdict"] == "better"
+    assert meeting["difference"] == pytest.approx(0.25)
+    meetings = [queued, shared, shared, queued]
+    met = [replace(each, knobs=DEFAULTS if each is shared else WINNER) for each in meetings]
+    best, meeting = confirm.confirmed(plan, [*history, *met], history[1])
+    assert meeting is not None
+    assert meeting["verdict"] == "worse"
+    assert best.tps_median == pytest.approx(120.0)
+    assert best.waves_n == 2

@@ -110,6 +110,14 @@ def test_a_winner_that_noise_explains_says_what_decided(
     assert "max_batch 2" in warning
 
 
+def test_the_width_of_a_tie_is_told_of_the_cell_that_was_measured_first() -> None:
+    older = trial(9.9, 9.8, 10.0, knobs=B, kept=True)
+    newer = trial(10.1, 9.6, 10.6, knobs=A, kept=True)
+    assert older.tps_median == pytest.approx(0.98 * 10.1, abs=0.01)
+    (warning,) = said(newer, older, newer)
+    assert "beyond 2% the faster one is chosen" in warning
+
+
 def test_a_clear_winner_and_one_that_cannot_be_told_are_no_tie() -> None:
     best, other = trial(12.0, 12.1, 11.9, kept=True), trial(10.0, 10.1, 9.9, knobs=B)
     assert said(best, best, other) == []
@@ -135,6 +143,28 @@ def test_requests_that_stray_are_told_with_what_ran_beside_them() -> None:
         "requests of one cell (kv_bits unset, max_batch 1, max_context 2000) stray by 20%"
     )
     assert "took up to 0% of the processors" in warning
+
+
+def test_streams_that_wait_for_one_another_do_not_stray_and_waves_that_differ_do() -> None:
+    def wave(number: int, last_ms: float) -> tuple[Replicate, ...]:
+        return tuple(
+            Replicate(
+                tps=48_000 / took,
+                total_ms=took,
+                ttft_ms=100.0,
+                completion_tokens=48,
+                wave=number,
+                stream=stream,
+                sent_ms=0.0,
+            )
+            for stream, took in ((1, 500.0), (2, last_ms))
+        )
+
+    even = replace(trial(10.0), replicates=wave(1, 1000.0) + wave(2, 1010.0), concurrency=2)
+    assert doubts.busy([even]) == []
+    odd = replace(even, replicates=even.replicates + wave(3, 1500.0))
+    (warning,) = doubts.busy([odd])
+    assert "stray by 33%" in warning
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_requests_that_were_not_sent_at_once_are_a_warning() -> None:
         ("context_quantum", 0, {}),
         ("min_gain", 1.0, {}),
         ("context_ceiling", 3999, {"target_context": 4000, "calibrate_context": True}),
+        ("context_ceiling", 3999, {"target_context": 4000}),
         ("ttft_ceiling_ms", 9001, {"gate_ttft_ms": 9000}),
     ],
 )

@@ -133,6 +133,21 @@ def test_the_largest_and_the_useful_concurrency_are_both_found() -> None:
     }
 
 
+def test_a_wave_that_came_too_late_has_no_time_of_those_that_came() -> None:
+    plan, history = calibrating(target_context=4000, calibrate_concurrency=True)
+
+    def answers(step: Calibrate) -> Trial:
+        trial = prefills(step)
+        return trial if trial.fits else replace(trial, ttft_p95_ms=34.0)
+
+    carried_through(plan, history, answers)
+    found = points.document(plan, history, Knobs(None, 1, 4000))["concurrency"]
+    assert found is not None
+    late = [point for point in found["points"] if not point["passes"]]
+    assert [point["ttft_p95_ms"] for point in late] == [None] * len(late)
+    assert late
+
+
 def test_the_models_own_window_bounds_the_context() -> None:
     plan, history = calibrating(target_context=4000, calibrate_context=True)
     finish = carried_through(replace(plan, window=8192), history, prefills)
@@ -162,6 +177,13 @@ def test_a_start_that_fails_with_the_upper_bound_halves_it() -> None:
         return replace(measured(step, [1.0]), replicates=(), failure=failure, spent=spent)
 
     assert carried_through(plan, history, small).recipe == Knobs(None, 1, 16_000)
+    found = points.document(plan, history, Knobs(None, 1, 4000))["context"]
+    assert found is not None
+    tried = [(point["context"], point["passes"]) for point in found["points"]]
+    assert tried[:3] == [(64_000, False), (32_000, False), (4000, True)]
+    left = points.bracket(plan, history)
+    assert left is not None
+    assert (left["passes"], left["fails"]) == (16_000, 32_000)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,9 @@ def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
     assert "autotuned_useful_context_tokens 7000" in metrics
     assert f"at most {largest} pass" in home.rpc("report")["html"]
     assert len(home.processes()) == 1  # the agent alone
+    points = home.sql("SELECT fields_json FROM events WHERE type = 'trial' ORDER BY seq")
+    *_, last = [json.loads(fields) for (fields,) in points if '"calibrates"' in fields]
+    assert last["calibration"]["passes"] == largest
 
 
 DESCRIBED = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autotunectl.text.compare import history
@@ -57,3 +59,31 @@ async def test_a_recipe_that_has_become_slower_is_told_and_nothing_else_changes(
         assert (await staleness.look()).fresh
         with pytest.raises(ConfigError, match="belongs to the method check"):
             await agent.start({"candidate_models": [Y], "trigger": "check", "port": home.port})
+
+
+async def test_a_calibrated_recipe_is_asked_as_its_point_was(home: Home) -> None:
+    home.provider({Y: {"shares": {"prefill_tps": 80_000, "decode_tps": 4000, "most_slots": 4}}})
+    async with inside.agent(home) as agent:
+        asked = {
+            "calibrate_context": True,
+            "calibrate_concurrency": True,
+            "context_ceiling": 4000,
+            "concurrency_ceiling": 4,
+            "stage2_replicates": 1,
+            "min_gain": 0.01,
+        }
+        tuned: dict[str, Any] = dict(await inside.tune(agent, home, Y, **asked))
+        knobs = tuned["recommendation"]["knobs"]
+        streams = tuned["calibration"]["concurrency"]["recommended"]
+        assert (knobs["max_context_override"], streams) == (4000, knobs["max_concurrency_override"])
+        assert streams > 1
+        begun = await agent.check({"port": home.port})
+        await agent.wait(begun["run_id"], 60)
+        document: dict[str, Any] = dict(await agent.result(begun["run_id"]))
+        (cell,) = document["stage2"]
+        assert cell["knobs"] == knobs
+        assert document["inputs"]["concurrency"] == len(cell["samples"]) == streams
+        assert min(sample["prompt_tokens"] for sample in cell["samples"]) > 3800
+        points = tuned["calibration"]["concurrency"]["points"]
+        (point,) = (each for each in points if each["concurrency"] == streams)
+        assert document["check"]["tps_before"] == point["tps"]

@@ -39,7 +39,7 @@ from autotuned.core.pipeline import (
 )
 from autotuned.core.plan import Plan
 from autotuned.core.points import Calibrate
-from autotuned.documents.events import RunEvent, TrialEnded, TrialReport
+from autotuned.documents.events import PointLeft, RunEvent, TrialEnded, TrialReport
 from autotuned.documents.run import Phase
 from autotuned.documents.trial import Stage
 from autotuned.engine.events import Events
@@ -156,18 +156,22 @@ class Runner:
         target, answer = part.request.target_context, self._bench.settings.max_tokens
         await self._store.ask(trials.append, self.run_id, trial, target, answer)
         self.progress.step = None
+        left: PointLeft = {}
         if asked.stage == STAGE_SELECTION:
             self.progress.learn(trial)
         elif asked.stage == STAGE_CLIMB:
             self.progress.cells_seconds.append(time.monotonic() - began)
-        else:
+        elif asked.stage == STAGE_CALIBRATION:
             self.progress.points += 1
             self.progress.bracket = points.bracket(part, (*history, trial))
+            if self.progress.bracket is not None:
+                left["calibration"] = self.progress.bracket
         reason = trial.failure.reason if trial.failure else trial.vetoed
         named = asked.named()
         ended: TrialEnded = {
             "type": "trial",
             **named,
+            **left,
             "fits": trial.fits,
             "kept": trial.kept,
             "tps_median": trial.tps_median,
