@@ -39,7 +39,8 @@ ALWAYS: Names = {"max_batch": 1, "max_context": 1}
 NOT_SERVED = frozenset({"port", "folder"})
 """What stands on a candidate's command line, and is the operator's own choice on a served one."""
 
-_HOLE = re.compile(r"\{([^{}]*)\}")
+_HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+"""A name or sum to fill in, or a brace that is meant, written twice."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -47,15 +48,20 @@ def names_of(template: str) -> set[str]:
     """The names in a template. Raises ValueError for anything but sums and products of names and numbers."""
     return {
         node.id
-        for hole in _HOLE.findall(template)
-        for node in ast.walk(_parsed(hole))
+        for hole in _HOLE.finditer(template)
+        if hole[1] is not None
+        for node in ast.walk(_parsed(hole[1]))
         if isinstance(node, ast.Name)
     }
 
 
 def fill(template: str, names: Names) -> str:
     """The template with each `{...}` replaced by its value. Raises KeyError for a name that has none."""
-    return _HOLE.sub(lambda hole: spelled(_worth(_parsed(hole[1]), names)), template)
+
+    def filled(hole: re.Match[str]) -> str:
+        return hole[0][0] if hole[1] is None else spelled(_worth(_parsed(hole[1]), names))
+
+    return _HOLE.sub(filled, template)
 
 
 def spelled(value: Value) -> str:
@@ -104,7 +110,11 @@ def _check(key: str, words: Iterable[str], names: Names) -> None:
     """Raise for a word that could not be filled in at a start."""
     for word in words:
         if "\0" in word or set("{}") & set(_HOLE.sub("", word)):
-            raise _broken(key, word, "has a brace without its other half, or a character 0")
+            raise _broken(
+                key,
+                word,
+                "has a brace without its other half (write {{ and }} where braces are meant), or a character 0",
+            )
         try:
             fill(word, names)
         except KeyError as error:

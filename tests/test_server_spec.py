@@ -17,6 +17,12 @@ def test_a_template_is_names_and_sums_and_products_of_numbers() -> None:
     assert names_of("{a * b}-{c}") == {"a", "b", "c"}
 
 
+def test_a_brace_that_is_meant_is_written_twice() -> None:
+    template = '{{"method": "{how}", "more": {{}}}}'
+    assert fill(template, {"how": "ngram"}) == '{"method": "ngram", "more": {}}'
+    assert names_of(template) == {"how"}
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from autotuned.errors import AutotunedError, invalid, unknown
 from autotuned.rpc import framing
-from autotuned.rpc.connection import Connection
+from autotuned.rpc.connection import TURN_S, Connection
 from autotuned.rpc.method import Method
 from autotuned.shared import failures, wire
 
@@ -53,7 +53,17 @@ class Dispatcher:
             )
             return framing.encode(framing.refusal(one.id, wire.INVALID_REQUEST, told))
 
-        answers = await asyncio.gather(*map(within, message))
+        calls: list[asyncio.Task[bytes | None]] = []
+        try:
+            for one in (
+                message
+            ):  # most are done within their turn, and not all of them are in memory at once
+                calls.append(asyncio.create_task(within(one)))
+                await asyncio.wait(calls[-1:], timeout=TURN_S)
+            answers = await asyncio.gather(*calls)
+        finally:
+            for call in calls:
+                call.cancel()
         return framing.encode_batch([answer for answer in answers if answer is not None])
 
     async def _one(self, connection: Connection, message: framing.Message) -> bytes | None:

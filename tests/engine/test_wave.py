@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
 
 from autotuned.core.model import CUT_WITH_WAVE
 from autotuned.engine.measure import wave
@@ -16,7 +20,11 @@ Answer = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def waved(
-    count: int, answer: Answer, gate_ttft_ms: float = 20_000, late_allowed: int = 0
+    count: int,
+    answer: Answer,
+    gate_ttft_ms: float = 20_000,
+    late_allowed: int = 0,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Wave:
     """A wave of `count`; `answer` is given the number of the stream, from 0, in the order of arrival."""
     arrived = iter(range(count))
@@ -33,6 +41,7 @@ async def waved(
             timeout_s=20,
             stop_tokens=("<|im_end|>",),
             late_allowed=late_allowed,
+            clock=clock,
         )
 
 
@@ -46,6 +55,23 @@ async def test_every_stream_has_its_figures_and_its_place() -> None:
     assert [one.stream for one in found.replicates] == list(range(1, 17))
     assert min(one.sent_ms or 0.0 for one in found.replicates) == 0.0
     assert len(found.itl_ms) == 16
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_process_that_is_held_up_once_a_request_is_sent_does_not_shorten_its_answer(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_up_ns = 0
+    write = wave._Stream.write
+
+    def written(stream: Any, data: bytes) -> None:
+        nonlocal held_up_ns
+        write(stream, data)
+        held_up_ns += 10**9
+
+    monkeypatch.setattr(wave._Stream, "write", written)
+    found = await waved(count, whole, clock=lambda: time.perf_counter_ns() + held_up_ns)
+    assert all((one.ttft_ms or 0.0) >= 1000 for one in found.replicates)
 
 
 async def test_no_request_is_whole_before_all_of_the_others_are_nearly() -> None:

@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from autotuned.host.children.guardian import LOG_RING_BYTES
-from autotuned.host.children.process import Child, Processes, marked, sweep_orphans
+from autotuned.host.children.marked import marked
+from autotuned.host.children.process import Child, Processes, sweep_orphans
 from tests.support.home import poll
 
 MARKER = "AUTOTUNED_TEST_CANDIDATE"
@@ -191,9 +192,9 @@ async def test_what_leaves_its_group_ends_with_the_candidate(bench: Bench, leade
     """A process that has made itself a daemon is known by the mark that it inherited."""
     child = await bench.start(DAEMON.replace("COUNT", "12" if leaders else "1"))
     await bench.says("away")
-    assert len(list(marked(MARKER, bench.value))) >= 2
+    assert len(marked(f"{MARKER}={bench.value}")) >= 2
     await child.stop(5)
-    assert not list(marked(MARKER, bench.value))
+    assert not marked(f"{MARKER}={bench.value}")
 
 
 async def test_a_bomb_of_forks_in_the_group_ends_with_it(bench: Bench) -> None:

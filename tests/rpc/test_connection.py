@@ -166,6 +166,30 @@ async def test_calls_in_flight_are_answered_when_the_agent_stops() -> None:
         await closing
 
 
+async def test_a_batch_is_not_in_memory_all_at_once_and_one_slow_call_holds_up_no_other() -> None:
+    in_flight, most = 0, 0
+
+    async def quick(_: Connection, __: Params) -> dict[str, Any]:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        return {}
+
+    async def opens(_: Connection, __: Params) -> dict[str, Any]:
+        door.methods.gate.set()
+        return {}
+
+    async with served(methods=[Method("quick", "", quick), Method("opens", "", opens)]) as door:
+        client = await door.client()
+        await client.send([asked("quick", number) for number in range(wire.MAX_BATCH)])
+        assert len(await client.line()) == wire.MAX_BATCH
+        assert most < wire.MAX_BATCH // 2
+        await client.send([asked("wait", "a"), asked("opens", "b")])
+        assert [answer["id"] for answer in await client.line()] == ["a", "b"]
+
+
 async def test_the_answers_of_a_batch_are_bounded_together() -> None:
     async def long(_: Connection, __: Params) -> dict[str, Any]:
         return {"text": "x" * (wire.MAX_UNSENT_BYTES // 3)}

@@ -85,10 +85,16 @@ async def send(
 
 
 async def _hand_over(streams: Sequence[_Stream]) -> None:
-    """Give all requests to the kernel at the same instant."""
+    """Give all requests to the kernel at the same instant.
+
+    One counts as sent when its last bytes are about to go: a stamp behind that can be later than the answer.
+    """
     held = len(streams) > 1
     for stream in streams:
+        stream.stamp_sent()
         stream.write(stream.content[:-1] if held else stream.content)
+    if not held and not streams[0].unwritten:
+        return
     before, left = 0, sum(stream.unwritten for stream in streams)
     while left and left != before:
         with contextlib.suppress(TimeoutError):
@@ -97,9 +103,9 @@ async def _hand_over(streams: Sequence[_Stream]) -> None:
                     await stream.writable.wait()
         before, left = left, sum(stream.unwritten for stream in streams)
     for stream in streams:
+        stream.stamp_sent()
         if held:
             stream.write(stream.content[-1:])
-        stream.stamp_sent()
 
 
 async def _decide(
@@ -206,7 +212,7 @@ class _Stream(asyncio.Protocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def stamp_sent(self) -> None:
-        """The request is with the kernel now."""
+        """The request goes to the kernel now."""
         self.sent = self._clock()
 
     def pause_writing(self) -> None:

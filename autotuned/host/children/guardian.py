@@ -20,6 +20,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # an interpreter that knows no package: ours is where this file is
+    sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
+
+from autotuned.host.children.marked import marked
+
 if TYPE_CHECKING:
     from autotuned.host.restore.orphans import RestoreDuty
 
@@ -318,36 +323,8 @@ def _states_of_group(group: int) -> list[str]:
     return [row[1][0] for row in rows if len(row) == 2 and row[0] == str(group)]
 
 
-def marked(mark: str) -> list[int]:
-    """Processes of ours, zombies left out, whose environment holds this assignment."""
-    found = []
-    if os.path.isdir("/proc/self"):  # noqa: PTH112
-        wanted = b"\0" + os.fsencode(mark) + b"\0"
-        for name in os.listdir("/proc"):  # noqa: PTH208
-            if name.isdigit():
-                with contextlib.suppress(OSError):
-                    if os.stat(f"/proc/{name}").st_uid != os.getuid():  # noqa: PTH116
-                        continue
-                    with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                        if wanted in b"\0" + file.read() + b"\0":
-                            found.append(int(name))
-        return found
-    listed = subprocess.run(
-        ["/bin/ps", "-x", "-E", "-ww", "-o", "pid=,state=,command="],
-        capture_output=True,
-        check=False,
-        timeout=10,
-    )
-    for line in listed.stdout.splitlines():
-        pid, state, words = line.split(None, 2)
-        if state[:1] != b"Z" and b" " + os.fsencode(mark) + b" " in words + b" ":
-            found.append(int(pid))
-    return found
-
-
 def _duty(order: dict[str, Any]) -> RestoreDuty:
     """The restore that an agent's death would leave to us, loaded and ready."""
-    sys.path.append(os.path.abspath(os.path.join(__file__, "..", "..", "..", "..")))  # noqa: PTH100, PTH118
     from autotuned.host.restore import orphans  # noqa: PLC0415 - only who is armed needs it
 
     return orphans.RestoreDuty(order["folder"], order["lock"], order["environ"])

@@ -14,11 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from autotuned.host.children.marked import marked
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 START_DEADLINE_S = 30.0
@@ -256,19 +258,12 @@ class Processes:
             await asyncio.to_thread(sweep_orphans, *self._mark.split("=", 1))
 
 
-def marked(marker: str, value: str) -> Iterator[psutil.Process]:
-    """Processes of this user whose environment says that they are candidates of ours."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.uids().real == os.getuid() and process.environ().get(marker) == value:
-                yield process
-
-
 def sweep_orphans(marker: str, value: str) -> int:
     """Kill candidates that a crash left behind; how many there were. psutil verifies each pid's start time."""
-    found = list(marked(marker, value))
-    for process in found:
+    found = []
+    for pid in marked(f"{marker}={value}"):
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            found.append(psutil.Process(pid))
+            found[-1].kill()
     psutil.wait_procs(found, timeout=STOP_MARGIN_S)
     return len(found)

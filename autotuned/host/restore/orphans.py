@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autotuned.core.lease import Event, Lease, State
-from autotuned.host.children import guardian
+from autotuned.host.children.marked import marked
 from autotuned.host.files import Lock
 from autotuned.host.managers import Managers
 from autotuned.host.restore.journal import Journal
@@ -78,7 +78,7 @@ def restore_without(
 
 
 def _living(folder: Path) -> set[int]:
-    found = set(guardian.marked(f"{MARKER}={folder.parent}"))
+    found = set(marked(f"{MARKER}={folder.parent}"))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if (
