@@ -52,6 +52,19 @@ GRIDS: dict[str, dict[str, Any]] = {
             "flash_attention": ["off", "on"],
         },
     },
+    "both": {
+        "prompt": 96,
+        "answer": 16,
+        "axes": {
+            "kv_bits": [None, 8, 4],
+            "max_batch": [1, 2],
+            "threads": [1, 2, 3],
+            "threads_batch": [1, 2],
+            "batch": [32, 128],
+            "ubatch": [8, 32],
+            "flash_attention": ["off", "on"],
+        },
+    },
 }
 CELL_CPU_S = 60
 

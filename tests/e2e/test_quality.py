@@ -15,13 +15,13 @@ HOSTILE = "\x1b[2J<script>alert(1)</script>"
 
 
 def behaviour(*, garbled: str = "needles", text: str | None = None) -> dict[str, Any]:
-    """A model whose four bits are twice as fast, and lose what `garbled` names."""
+    """A model whose four bits are much faster, and lose what `garbled` names."""
     faster: dict[str, Any] = {"answers": by_prompt(garbled), "replicates": [{"total_ms": 40}]}
     if text is not None:
         faster["answers"] = dict.fromkeys(by_prompt(), text)
     return {
         "answers": by_prompt(),
-        "replicates": [{"total_ms": 80}],
+        "replicates": [{"total_ms": 300}],
         "cells": {"4/1/2000": faster},
     }
 
