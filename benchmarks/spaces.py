@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
-from autotuned.core.search import Measured, _sampled, next_cell
+from autotuned.core.search import Measured, _proposed, next_cell
 
 RECORDED = Path(__file__).with_suffix(".json")
 GRIDS: dict[str, dict[str, Any]] = {
@@ -62,6 +62,19 @@ GRIDS: dict[str, dict[str, Any]] = {
             "threads_batch": [1, 2],
             "batch": [32, 128],
             "ubatch": [8, 32],
+            "flash_attention": ["off", "on"],
+        },
+    },
+    "long": {
+        "prompt": 192,
+        "answer": 8,
+        "axes": {
+            "kv_bits": [None, 8],
+            "max_batch": [1, 4],
+            "threads": [1, 2],
+            "threads_batch": [1, 2, 3],
+            "batch": [16, 64, 256],
+            "ubatch": [16, 64],
             "flash_attention": ["off", "on"],
         },
     },
@@ -242,7 +255,7 @@ def sampled(space: Space, most: int, seed: int) -> Found:
         done = {entry.place for entry in tried}
         left = [place for place in range(len(space.cells)) if place not in done]
         chance = len(tried) < 10
-        place = source.choice(left) if chance else _sampled(space.cells, tried, left, seed)
+        place = source.choice(left) if chance else _proposed(space.cells, tried, left, seed, 1)[0]
         tried.append(space.measured(place, source))
     return _best(tried), most
 

@@ -1,8 +1,8 @@
 """Which cell of a large space is measured next, and what each knob has turned out to do.
 
-A pure fold over the cells measured so far: from the defaults, one knob at a time around the best; then the
-best's neighbours, the most promising first; then Optuna's sampler through ask and tell. All of it is worked
-out anew before each step, so a crash, a resume and a replay see the same search.
+A pure fold over the cells measured so far: from the defaults, one knob at a time around the best; then the most
+promising cell of all that are left, and in turn with it of those that Optuna's sampler proposes through ask and
+tell. All of it is worked out anew before each step, so a crash, a resume and a replay see the same search.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ SCREENED = 3
 """Of a longer axis its ends and its middle are screened."""
 PAIRS = 0.3
 """How much of the likeness of two cells is that they agree in pairs of knobs, not in single ones."""
+DARING = (0.5, 2.0)
+"""How much being uncertain counts for a cell, among all cells and among those that the sampler proposes."""
+PROPOSALS = 16
 DOUBT = 0.05
 """The variance of a measurement beside that of the whole space."""
 WALL = 0.3
@@ -61,10 +64,9 @@ def next_cell(
     screened = _screened(space, tried, left, best)
     if screened is not None:
         return screened
-    neighbours = [index for index in left if _distance(space[index], best) == 1]
-    return (
-        _promising(space, tried, neighbours) if neighbours else _sampled(space, tried, left, seed)
-    )
+    turn = len(tried) % 2
+    among = _proposed(space, tried, left, seed, PROPOSALS) if turn else left
+    return _promising(space, tried, among, DARING[turn])
 
 
 def _stale(tried: Sequence[Measured], epsilon: float) -> bool:
@@ -96,34 +98,43 @@ def _screened(
     return failed[0] if failed else None
 
 
-def _promising(space: Sequence[Cell], tried: Sequence[Measured], among: Sequence[int]) -> int:
-    """The cell that is expected to be the fastest: cells are alike as far as they agree in knobs and pairs of them."""
+def _promising(
+    space: Sequence[Cell], tried: Sequence[Measured], among: Sequence[int], daring: float
+) -> int:
+    """The cell with the highest expectation and `daring` times its uncertainty: regression by a Gaussian process.
+
+    Cells are alike as far as they agree in knobs and pairs of them.
+    """
     import numpy as np  # noqa: PLC0415 - comes with the sampler, and is as heavy
+
+    axes = _axes(space)
+
+    def alike(ones: Sequence[int], others: Sequence[int]) -> np.ndarray:
+        rows, columns = (
+            np.array([[axis.index(space[i][name]) for name, axis in axes.items()] for i in places])
+            for places in (ones, others)
+        )
+        same = (rows[:, None, :] == columns[None, :, :]).sum(axis=2)
+        knobs = len(axes)
+        pairs = same * (same - 1) / max(1, knobs * (knobs - 1))
+        return np.asarray((1 - PAIRS) * same / knobs + PAIRS * pairs)
 
     known = [math.log(entry.tps) for entry in tried if entry.tps]
     wall = min(known, default=0.0) - WALL
     figures = np.array([math.log(entry.tps) if entry.tps else wall for entry in tried])
     places = [entry.place for entry in tried]
-    alike = np.array([[_likeness(space[a], space[b]) for a in places] for b in places])
-    weights = np.linalg.solve(alike + DOUBT * np.eye(len(tried)), figures - figures.mean())
-
-    def expected(index: int) -> float:
-        likeness = [_likeness(space[index], space[place]) for place in places]
-        return round(float(np.dot(likeness, weights)), 9)  # the last digits differ between machines
-
-    return max(among, key=lambda index: (expected(index), -index))
+    between = alike(places, places) + DOUBT * np.eye(len(tried))
+    near = alike(among, places)
+    expected = near @ np.linalg.solve(between, figures - figures.mean())
+    certain = (near * np.linalg.solve(between, near.T).T).sum(axis=1)
+    worth = expected + daring * figures.std() * np.sqrt(np.clip(1 - certain, 0, None))
+    return among[int(worth.round(9).argmax())]  # the last digits differ between machines
 
 
-def _likeness(one: Cell, other: Cell) -> float:
-    knobs, same = len(one), len(one) - _distance(one, other)
-    pairs = same * (same - 1) / max(1, knobs * (knobs - 1))
-    return (1 - PAIRS) * same / knobs + PAIRS * pairs
-
-
-def _sampled(
-    space: Sequence[Cell], tried: Sequence[Measured], left: Sequence[int], seed: int
-) -> int:
-    """The cell still to be measured that is nearest to what the sampler proposes."""
+def _proposed(
+    space: Sequence[Cell], tried: Sequence[Measured], left: Sequence[int], seed: int, count: int
+) -> list[int]:
+    """The cells still to be measured that are nearest to `count` that the sampler proposes."""
     import optuna  # noqa: PLC0415 - an extra, and heavy: only a search of this kind loads it
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -139,8 +150,9 @@ def _sampled(
         # What the sampler is told has failed it leaves out of account; the slowest of all is what it avoids.
         told = optuna.trial.create_trial(params=params, distributions=kinds, value=entry.tps or 0.0)
         study.add_trial(told)
-    places = study.ask(kinds).params
-    return _nearest(space, left, {name: axes[name][place] for name, place in places.items()})
+    proposals = [study.ask(kinds).params for _ in range(count)]
+    wanted = [{name: axes[name][place] for name, place in each.items()} for each in proposals]
+    return sorted({_nearest(space, left, cell) for cell in wanted})
 
 
 def _distribution(axis: Sequence[Value]) -> optuna.distributions.BaseDistribution:
