@@ -32,10 +32,10 @@ def of_run(
         return busy(history)
     warnings = [*load.skew_warning(history), *_pressure(best, facts), *busy(history)]
     warnings += tie(history, plan.request.tps_tie_epsilon)
-    if plan.request.quality != "off":
-        found = quality.document(plan.request.quality, history)
-        warnings += quality.warnings(found, best.knobs)
-    elif best.knobs is not None:
+    mode = plan.request.quality
+    found = None if mode == "off" else quality.document(mode, history)
+    warnings += quality.warnings(found, best.knobs)
+    if best.knobs is not None and (found is None or found["reason"] is not None):
         warnings += not_compared(best.knobs, plan.lossy)
     warnings += sorted({remark for each in best.replicates for remark in each.remarks})
     if finish.partial:

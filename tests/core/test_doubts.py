@@ -19,7 +19,10 @@ from autotuned.core.model import (
 from autotuned.core.pipeline import Finish
 from autotuned.documents.result import ExitReason
 from autotuned.shared.knobs import Knobs
+from tests.core.test_quality import BASELINE, asked
+from tests.core.test_quality import LOSSY as BITS
 from tests.core.worlds import GOOD, cell, planned
+from tests.support.battery import answers
 
 FACTS = MachineFacts(16, "Apple M2", "macOS 15.1", 16 * 2**30)
 LOSSY = frozenset({"kv_bits"})
@@ -66,11 +69,11 @@ def test_a_strained_machine_remarks_and_a_partial_search_are_doubts() -> None:
 
 def test_a_lossy_winner_whose_answers_nobody_compared_is_a_doubt() -> None:
     best = trial(10.0, 10.0, knobs=Knobs(8, 1, 2000, (("threads", 4),)))
-    (warning,) = said(best)
-    assert warning == (
-        "kv_bits 8 is lossy and its answers were not compared with those of unset: start --quality veto"
-    )
-    assert not [word for word in said(best, compared=True) if "not compared" in word]
+    warning = "kv_bits 8 is lossy and its answers were not compared with those of unset: start --quality veto"
+    assert said(best) == [warning]
+    assert warning in said(best, compared=True), "there was nothing to compare with"
+    guarded = asked(BITS, answers())
+    assert warning not in said(guarded, BASELINE, guarded, compared=True)
     assert said(trial(10.0, 10.0)) == []
 
 
