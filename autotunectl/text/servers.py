@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autotunectl.text.layout import columns
 
+if TYPE_CHECKING:
+    from autotuned.documents.servers import (
+        ServeDocument,
+        ServerCheck,
+        ServerDocument,
+        ServersDocument,
+    )
 
-def table(document: Mapping[str, Any], room: int | None = None) -> str:
+
+def table(document: ServersDocument, room: int | None = None) -> str:
     """Every server with its version and knobs."""
     rows: list[tuple[str, ...]] = [("SERVER", "FROM", "VERSION", "KNOBS")]
     rows += [
@@ -24,13 +31,13 @@ def table(document: Mapping[str, Any], room: int | None = None) -> str:
     return columns(rows, room)
 
 
-def _version(server: Mapping[str, Any]) -> str:
+def _version(server: ServerDocument) -> str:
     if server["program"] is None:
         return "not installed"
     return str(server["version"] or server["problem"] or "installed")
 
 
-def check(document: Mapping[str, Any]) -> str:
+def check(document: ServerCheck) -> str:
     """One start, a line for each thing that was looked at."""
     lines = [
         f"{document['server']} {document['version']} with {document['model']}",
@@ -48,7 +55,7 @@ def check(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def command(document: Mapping[str, Any]) -> str:
+def command(document: ServeDocument) -> str:
     """A command line with the variables before it."""
     settings = [f"{name}={shlex.quote(value)}" for name, value in document["env"].items()]
     return " ".join([*settings, shlex.join(document["argv"])])
