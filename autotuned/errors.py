@@ -40,6 +40,8 @@ class ConfigError(AutotunedError):
 
 
 REQUIRED: Final = "must be given"
+ROOM: Final = 60
+"""So many characters of a table are repeated in a message; more would hide the rule behind it."""
 RULES: Final[Mapping[str, str]] = {
     "bool_parsing": "should be true or false",
     "bool_type": "should be true or false",
@@ -115,6 +117,8 @@ def shown(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, Mapping) and len(repr(value)) > ROOM:
+        return "{...}"
     return repr(value)
 
 

@@ -86,6 +86,10 @@ def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind
     ("text", "message"),
     [
         ("[provder]\nkind = 'auto'\n", "provder: {'kind': 'auto'} is not known; did you mean"),
+        (
+            f"[server.v]\ncommand = ['{'x' * 80}']\n",
+            "server: {...} is not known; did you mean servers?",
+        ),
         ("[provider]\nbinry = 'x'\n", "'x' is not known; did you mean provider.binary?"),
         ("[provider]\nkind = 'mlx'\n", "provider.kind: 'mlx' should be 'auto', 'macprovider'"),
         ("[servers]\nauto.command = ['x']\n", "servers: 'auto' is no name of a server"),
