@@ -207,8 +207,10 @@ class KnobSpec(Part):
 
     def words(self, value: Value, names: Names) -> list[str]:
         """What stands on the command line for `value`. Raises KeyError for one that is not declared."""
-        templates = self.flag if self.values is None else self.values[spelled(value)]
-        return [fill(word, {**names, "value": value}) for word in templates or ()]
+        flag = self.flag or ()
+        off = value is False and "value" not in names_of("".join(flag))  # a switch
+        templates = (() if off else flag) if self.values is None else self.values[spelled(value)]
+        return [fill(word, {**names, "value": value}) for word in templates]
 
     def rule(self, value: Value) -> str | None:
         """Why `value` cannot be asked for; None where it can."""

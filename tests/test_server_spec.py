@@ -79,6 +79,13 @@ def test_a_value_that_a_knob_cannot_take_is_known_with_its_rule(
     assert KnobSpec.model_validate(knob).rule(value) == rule
 
 
+def test_a_switch_is_written_where_it_is_on() -> None:
+    knob = KnobSpec(flag=("--fast",), type="bool")
+    assert (knob.words(True, {}), knob.words(False, {})) == (["--fast"], [])
+    told = KnobSpec(flag=("--fast={value}",), type="bool")
+    assert told.words(False, {}) == ["--fast=false"]
+
+
 def test_a_line_that_a_person_is_shown_has_neither_port_nor_private_folder() -> None:
     spec = ServerSpec.model_validate(
         {
