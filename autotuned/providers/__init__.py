@@ -10,6 +10,7 @@ from autotuned.core.command_line import Commands
 from autotuned.descriptions import SHIPPED, Descriptions
 from autotuned.errors import ConfigError, ProviderMissing, nearest
 from autotuned.providers import server
+from autotuned.providers.binary import install_extra
 from autotuned.providers.llama_server import LlamaServer
 from autotuned.providers.macprovider import MacProvider
 from autotuned.providers.mlx_lm import MlxLm
@@ -79,7 +80,7 @@ def _installed(
             return provider
     message = (
         "no serving program is installed: install macprovider, or llama.cpp's llama-server, or run "
-        "pip install 'autotuned[llama]' (any machine) or 'autotuned[mlx]' (Apple silicon)"
+        f"{install_extra('llama')} (any machine) or {install_extra('mlx')} (Apple silicon)"
     )
     raise ProviderMissing(message)
 

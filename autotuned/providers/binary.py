@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,19 @@ OFFLINE = {
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
 }
 """Set for every candidate: its weights are here already, and nothing of it leaves the machine."""
+
+
+EXTRAS = {"llama": "xllamacpp", "mlx": "mlx-lm", "search": "optuna"}
+
+
+def install_extra(extra: str) -> str:
+    """The command that adds what an extra brings to the environment that this program runs in."""
+    places = Path(sys.prefix).parts
+    if "pipx" in places:
+        return f"pipx inject autotuned {EXTRAS[extra]}"
+    if "uv" in places:
+        return f"uv pip install --python {sys.prefix} {EXTRAS[extra]}"
+    return f"pip install 'autotuned[{extra}]'"
 
 
 def named(binary: Path, key: str = "[provider] binary") -> Path:

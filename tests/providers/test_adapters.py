@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from autotuned import providers
 from autotuned.errors import ConfigError, ProviderMissing
 from autotuned.providers import binary as programs
 from autotuned.providers import llama_server, log_reason, macprovider, made, mlx_lm
+from autotuned.providers.binary import EXTRAS, install_extra
 from autotuned.providers.macprovider import PRIVATE_CONFIG
 from autotuned.providers.server import Binary, Launch, Provider, listed_in
 from autotuned.settings import ProviderSettings
@@ -435,3 +437,26 @@ def test_auto_tries_macprovider_then_llama_then_mlx(
     assert providers.choose("auto", named, environ).kind == "llama-server"
     assert "-x" not in words(providers.choose("macprovider", named, environ), PLAIN)
     assert shutil.which("llama-server", path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/home/me/.local/share/pipx/venvs/autotuned", "pipx inject autotuned optuna"),
+        (
+            "/home/me/.local/share/uv/tools/autotuned",
+            "uv pip install --python /home/me/.local/share/uv/tools/autotuned optuna",
+        ),
+        ("/home/me/venv", "pip install 'autotuned[search]'"),
+    ],
+)
+def test_an_extra_is_added_with_what_autotuned_was_installed_with(
+    prefix: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.prefix", prefix)
+    assert install_extra("search") == command
+
+
+def test_an_extra_is_called_as_the_package_declares_it() -> None:
+    extras = metadata("autotuned").get_all("Provides-Extra") or []
+    assert set(EXTRAS) <= set(extras)

@@ -11,6 +11,7 @@ from autotuned.core.config import policy, reader
 from autotuned.core.request import TuneRequest
 from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.errors import ProviderMissing
+from autotuned.providers.binary import install_extra
 from autotuned.weights.cache import hub_cache
 
 GB = 2**30
@@ -41,7 +42,7 @@ async def extras(context: CheckContext) -> Finding:
         return fine(told)
     return fine(
         f"{told}; {wanted} is needed where no such server is installed",
-        f"pip install 'autotuned[{wanted}]'",
+        install_extra(wanted),
     )
 
 

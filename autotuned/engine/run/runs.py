@@ -59,6 +59,7 @@ from autotuned.errors import (
 from autotuned.host import others as programs
 from autotuned.host.find import Found
 from autotuned.host.inflight import Inflight
+from autotuned.providers.binary import install_extra
 from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings
 from autotuned.store.runs import RunRow, Which
@@ -283,7 +284,7 @@ class Agent:
         answer = self._settings.provider.max_tokens
         planned = plan(request, catalogue, answer, secrets.randbelow(2**31), provider.spec)
         if planned.trials is not None and importlib.util.find_spec("optuna") is None:
-            name, rule = "search", "needs Optuna: pip install 'autotuned[search]'"
+            name, rule = "search", f"needs Optuna: {install_extra('search')}"
             raise ConfigError(name, request.search, rule)
         planned = replace(planned, live_model=live_model)
         models = [candidate.model for candidate in planned.candidates]
