@@ -21,6 +21,7 @@ PIPELINED_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 CROWD_BYTES = 4 * 1024 * 1024
 SMALL_BYTES = 32 * 1024
+LARGE_BYTES = 128 * 1024
 CALL_BYTES = 4096
 """What a call in flight weighs beside its line."""
 _BLANK = b" \t\r\n"
@@ -36,6 +37,7 @@ class Crowd:
     def __init__(self, most: int = CROWD_BYTES) -> None:
         self._most = most
         self.channels: set[Channel] = set()
+        self.large = asyncio.Lock()
         self.scratch = memoryview(bytearray(CHUNK_BYTES))
         """Where bytes arrive before they are a client's own; used within one callback only."""
 
@@ -88,11 +90,17 @@ class Channel(asyncio.BufferedProtocol):
         end = self._newline()
         if end < 0:
             return None
-        line = bytes(self._inbox[:end])
+        with memoryview(self._inbox) as inbox:
+            line = bytes(inbox[:end])
         del self._inbox[: end + 1]
         self._searched = 0
         self._look()
         return line
+
+    @property
+    def large(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """To be held while the line that waits is read and answered: where it is large, by one client at a time."""
+        return self._crowd.large if self._newline() > LARGE_BYTES else contextlib.nullcontext()
 
     @property
     def failed(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 from autotuned.errors import Busy
 from autotuned.rpc import framing
-from autotuned.rpc.channel import CALL_BYTES, Channel, Unframed
+from autotuned.rpc.channel import CALL_BYTES, LARGE_BYTES, Channel, Unframed
 from autotuned.rpc.framing import Message
 from autotuned.shared import wire
 
@@ -20,6 +20,8 @@ MAX_IN_FLIGHT = 32
 MAX_KEPT = 16
 TURN_S = 0.005
 """What a call gets before the next line of its client is looked at; most are answered by then."""
+LARGE_TURN_S = 1.0
+"""The same of a large line, beside which no other large one is read."""
 PEER_POLL_S = 1.0
 QUIET_S = 0.25
 FINISH_S = 2.0
@@ -122,12 +124,14 @@ class Connection:
                 if self._channel.peer_gone():
                     return
                 await self._moment(self._work)
-            line = self._channel.take()
-            if line is None:
-                continue
-            task = self._begin(framing.parse_line(line.rstrip(b"\r")), len(line))
-            del line
-            await asyncio.wait({task}, timeout=TURN_S)
+            async with self._channel.large:  # becomes several times as much when it is read
+                line = self._channel.take()
+                if line is None:
+                    continue
+                large = len(line) > LARGE_BYTES
+                task = self._begin(framing.parse_line(line.rstrip(b"\r")), len(line))
+                del line
+                await asyncio.wait({task}, timeout=LARGE_TURN_S if large else TURN_S)
 
     @staticmethod
     async def _moment(tasks: set[asyncio.Task[None]]) -> None:

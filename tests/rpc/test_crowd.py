@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from autotuned.rpc import channel, connection
+from autotuned.rpc.connection import Connection
 from autotuned.rpc.framing import Refusal, parse_line
+from autotuned.rpc.method import Method, Params
 from autotuned.shared import wire
 from tests.rpc.served import Client, served, until
+
+
+class LargeParams(Params):
+    """Something that makes a line large."""
+
+    text: str
+
 
 ECHO = {"jsonrpc": "2.0", "id": 1, "method": "echo"}
 PART = 800_000
@@ -67,6 +77,30 @@ async def test_unfinished_lines_of_all_together_are_bounded_and_small_clients_st
         await until(cut, "most of them are cut off")
         assert sum(each.weight() for each in crowd.channels) <= channel.CROWD_BYTES
         assert (await small.call("echo"))["result"] == {"value": 0}
+
+
+async def test_large_lines_are_read_by_one_client_at_a_time_and_hold_up_no_small_one() -> None:
+    in_flight, most = 0, 0
+    gate = asyncio.Event()
+
+    async def large(_: Connection, __: LargeParams) -> dict[str, Any]:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await gate.wait()
+        in_flight -= 1
+        return {}
+
+    async with served(methods=[Method("large", "", large)]) as door:
+        small = await door.client()
+        clients = [await door.client() for _ in range(4)]
+        params = {"text": "x" * channel.LARGE_BYTES}
+        calls = [asyncio.create_task(each.call("large", **params)) for each in clients]
+        await until(lambda: in_flight == 1, "one is being answered")
+        assert (await small.call("echo", value=2))["result"] == {"value": 2}
+        gate.set()
+        assert [(await call)["result"] for call in calls] == [{}] * 4
+        assert most == 1
 
 
 async def test_calls_in_flight_count_with_the_lines_they_came_in() -> None:
