@@ -79,7 +79,10 @@ async def test_unfinished_lines_of_all_together_are_bounded_and_small_clients_st
         assert (await small.call("echo"))["result"] == {"value": 0}
 
 
-async def test_large_lines_are_read_by_one_client_at_a_time_and_hold_up_no_small_one() -> None:
+async def test_large_lines_are_read_by_one_client_at_a_time_and_hold_up_no_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "LARGE_TURN_S", 30.0)
     in_flight, most = 0, 0
     gate = asyncio.Event()
 
