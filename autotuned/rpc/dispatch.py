@@ -15,7 +15,7 @@ import structlog
 from jsonrpcserver import Error, Success, async_dispatch_to_serializable
 from pydantic import BaseModel, ValidationError
 
-from autotuned.errors import AutotunedError, invalid, unknown
+from autotuned.errors import AutotunedError, ConfigError, invalid, unknown
 from autotuned.rpc import framing
 from autotuned.rpc.connection import TURN_S, Connection
 from autotuned.rpc.method import Method
@@ -103,6 +103,7 @@ def _adapted(method: Method) -> Callable[..., Awaitable[object]]:
         if positional:
             return Error(wire.INVALID_PARAMS, "params are given by name")
         try:
+            _bounded(params)
             checked = params if method.raw else _validated(method.name, takes, params)
             answer = method.handler(connection, checked)
             if method.acts:  # it goes on to its end when the client hangs up meanwhile
@@ -117,6 +118,14 @@ def _adapted(method: Method) -> Callable[..., Awaitable[object]]:
             return Error(*_incident(method.name, error))
 
     return call
+
+
+def _bounded(params: Mapping[str, object]) -> None:
+    """Raise for words that mean nothing at this length, before messages repeat them."""
+    for name, value in params.items():
+        if isinstance(value, str) and len(value) > LONGEST_VALUE:
+            rule = f"is longer than {LONGEST_VALUE:,} characters"
+            raise ConfigError(name, f"{value[:200]}…", rule)
 
 
 def _told(method: str, error: AutotunedError) -> object:

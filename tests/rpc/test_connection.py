@@ -190,6 +190,16 @@ async def test_a_batch_is_not_in_memory_all_at_once_and_one_slow_call_holds_up_n
         assert [answer["id"] for answer in await client.line()] == ["a", "b"]
 
 
+async def test_words_of_more_than_16_kib_are_refused_with_their_beginning() -> None:
+    async with served() as door:
+        client = await door.client()
+        error = (await client.call("echo", value="x" * 20_000))["error"]
+        assert error["code"] == wire.INVALID_PARAMS
+        assert error["data"]["field"] == "value"
+        assert error["data"]["rule"] == "is longer than 16,384 characters"
+        assert len(error["data"]["value"]) == 201
+
+
 async def test_the_answers_of_a_batch_are_bounded_together() -> None:
     async def long(_: Connection, __: Params) -> dict[str, Any]:
         return {"text": "x" * (wire.MAX_UNSENT_BYTES // 3)}

@@ -19,7 +19,7 @@ from tests.rpc.served import Client, served, until
 class LargeParams(Params):
     """Something that makes a line large."""
 
-    text: str
+    texts: list[str]
 
 
 ECHO = {"jsonrpc": "2.0", "id": 1, "method": "echo"}
@@ -97,7 +97,7 @@ async def test_large_lines_are_read_by_one_client_at_a_time_and_hold_up_no_small
     async with served(methods=[Method("large", "", large)]) as door:
         small = await door.client()
         clients = [await door.client() for _ in range(4)]
-        params = {"text": "x" * channel.LARGE_BYTES}
+        params = {"texts": ["x" * channel.LARGE_BYTES]}
         calls = [asyncio.create_task(each.call("large", **params)) for each in clients]
         await until(lambda: in_flight == 1, "one is being answered")
         assert (await small.call("echo", value=2))["result"] == {"value": 2}
