@@ -7,8 +7,9 @@ values in the history, never one of these. Knows nothing of sockets, SQL or proc
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ class ConfigError(AutotunedError):
         given = "" if value is None and rule.startswith(REQUIRED) else f"{shown(value)} "
         super().__init__(f"{field}: {given}{rule}", field=field, value=value, rule=rule)
         self.field, self.value, self.rule = field, value, rule
+
+
+@contextlib.contextmanager
+def called(field: str, name: str) -> Iterator[None]:
+    """Tell of what is wrong with `field` under the `name` that whoever asks has for it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            name if error.field == field else error.field, error.value, error.rule
+        ) from None
 
 
 REQUIRED: Final = "must be given"

@@ -29,7 +29,7 @@ from autotuned.engine.run.records import Records
 from autotuned.engine.run.runs import Agent
 from autotuned.engine.run.setup import Host, bench
 from autotuned.engine.settings import Configuration
-from autotuned.errors import ConfigError, NotFound, ProviderMissing
+from autotuned.errors import ConfigError, NotFound, ProviderMissing, called
 from autotuned.server_spec import KnobSpec, ServerSpec, as_toml
 
 CHECK = {"kv_bits_axis": [None], "max_batch_axis": [1], "target_context": 512}
@@ -104,13 +104,9 @@ class Servers:
         request = parse({"provider": name, **chosen, **CHECK}, self._agent.descriptions)
         active = await self._agent.claim()
         try:
-            async with self._host.awake():
-                return await self._check(name, request, active.run_id)
-        except ConfigError as error:  # this method calls it otherwise
-            if error.field != "candidate_models":
-                raise
-            field = "model"
-            raise ConfigError(field, error.value, error.rule) from None
+            with called("candidate_models", "model"):
+                async with self._host.awake():
+                    return await self._check(name, request, active.run_id)
         finally:
             self._agent.release(active)
 

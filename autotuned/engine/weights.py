@@ -25,7 +25,7 @@ from autotuned.documents.weights import (
     PullProgressDocument,
 )
 from autotuned.engine.events import Events
-from autotuned.errors import Busy, NotFound, ProviderMissing
+from autotuned.errors import Busy, NotFound, ProviderMissing, called
 from autotuned.host.machine import Machine
 from autotuned.providers.server import Provider
 from autotuned.weights.cache import hub_cache, require_paths
@@ -93,8 +93,9 @@ class Pulls:
         self, model: str, provider: str | None, *, verify: bool, static_fit_check: bool
     ) -> PullDocument:
         """Begin, or join the one of the same model. Raises ConfigError, or Busy while a run or another pull goes on."""
-        (candidate,) = candidates.explicit([model], ())
-        require_paths("candidate_models", [model], self._prewarmer.environ)
+        with called("candidate_models", "model"):
+            (candidate,) = candidates.explicit([model], ())
+        require_paths("model", [model], self._prewarmer.environ)
         active = self.active
         if active is not None and active.model == candidate.model:
             return active.document()
@@ -103,12 +104,12 @@ class Pulls:
         if run is not None:
             message = f"run {run} is active: a download beside it would spoil what it measures"
             raise Busy(message, run_id=run)
+        form = self._form(candidate.model, provider)
+        memory = self._machine.facts().ram_bytes if static_fit_check else None
         pull = Pull(f"pull-{secrets.token_hex(4)}", candidate.model)
         for old in list(self._pulls)[: -KEPT + 1]:
             del self._pulls[old]
         self._pulls[pull.pull_id] = pull
-        form = self._form(candidate.model, provider)
-        memory = self._machine.facts().ram_bytes if static_fit_check else None
         work = self._carry_through(pull, form, memory, verify=verify)
         pull.task = asyncio.create_task(work, name=pull.pull_id)
         return pull.document()

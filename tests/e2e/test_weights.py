@@ -147,8 +147,11 @@ def test_pull_exits_by_what_became_of_it(home: Home, hub: FakeHub) -> None:
     assert malformed.returncode == 3
     assert malformed.stderr.count("a/b/c d") == 1
     assert "OWNER/NAME" in malformed.stderr
-    assert home.ctl("pull", "./none").returncode == 2
+    nowhere = home.ctl("pull", "./none")
+    assert (nowhere.returncode, nowhere.stderr[:21]) == (2, "autotunectl: --model:")
     assert home.ctl("pull", "").returncode == 2
+    assert home.ctl("pull", X, "--provider", "nobody").returncode == 2
+    assert home.ctl("pull", X).returncode == 8  # what was refused is not in progress
 
 
 def test_ctrl_c_ends_a_pull_and_no_run_begins_beside_one(home: Home, hub: FakeHub) -> None:
