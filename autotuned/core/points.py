@@ -223,6 +223,10 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
     late = any(one.gate_missed or (one.ttft_ms or 0.0) > ceiling_ms for one in wave)
     failure = trial.failure
     for_want = failure is not None and failure.kind in (FailureKind.START, FailureKind.MEMORY)
+    started = for_want and trial.spent.load_ms is not None
+    # Of one at a time it was the start with all slots that took the machine down.
+    first = (trial.calibrates, trial.concurrency) == ("concurrency", 1)
+    refused = first and failure is not None and failure.kind is FailureKind.QUARANTINE
     return Point(
         value=trial.concurrency if trial.calibrates == "concurrency" else trial.context or 0,
         passes=trial.fits,
@@ -232,7 +236,7 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
         reason=None if failure is None else failure.reason,
         max_context=knobs.max_context,
         confirms=trial.confirms,
-        never_served=for_want and not trial.replicates and trial.spent.load_ms is not None,
+        never_served=(started or refused) and not trial.replicates,
         in_time=len(times) if late else None,
         queued=late and is_queue(times, ceiling_ms),
     )

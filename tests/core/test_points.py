@@ -229,15 +229,22 @@ def test_a_server_whose_slots_can_be_had_at_once_is_started_with_all_of_them() -
     assert finish.served.concurrency == 4
 
 
-def test_where_it_does_not_start_with_all_slots_each_point_gets_its_own() -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(FailureKind.START, "exited during load with code 1"),
+        Failure(FailureKind.QUARANTINE, "the machine went down while it ran"),
+    ],
+    ids=lambda failure: failure.kind,
+)
+def test_where_it_does_not_start_with_all_slots_each_point_gets_its_own(failure: Failure) -> None:
     plan, history = calibrating(target_context=4000, calibrate_concurrency=True)
     plan = replace(plan, slots_at_once=True)
-    failure = Failure(FailureKind.START, "exited during load with code 1")
 
     def small(step: Calibrate) -> Trial:
         if starts_with(step) <= 16:
             return prefills(step)
-        spent = PhaseTimings(load_ms=5.0)
+        spent = PhaseTimings(load_ms=5.0 if failure.kind is FailureKind.START else None)
         return replace(prefills(step), replicates=(), failure=failure, spent=spent)
 
     finish = carried_through(plan, history, small)

@@ -81,6 +81,17 @@ flag = ["--slots", "{{value}}"]
 """
 
 
+def described(home: Home, at_once: str, limit: str) -> None:
+    """A server of the home's own settings, which has slots."""
+    program = home.bin / "mine"
+    program.write_text(
+        f"#!{sys.executable}\n{Path(any_server.__file__).read_text(encoding='utf-8')}"
+    )
+    program.chmod(0o755)
+    home.settings(DESCRIBED.format(program=program, at_once=at_once, limit=limit))
+    home.cache(Y)
+
+
 @pytest.mark.parametrize(
     ("at_once", "limit", "started"),
     [
@@ -92,13 +103,7 @@ flag = ["--slots", "{{value}}"]
 def test_a_server_is_started_once_where_its_slots_can_be_had_at_once(
     at_once: str, limit: str, started: list[str], home: Home
 ) -> None:
-    program = home.bin / "mine"
-    program.write_text(
-        f"#!{sys.executable}\n{Path(any_server.__file__).read_text(encoding='utf-8')}"
-    )
-    program.chmod(0o755)
-    home.settings(DESCRIBED.format(program=program, at_once=at_once, limit=limit))
-    home.cache(Y)
+    described(home, at_once, limit)
     fields = {"stage2_replicates": 1, "calibrate_concurrency": True, "concurrency_ceiling": 8}
     document = home.tune(Y, max_batch_axis=[1], kv_bits_axis=[None], **fields)
     found = document["calibration"]["concurrency"]

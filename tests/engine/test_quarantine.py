@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ from autotuned.errors import NotFound
 from autotuned.host.inflight import Inflight
 from autotuned.shared.knobs import Knobs
 from autotuned.store.database import Database
+from tests.e2e.test_load import described
 from tests.engine import inside
 from tests.support.home import Home, X, Y, far, kill, poll
 
@@ -123,6 +126,30 @@ async def test_a_quarantined_candidate_is_passed_over_and_a_quarantined_cell_lef
         assert once_more["recommendation"] is not None
         assert once_more["recommendation"]["model"] == X
         assert not (folder / "inflight.json").exists()
+
+
+async def test_a_point_on_a_server_that_stands_is_written_down_as_that_was_started(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described(home, at_once="true", limit="min = 1")
+    records: list[Mapping[str, Any]] = []
+    async with inside.agent(home) as agent:
+        inflight = agent.quarantine.inflight
+        begin = inflight.begin
+
+        def noted(record: Mapping[str, Any]) -> None:
+            records.append(record)
+            begin(record)
+
+        monkeypatch.setattr(inflight, "begin", noted)
+        fields = {"calibrate_concurrency": True, "concurrency_ceiling": 4, "kv_bits_axis": [None]}
+        document = await inside.tune(
+            agent, home, Y, max_batch_axis=[1], stage2_replicates=1, **fields
+        )
+    several = document["calibration"]["concurrency"]
+    assert several is not None
+    slots = [record["knobs"] and record["knobs"]["max_concurrency_override"] for record in records]
+    assert slots == [None, 1, *(4 for _ in several["points"])]
 
 
 @pytest.mark.slow

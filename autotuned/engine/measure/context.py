@@ -91,7 +91,7 @@ class Bench:
             self.provider.kind,
             version,
             asked.model,
-            asked.knobs,
+            asked.started,
             asked.context or asked.profile or self.target_context,
         )
 

@@ -199,6 +199,12 @@ class TrialRun:
 
     async def _serve(self, launch: Launch, weights: Weights) -> Failure | Void | None:
         began, child = time.perf_counter(), self._child
+        started = {"at": self._started_at, "run_id": self._bench.run_id}
+        record = {**self._bench.configuration(self._asked).document(), **started}
+        try:
+            await asyncio.to_thread(self._bench.inflight.begin, record)
+        except OSError as error:
+            return Failure(FailureKind.START, f"cannot be started: {error}")
         if child is not None:
             await self._sampler.attach(child)
         else:
@@ -259,9 +265,6 @@ class TrialRun:
             "log": str(self.log),
         }
         self._bench.publish(starting)
-        started = {"at": self._started_at, "run_id": self._bench.run_id}
-        record = {**self._bench.configuration(self._asked).document(), **started}
-        await asyncio.to_thread(self._bench.inflight.begin, record)
         self._child = await self._bench.processes.start(
             command.argv,
             env=environ,
