@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     PlainValidator,
     Strict,
+    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -126,7 +128,8 @@ def _check(key: str, words: Iterable[str], names: Names) -> None:
 
 
 def _scalar(value: object) -> Value:
-    if not isinstance(value, str | int | float):
+    endless = isinstance(value, float) and not math.isfinite(value)
+    if endless or not isinstance(value, str | int | float):
         message = "should be a number, text, true or false"
         raise ValueError(message)
     return value
@@ -141,6 +144,7 @@ def _not_empty(words: tuple[str, ...]) -> tuple[str, ...]:
 
 Words = tuple[str, ...]
 SomeWords = Annotated[Words, AfterValidator(_not_empty)]
+Some = tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...]
 Scalar = Annotated[Value, PlainValidator(_scalar)]
 Truth = Annotated[bool, Strict()]
 Bound = Annotated[float, Strict()]
@@ -258,14 +262,14 @@ class ServerSpec(Part):
     """Its last line is the version; without it the program's hash stands for it."""
     packages: Words = ()
     """Instead of it, for a Python program: the packages whose versions are asked of its interpreter."""
-    process: Words = ()
+    process: Some = ()
     """How a running one is recognised: the basename of its program, then the next words."""
     weights: Literal["safetensors", "gguf"] = "safetensors"
     ready: SomeWords = ("/v1/models",)
     candidate: Words = ()
     defaults: Words = ()
     env: dict[str, str] = Field(default_factory=dict)
-    scrub: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    scrub: Some = ()
     """Prefixes of the variables that would configure a candidate."""
     request_model: str = "{model}"
     places: Words = ()

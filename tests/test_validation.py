@@ -125,6 +125,11 @@ def test_a_sentence_names_field_and_rule_and_nothing_of_the_language_behind(kind
         ),
         (SERVER + "defaults = ['{context']", "'{context' has a brace without its other half"),
         (SERVER + "scrub = ['']", "servers.v.scrub: '' should not be empty"),
+        (SERVER + "process = [' ']", "servers.v.process: ' ' should not be empty"),
+        (
+            SERVER + "knobs.a = { flag = ['-a'], type = 'float', default_axis = [1.5, inf] }",
+            "inf should be a number, text, true or false",
+        ),
         (
             SERVER + "single_stream = 'yes'",
             "servers.v.single_stream: 'yes' should be true or false",
