@@ -55,9 +55,7 @@ class Dispatcher:
 
         calls: list[asyncio.Task[bytes | None]] = []
         try:
-            for one in (
-                message
-            ):  # most are done within their turn, and not all of them are in memory at once
+            for one in message:  # most end within their turn: not all are in memory at once
                 calls.append(asyncio.create_task(within(one)))
                 await asyncio.wait(calls[-1:], timeout=TURN_S)
             answers = await asyncio.gather(*calls)

@@ -47,7 +47,7 @@ class Pace:
     reboot_s: float = 3.0
     """After a reboot launchd loads the job itself; it gets this long before we help."""
     total_s: float = 150.0
-    """All of it together, but for the restart."""
+    """All of it together, but for the watch."""
     lives_s: float = 15.0
     """One that lives so long holds: more than the 10 s within which launchd starts a job again."""
     watch_s: float = 15.0
