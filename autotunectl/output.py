@@ -93,8 +93,8 @@ def in_flags(error: ClientError) -> str:
 def _flag(field: str) -> str:
     """The flag of a field: the same words, but for a unit that the flag takes with its value."""
     axes, _, knob = field.partition(".")
-    if axes == "axes" and knob:
-        return f"axis {knob}"
+    if axes == "axes":
+        return f"axis {knob}".rstrip()
     return "window" if field == "window_s" else field.replace("_", "-")
 
 

@@ -145,9 +145,9 @@ def bracket(plan: Plan, history: Sequence[Trial]) -> BracketDocument | None:
     if calibrates is None:
         return None
     points = _points(plan, history, calibrates)
-    tried = _tried if calibrates == "context" else _asked
     passes = max((point.value for point in points if point.passes), default=None)
-    fails = [tried(point) for point in points if not point.passes]
+    failed = [point for point in points if not point.passes]
+    fails = [_tried(point) if calibrates == "context" else point.value for point in failed]
     return {
         "calibrates": calibrates,
         "points": len(points),
@@ -240,10 +240,6 @@ def _point(trial: Trial, knobs: Knobs, ceiling_ms: float) -> Point:
         in_time=len(times) if late else None,
         queued=late and is_queue(times, ceiling_ms),
     )
-
-
-def _asked(point: Point) -> int:
-    return point.value
 
 
 def _tried(point: Point) -> int:

@@ -11,7 +11,10 @@ import pytest
 
 from autotunectl.arguments import SEARCH_OPTIONS, request_options
 from autotunectl.commands.start import _may_be_large
+from autotunectl.errors import CallError
+from autotunectl.output import in_flags
 from autotunectl.text import result, weights
+from autotuned.shared import wire
 from autotuned.shared.knobs import flags, words
 
 SEARCH: dict[str, Any] = {
@@ -75,6 +78,12 @@ def test_a_file_of_an_axis_is_absolute_for_the_agent_works_in_another_folder(
         assert asked("--axis", f"draft={word}")["axes"] == {"draft": [str(tmp_path / path)]}
     for word in ("on", "acme/small", "a b"):
         assert asked("--axis", f"draft={word}")["axes"] == {"draft": [word]}
+
+
+def test_what_is_wrong_with_axes_is_told_of_the_flag_that_there_is() -> None:
+    for field, flag in (("axes", "--axis: "), ("axes.draft", "--axis draft: ")):
+        error = CallError(wire.INVALID_PARAMS, f"{field}: no", {"field": field})
+        assert in_flags(error) == f"{flag}no"
 
 
 def test_a_search_and_its_trials_are_fields_of_the_request() -> None:

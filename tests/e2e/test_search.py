@@ -43,7 +43,7 @@ def test_a_search_that_is_killed_goes_on_with_the_steps_it_would_have_taken(home
         "port": home.port,
     }
     home.start_daemon()
-    with pytest.raises(RpcError, match=r"none\.gguf.*no such file"):
+    with pytest.raises(RpcError, match=r"axes\.draft: .*none\.gguf.*no such file"):
         home.rpc("start", **{**request, "axes": {"draft": [str(home.path / "none.gguf")]}})
     run_id = home.rpc("start", **request)["run_id"]
     count = "SELECT count(*) FROM tune_trials WHERE stage = 2"

@@ -271,8 +271,9 @@ class Agent:
         """
         environ = self.prewarmer.environ
         require_paths("candidate_models", request.candidate_models or (), environ)
-        weights = (v for axis in request.axes.values() for v in axis if str(v).endswith(".gguf"))
-        require_paths("axes", map(str, weights), environ)
+        for name, axis in request.axes.items():
+            weights = [str(value) for value in axis if str(value).endswith(".gguf")]
+            require_paths(f"axes.{name}", weights, environ)
         provider = self._provider(request.provider)
         binary = await provider.locate()
         request, live_model = await self._with_live(request, provider)
