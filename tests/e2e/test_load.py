@@ -81,12 +81,12 @@ flag = ["--slots", "{{value}}"]
 """
 
 
-def described(home: Home, at_once: str, limit: str) -> None:
-    """A server of the home's own settings, which has slots."""
-    program = home.bin / "mine"
-    program.write_text(
-        f"#!{sys.executable}\n{Path(any_server.__file__).read_text(encoding='utf-8')}"
-    )
+def described(home: Home, at_once: str, limit: str, **changed: str) -> None:
+    """A server of the home's own settings, which has slots; words of its text may be changed."""
+    program, text = home.bin / "mine", Path(any_server.__file__).read_text(encoding="utf-8")
+    for word, other in changed.items():
+        text = text.replace(word, other)
+    program.write_text(f"#!{sys.executable}\n{text}")
     program.chmod(0o755)
     home.settings(DESCRIBED.format(program=program, at_once=at_once, limit=limit))
     home.cache(Y)
@@ -280,3 +280,17 @@ def measured(home: Home, run_id: str) -> int:
 
 def ended(home: Home, run_id: str) -> bool:
     return bool(home.rpc("result", run_id=run_id)["state"] == "finished")
+
+
+def test_a_server_that_dies_at_a_later_point_is_told_of_with_its_own_last_words(home: Home) -> None:
+    dies = (
+        "def do_POST(self) -> None:\n        import os, threading\n"
+        "        if threading.active_count() > 3:\n"
+        "            print('error: no memory for a slot', flush=True)\n            os._exit(1)"
+    )
+    described(home, "true", "min = 1", **{"def do_POST(self) -> None:": dies})
+    fields = {"stage2_replicates": 1, "calibrate_concurrency": True, "concurrency_ceiling": 4}
+    document = home.tune(Y, max_batch_axis=[1], kv_bits_axis=[None], **fields)
+    points = document["calibration"]["concurrency"]["points"]
+    assert [point["passes"] for point in points[:3]] == [True, True, False]
+    assert points[2]["reason"].endswith("with code 1: error: no memory for a slot")

@@ -35,6 +35,7 @@ class Standing:
     child: Child | None = None
     model: str = ""
     knobs: Knobs | None = None
+    log: Path = Path()
 
     def take(self, model: str, knobs: Knobs | None) -> Child | None:
         """The server, no longer standing, where it lives and was started like this."""

@@ -328,6 +328,8 @@ class TrialRun:
         )
         if child is None:
             await stop_standing(self._bench)
+        else:
+            self.log = standing.log
         return child
 
     def _leave_standing(self, found: Failure | Void | None) -> None:
@@ -343,6 +345,7 @@ class TrialRun:
         if found is None or (alone and missed):
             standing = self._bench.standing
             standing.child, standing.model, standing.knobs = child, self._asked.model, knobs
+            standing.log = self.log
             self._child = None
 
     async def _stop(self) -> None:
