@@ -153,14 +153,14 @@ def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
     """The provider logs of one run, in the order of its trials; with `follow` the newest as it grows."""
     from autotunectl.service import logfile
 
-    mask = logfile.mask()
-    found = sorted((folder / run).glob("*.log")) if run == Path(run).name else []
-    if run != Path(run).name or not (folder / run).is_dir():
+    mask, own = logfile.mask(), folder / run
+    if own.name != run or not own.is_dir():
         fail(
             f"there are no provider logs of a run {run} in {folder}",
             wire.EXIT_NO_SUCH_RUN,
             "autotunectl runs",
         )
+    found = sorted(own.glob("*.log"))
     for path in found if not follow else found[-1:]:
         click.echo(f"==> {path.name} <==")
         for line in logfile.follow(path, lines) if follow else logfile.last(path, lines):

@@ -123,6 +123,13 @@ def test_a_terminal_that_lacks_a_character_shows_another_one(home: Home, encodin
     assert "there are no provider logs of a run l" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
+def test_a_folder_that_is_no_runs_has_no_provider_logs(home: Home, name: str) -> None:
+    (home.path / "state" / "autotuned" / "runs" / "a" / "b").mkdir(parents=True)
+    done = run(home, f"ctl logs '{name}'")
+    assert (done.returncode, done.stdout) == (11, "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_is_offered_values(home: Home, shell: str) -> None:
     words = "autotunectl start --provider m"
