@@ -83,8 +83,9 @@ RULES: Final[Mapping[str, str]] = {
 """What a value has to be, by the type of error that pydantic finds: all that a model here produces."""
 INCONSISTENT: Final = "inconsistent"
 """The type of an error whose context says key, value and rule: for tables whose keys do not fit together."""
-SIZE_TYPES: Final = ("str", "float")
-"""What pydantic adds to the place of a size, the one value that may be of two types."""
+SIZE: Final = "should be a size such as 16B, or a number"
+TYPES: Final = {"str": SIZE, "float": SIZE, "int": "should be a number, text, true or false"}
+"""What pydantic adds to the place of a value that may be of several types, a size or one of a knob; and its rule."""
 
 
 def invalid(error: ValidationError, known: Iterable[str] = ()) -> ConfigError:
@@ -93,14 +94,13 @@ def invalid(error: ValidationError, known: Iterable[str] = ()) -> ConfigError:
     strange = (each for each in problems if each["type"] == "extra_forbidden")
     first = next(strange, problems[0])  # a name with a slip is also why the right one is missing
     kind, found, context = first["type"], first["input"], first.get("ctx", {})
-    names = [part for part in first["loc"] if isinstance(part, str) and part not in SIZE_TYPES]
+    names = [part for part in first["loc"] if isinstance(part, str) and part not in TYPES]
     if kind == INCONSISTENT:
         return ConfigError(".".join([*names, context["key"]]), context["value"], context["rule"])
     if kind == "extra_forbidden":
         return unknown(".".join(names), found, RULES[kind], known)
-    rule = RULES[kind].format_map(context)
-    if first["loc"][-1:] in (SIZE_TYPES[:1], SIZE_TYPES[1:]):
-        rule = "should be a size such as 16B, or a number"
+    last = str(first["loc"][-1]) if first["loc"] else ""
+    rule = TYPES.get(last, RULES[kind].format_map(context))
     if kind == "literal_error" and isinstance(found, str):
         rule += nearest(found, context["expected"].replace(" or ", ", ").split(", "))
     return ConfigError(".".join(names) or "params", None if kind == "missing" else found, rule)

@@ -132,6 +132,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"provider": "llama"}, "provider", "llama", "did you mean llama-server?"),
     ({"drain": None}, "drain", None, "should be true or false"),
     ({"max_model_size": True}, "max_model_size", True, "should be a size such as 16B"),
+    ({"axes": {"draft": [["a"]]}}, "axes.draft", ["a"], "should be a number, text, true or false"),
     ({"max_model_size": "7 TB"}, "max_model_size", "7 TB", "is not a size"),
     ({"min_model_size": "64B"}, "min_model_size", "64B", "leaves no candidate"),
     ({"target_context": 100}, "target_context", 100, "48 tokens of answer and a prompt of 64"),
