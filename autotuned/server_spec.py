@@ -44,6 +44,9 @@ NOT_SERVED = frozenset({"port", "folder"})
 _HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 """A name or sum to fill in, or a brace that is meant, written twice."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+UNPAIRED = (
+    "has a brace without its other half (write {{ and }} where braces are meant), or a character 0"
+)
 
 
 def names_of(template: str) -> set[str]:
@@ -112,11 +115,7 @@ def _check(key: str, words: Iterable[str], names: Names) -> None:
     """Raise for a word that could not be filled in at a start."""
     for word in words:
         if "\0" in word or set("{}") & set(_HOLE.sub("", word)):
-            raise _broken(
-                key,
-                word,
-                "has a brace without its other half (write {{ and }} where braces are meant), or a character 0",
-            )
+            raise _broken(key, word, UNPAIRED)
         try:
             fill(word, names)
         except KeyError as error:
