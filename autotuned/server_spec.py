@@ -202,10 +202,9 @@ class KnobSpec(Part):
         if strange := set(self.aliases) - set(_flags(self.flag, self.values)):
             raise _broken("aliases", min(strange), "is no flag of this knob")
         for choice in self.default_axis:
-            if broken := self.rule(choice):
+            twice = "is given twice" if self.default_axis.count(choice) > 1 else None
+            if broken := self.rule(choice) or twice:
                 raise _broken("default_axis", choice, broken)
-            if self.default_axis.count(choice) > 1:
-                raise _broken("default_axis", choice, "is given twice")
         return self
 
     def words(self, value: Value, names: Names) -> list[str]:
@@ -370,9 +369,8 @@ def as_toml(name: str, spec: ServerSpec) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-        )
+        pairs = ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False)
