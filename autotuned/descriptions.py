@@ -49,7 +49,6 @@ class Descriptions:
         return None if name in known else rule + nearest(name, known)
 
     def lists(self) -> list[str]:
-        """The names of all lists of models."""
         return list(dict.fromkeys((*catalogue(), *self.candidates)))
 
     def list_rule(self, name: str) -> str | None:

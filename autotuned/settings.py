@@ -138,12 +138,10 @@ class Settings(_File):
 
     @property
     def provider_config(self) -> Path:
-        """The live provider's configuration file."""
         named = self.apply.config if self.apply.kind in ("auto", "macprovider") else None
         return named or self.home / "config.yaml"
 
     def run_logs(self, run_id: str) -> Path:
-        """The folder of a run's provider logs."""
         return self.logs / "runs" / run_id
 
 

@@ -72,7 +72,6 @@ class ContextBounds:
     quantum: int | None = None
 
     def quantum_at(self, context: int) -> int:
-        """The step around `context`."""
         return self.quantum or (FINE_QUANTUM if context < FINE_BELOW else QUANTUM)
 
     def at_most(self, context: float) -> int:
@@ -81,12 +80,10 @@ class ContextBounds:
         return max(self.target, math.floor(context) // step * step)
 
     def above(self, context: int) -> int:
-        """The next context of the grid."""
         step = self.quantum_at(context)
         return (context // step + 1) * step
 
     def below(self, context: int) -> int:
-        """The context of the grid before."""
         return self.at_most(context - 1)
 
 
@@ -180,7 +177,6 @@ def largest_in_time(streams: int) -> int:
 def _guess(
     low: int, high: int, ceiling_ms: float, passed: Sequence[Point], missed: Point | None
 ) -> int:
-    """Where the crossing between `low` and `high` is looked for."""
     halfway = high - 1 if missed is None else (low + high) // 2
     if missed is not None and (missed.in_time is None or largest_in_time(missed.in_time) > low):
         return halfway if missed.in_time is None else min(largest_in_time(missed.in_time), high - 1)

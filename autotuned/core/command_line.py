@@ -109,7 +109,6 @@ class Setting:
 
 
 def words(text: str) -> list[Word]:
-    """The words of a command line, in order."""
     listed: list[Word] = []
     at = 0
     while True:

@@ -26,7 +26,6 @@ def of_run(
     history: Sequence[Trial],
     finish: Finish,
 ) -> list[str]:
-    """All doubts about a finished search."""
     best = finish.best
     if best is None:
         return busy(history)

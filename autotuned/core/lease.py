@@ -20,8 +20,6 @@ VERSION = 1
 
 
 class State(StrEnum):
-    """How far a drain and its restore have come."""
-
     INTENT = "intent"
     """Written down; nothing has been done yet."""
     DRAINING = "draining"
@@ -40,8 +38,6 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What moves a lease on."""
-
     DRAIN = "drain"
     GONE = "gone"
     REAPPEARED = "reappeared"
@@ -128,7 +124,6 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """How it is called in a sentence."""
         return self.unit
 
 
@@ -152,7 +147,6 @@ class Foreground:
 
     @property
     def name(self) -> str:
-        """How it is called in a sentence."""
         return f"foreground-PID-{self.pid}"
 
     @property
@@ -192,8 +186,6 @@ class Rollback(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One drain and what it owes."""
-
     lease_id: str
     run_id: str
     state: State

@@ -185,7 +185,6 @@ class Trial:
 
     @property
     def fits(self) -> bool:
-        """True when the gate was passed."""
         return self.failure is None
 
     @property

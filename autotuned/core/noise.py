@@ -56,7 +56,6 @@ class Measurement:
 
 
 def layout(winner: Knobs, runner_up: Knobs | None) -> tuple[Knobs, ...]:
-    """The cells of one pair, in order."""
     return (winner, winner) if runner_up is None else (winner, runner_up, runner_up, winner)
 
 

@@ -68,7 +68,6 @@ class Finish:
 
     @property
     def recipe(self) -> Knobs | None:
-        """The knobs to serve with."""
         return None if self.final is None else self.final.knobs
 
 
@@ -116,7 +115,6 @@ def next_of(plan: Plan, history: Sequence[Trial], halt: Halt | None = None) -> t
 
 
 def of_part(part: Plan, history: Sequence[Trial]) -> tuple[Trial, ...]:
-    """The trials that are for the target context of this plan."""
     return tuple(trial for trial in history if trial.profile == part.profile)
 
 

@@ -74,7 +74,6 @@ class Plan:
     """The model that the live provider serves and its knobs, where they are known."""
 
     def warned(self, doubts: Iterable[str]) -> Plan:
-        """The same with more warnings."""
         return replace(self, warnings=(*self.warnings, *doubts))
 
     @property
@@ -101,7 +100,6 @@ class Plan:
 
     @property
     def most(self) -> int:
-        """How many cells are measured at most."""
         return len(self.cells) if self.trials is None else self.trials
 
 
@@ -167,7 +165,6 @@ def _plan(
 
 
 def lossy_knobs(server: ServerSpec | None) -> frozenset[str]:
-    """Names of a server's knobs that may change its answers."""
     knobs = {} if server is None else server.knobs
     return frozenset(name for name, knob in knobs.items() if knob.lossy)
 

@@ -46,7 +46,6 @@ class Entry:
     id: int = 0
 
     def document(self) -> QuarantineEntry:
-        """As `quarantine` and `status` show it."""
         return {
             "entry": self.id,
             "at": self.at,

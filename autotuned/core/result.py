@@ -81,7 +81,6 @@ def digest(
     finish: Finish,
     answer: RecommendationDocument | None,
 ) -> str | None:
-    """The hash of what a search recommends; None where it recommends nothing."""
     if answer is None or finish.recipe is None:
         return None
     models = [each.model for each in plan.candidates]
@@ -121,7 +120,6 @@ def search_document(plan: Plan) -> SearchDocument:
 
 
 def untried(plan: Plan, history: Sequence[Trial]) -> list[KnobsDocument]:
-    """The cells that a run never came to."""
     tried = {trial.knobs for trial in history}
     return [knobs_document(knobs) for knobs in plan.cells if knobs not in tried]
 
@@ -132,7 +130,6 @@ def cell_knobs(knobs: Knobs) -> CellKnobs:
 
 
 def knobs_document(knobs: Knobs) -> KnobsDocument:
-    """Knobs under their public names."""
     return cast("KnobsDocument", knobs.published())
 
 
@@ -260,7 +257,6 @@ def explain(plan: Plan, history: Sequence[Trial], finish: Finish) -> ErrorDocume
 
 
 def cells(history: Sequence[Trial]) -> list[CellDocument]:
-    """Every cell with all its samples."""
     return [
         {
             **load.document(trial),
@@ -301,7 +297,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def conditions_document(conditions: Conditions) -> ConditionsDocument:
-    """What a trial ran under, under its public names."""
     return {
         "power_source": conditions.power_source,
         "low_power": conditions.low_power,
@@ -312,7 +307,6 @@ def conditions_document(conditions: Conditions) -> ConditionsDocument:
 
 
 def sample_document(replicate: Replicate) -> SampleDocument:
-    """One replicate under its public names."""
     sample: SampleDocument = {
         "error": replicate.error,
         "ttft_ms": replicate.ttft_ms,

@@ -293,7 +293,6 @@ def _undecided(book: Book, now: datetime, zone: tzinfo) -> list[Window]:
 
 
 def _standing(book: Book) -> list[Decision]:
-    """The decisions of the schedule as it is set now."""
     return [d for d in book.decisions if book.since is None or d.at >= book.since]
 
 

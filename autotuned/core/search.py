@@ -165,7 +165,6 @@ def _distribution(axis: Sequence[Value]) -> optuna.distributions.BaseDistributio
 
 
 def _axes(space: Sequence[Cell]) -> dict[str, list[Value]]:
-    """The values of each knob, in their order in the space."""
     return {name: list(dict.fromkeys(cell[name] for cell in space)) for name in space[0]}
 
 

@@ -64,7 +64,6 @@ class Verdict:
         return not self.never_tuned and not self.reasons
 
     def document(self) -> StaleResult:
-        """The answer of `stale`."""
         return {
             "stale": bool(self.reasons),
             "never_tuned": self.never_tuned,

@@ -74,8 +74,6 @@ class Subscription:
 
 
 class Events:
-    """The agent's one stream of events."""
-
     def __init__(self, database: Database, now: Callable[[], str], last_seq: int) -> None:
         self._database, self._now = database, now
         self._seq = last_seq
@@ -87,7 +85,6 @@ class Events:
 
     @property
     def seq(self) -> int:
-        """The number of the newest event."""
         return self._seq
 
     def publish(self, event: AnyEvent, run_id: str | None) -> int:
@@ -119,7 +116,6 @@ class Events:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Stop telling it."""
         self._subscriptions.discard(subscription)
         subscription.close()
 
@@ -129,7 +125,6 @@ class Events:
             await asyncio.shield(self._writer)
 
     async def close(self) -> None:
-        """Keep the rest and end all subscriptions."""
         await self.flush()
         for subscription in list(self._subscriptions):
             self.unsubscribe(subscription)

@@ -21,8 +21,6 @@ log = structlog.get_logger(__name__)
 
 
 class Quarantine:
-    """The configurations in quarantine, and the one that runs now."""
-
     def __init__(self, database: Database, inflight: Inflight) -> None:
         self._database, self.inflight = database, inflight
 
@@ -51,7 +49,6 @@ class Quarantine:
         return await self._database.ask(store.entries)
 
     async def document(self) -> list[QuarantineEntry]:
-        """The same as `status` shows them."""
         return [entry.document() for entry in await self.entries()]
 
     async def clear(self, number: int | None) -> list[int]:

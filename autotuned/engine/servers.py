@@ -36,8 +36,6 @@ CHECK = {"kv_bits_axis": [None], "max_batch_axis": [1], "target_context": 512}
 
 
 class Servers:
-    """What can be asked about servers."""
-
     def __init__(
         self,
         configuration: Configuration,

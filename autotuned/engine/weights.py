@@ -55,7 +55,6 @@ class Pull:
     task: asyncio.Task[None] | None = None
 
     def document(self) -> PullDocument:
-        """What a client is told."""
         return {
             "pull_id": self.pull_id,
             "model": self.model,
@@ -86,7 +85,6 @@ class Pulls:
 
     @property
     def active(self) -> Pull | None:
-        """The pull in progress."""
         return next((pull for pull in self._pulls.values() if pull.outcome is None), None)
 
     def start(
@@ -115,7 +113,6 @@ class Pulls:
         return pull.document()
 
     def refuse_while_active(self) -> None:
-        """Raise Busy while a pull goes on."""
         if self.active is not None:
             message = (
                 f"{self.active.model} is being pulled: wait for it, or autotunectl pull --cancel"
@@ -138,7 +135,6 @@ class Pulls:
         return await self.wait(pull.pull_id, ENDING_S)
 
     async def close(self) -> None:
-        """End the pull in progress."""
         if self.active is not None:
             await self.cancel(self.active.pull_id)
 

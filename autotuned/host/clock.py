@@ -64,7 +64,6 @@ class LocalZone(tzinfo):
         return moment.replace(tzinfo=UTC) - datetime.fromtimestamp(seconds, UTC)
 
     def dst(self, moment: datetime | None) -> timedelta | None:  # noqa: ARG002 - as tzinfo has it
-        """Not told."""
         return None
 
     def tzname(self, moment: datetime | None) -> str | None:

@@ -72,7 +72,6 @@ class Process:
 
     @property
     def name(self) -> str:
-        """As a conflict names it."""
         return f"foreground-PID-{self.pid}"
 
 
@@ -98,7 +97,6 @@ class Found:
 
     @property
     def pids(self) -> set[int]:
-        """Of the processes that serve."""
         pids = {process.pid for process in self.processes}
         managed = None if self.managed is None else self.managed.job.pid
         return pids if managed is None else {*pids, managed}
@@ -111,8 +109,6 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Looks for the live provider."""
-
     managers: Managers
     ports: Ports
     current: Callable[[], Settings]
@@ -121,7 +117,6 @@ class Finder:
 
     @property
     def settings(self) -> Settings:
-        """Those in use now."""
         return self.current()
 
     async def find(self, commands: Commands, port: int) -> Found:

@@ -18,7 +18,6 @@ class Inflight:
     """The record of one home. It goes when the candidate is stopped, and with the agent's orderly end."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        """`folder` is the home's `run` folder."""
         self._path = folder / "inflight.json"
         self._boot = boot_id(environ)
         self._closed = False

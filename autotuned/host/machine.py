@@ -82,8 +82,6 @@ def running_since(pid: int | None) -> str | None:
 
 
 class Machine:
-    """The machine that the agent runs on."""
-
     def __init__(self) -> None:
         self._facts: MachineFacts | None = None
 
@@ -97,7 +95,6 @@ class Machine:
         return self._facts
 
     def pressure(self) -> Pressure:
-        """Memory pressure now, as the kernel judges it."""
         if sys.platform == "darwin":
             return DARWIN_LEVELS.get(
                 tools.ask("sysctl", "-n", "kern.memorystatus_vm_pressure_level"), Pressure.NORMAL

@@ -38,7 +38,6 @@ class OtherPrograms:
     tests and for containers, which see the processors of their host."""
 
     def __init__(self, group: int, environ: Mapping[str, str] = os.environ) -> None:
-        """`group`: the candidate's."""
         self._group, self._file = group, environ.get("AUTOTUNED_BUSY_FILE")
         self._before = self._times()
 

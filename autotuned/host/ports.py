@@ -23,8 +23,6 @@ class Listener:
 
 
 class Ports:
-    """The real ports of this machine."""
-
     def is_free(self, port: int) -> bool:
         """Nobody answers there, and it can be bound. A connection in TIME_WAIT does not count."""
         with socket.socket() as probe:

@@ -38,8 +38,6 @@ _KNOWN = re.compile(r"requires\s+\W?--no-join")
 
 
 class MacProvider(Provider):
-    """`macprovider-cli serve`."""
-
     async def locate(self) -> Binary:
         """Find the binary and ask its version and its flags. Raises ProviderMissing with the remedy."""
         binary = await super().locate()

@@ -24,8 +24,6 @@ _NEEDED = (
 
 
 class MlxLm(Provider):
-    """`mlx_lm.server`."""
-
     fatal = re.compile(
         rf"^Exception\ in\ thread|{log_reason.FATAL.pattern}", log_reason.FATAL.flags
     )

@@ -72,8 +72,6 @@ class Command:
 
 
 class Provider:
-    """The adapter of one server."""
-
     fatal = log_reason.FATAL
     """What a line of a candidate's log holds that says: it will never serve."""
 

@@ -26,7 +26,6 @@ class Knob(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """As it is typed."""
         return "--" + self.name.replace("_", "-")
 
     @property

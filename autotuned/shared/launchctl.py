@@ -59,8 +59,6 @@ class Presence(Enum):
 
 
 class Answer(tools.Answer):
-    """How a command of launchctl ended."""
-
     @property
     def reason(self) -> str:
         """One line for a person."""
@@ -121,8 +119,6 @@ def domains() -> tuple[str, str]:
 
 
 class Launchd:
-    """The launchd of this user."""
-
     def __init__(self, environ: Mapping[str, str], program: str | None = None) -> None:
         """`program`: a launchctl that was found before; it is looked for on the PATH where that is gone."""
         self.environ = environ

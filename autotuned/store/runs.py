@@ -31,8 +31,6 @@ from autotuned.store.database import insert, json_text, transaction
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One row of `tune_runs`, column by column."""
-
     run_id: str
     started_at_utc: str
     ended_at_utc: str | None
@@ -196,7 +194,6 @@ def _keep(db: sqlite3.Connection, run_id: str, details: Details) -> None:
 
 
 def run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
-    """One run, or None."""
     row = db.execute(f"SELECT {_RUN_COLUMNS} FROM tune_runs WHERE run_id = ?", (run_id,)).fetchone()
     return RunRow(*row) if row else None
 

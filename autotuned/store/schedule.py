@@ -23,7 +23,6 @@ def load(db: sqlite3.Connection) -> tuple[Schedule, datetime | None]:
 
 
 def save(db: sqlite3.Connection, schedule: Schedule, set_at: datetime) -> None:
-    """Set the schedule."""
     document = {"schedule": schedule.model_dump(mode="json"), "set_at": set_at.isoformat()}
     with transaction(db, durable=True):
         db.execute("INSERT OR REPLACE INTO schedule VALUES (1, ?)", (json.dumps(document),))

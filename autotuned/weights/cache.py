@@ -88,7 +88,6 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
 
 
 def repository_folder(root: Path, repo: str) -> Path:
-    """Where the cache `root` keeps a repository."""
     return root / f"models--{repo.replace('/', '--')}"
 
 

@@ -125,7 +125,6 @@ def _joined(added: list[_Hunk]) -> list[_Hunk]:
 
 
 def _lines(file: ConfigFile, key: str) -> str | None:
-    """The whole lines of a key; None where it is absent."""
     entry = file.named(key)
     if entry is None:
         return None
@@ -188,7 +187,6 @@ def _foreign(file: ConfigFile) -> str:
 
 
 def _said(file: ConfigFile, key: str) -> list[object]:
-    """What a key says, wherever it stands."""
     entry = file.named(key)
     numbers = () if entry is None else range(entry.value, entry.last)
     names = ("tag", "value", "style", "flow_style")

@@ -90,7 +90,6 @@ class ConfigFile:
     tag_of: Callable[[ScalarEvent], str]
 
     def named(self, key: str) -> Entry | None:
-        """The entry of a key."""
         return next((entry for entry in self.entries if entry.key == key), None)
 
     def scalar(self, number: int) -> Scalar | Refused:
@@ -120,7 +119,6 @@ class ConfigFile:
         return found if not isinstance(found, Refused) else f"({found.reason})"
 
     def block(self, entry: Entry) -> tuple[int, int]:
-        """The whole lines of an entry, as offsets."""
         return line_start(self.text, entry.start), line_end(self.text, entry.end, past_break=True)
 
     def line_of(self, offset: int) -> int:
@@ -129,12 +127,10 @@ class ConfigFile:
 
 
 def line_start(text: str, offset: int) -> int:
-    """Where the line of `offset` begins."""
     return max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
 
 
 def line_end(text: str, offset: int, *, past_break: bool = False) -> int:
-    """Where the line of `offset` ends, before or behind its line break."""
     found = BREAK.search(text, offset)
     if found is None:
         return len(text)
@@ -222,7 +218,6 @@ def _entries(file: ConfigFile, number: int) -> tuple[Entry, ...] | Refused:
 
 
 def _behind(events: Sequence[Event], number: int) -> int:
-    """The number of the event behind the node that begins at `number`."""
     depth = 0
     while True:
         event = events[number]

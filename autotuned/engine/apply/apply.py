@@ -80,7 +80,6 @@ class Applier:
 
     @property
     def _settings(self) -> Settings:
-        """Those in use now."""
         return self._configuration.now
 
     async def apply(

@@ -16,8 +16,6 @@ from autotuned.settings import Settings
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
-
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
@@ -25,8 +23,6 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about what was found, and what to do about it."""
-
     level: Level
     detail: str
     remedy: str | None = None

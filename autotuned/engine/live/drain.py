@@ -98,7 +98,6 @@ class LiveProvider:
 
     @property
     def managers(self) -> Managers:
-        """The service managers of this machine."""
         return self._finder.managers
 
     @property
@@ -107,7 +106,6 @@ class LiveProvider:
         return self._lease if self._lease is not None and self._lease.open else None
 
     def public(self) -> LeaseDocument | None:
-        """What everybody may see of the lease in force."""
         lease = self.lease
         if lease is not None and self._trying.locked():
             lease = copies.reread(self._journal, lease)  # each failed try is written down

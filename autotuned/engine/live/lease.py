@@ -77,7 +77,6 @@ async def stored(database: Database) -> Lease | None:
 
 
 async def store(database: Database, lease: Lease | None) -> None:
-    """Write the second copy."""
     if lease is not None:
         try:
             await database.ask(lease_module.write, lease)
@@ -115,7 +114,6 @@ def serves_again(journal: Journal, lease: Lease, target: Foreground) -> Lease:
 
 
 def named(lease: Lease) -> LiveNamed:
-    """How events and log lines name what a lease is on."""
     target = lease.target
     if isinstance(target, Job):
         return {"target": target.name, "label": target.label, "domain": target.domain}
@@ -126,8 +124,6 @@ def named(lease: Lease) -> LiveNamed:
 
 @dataclass(slots=True)
 class Recovered:
-    """What was found and what came of it."""
-
     before: Lease | None = None
     """The open lease that was found; None when nothing was owed."""
     lease: Lease | None = None
@@ -139,7 +135,6 @@ class Recovered:
 
     @property
     def outstanding(self) -> bool:
-        """A restore is still owed."""
         return self.lease is not None and self.lease.open
 
 

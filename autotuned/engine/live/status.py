@@ -26,8 +26,6 @@ FRESH_S = 1.0
 
 
 class Sighting:
-    """The newest look at the live provider."""
-
     def __init__(self, finder: Finder, look: Callable[[], Found]) -> None:
         self._finder, self._look = finder, look
         self._seen: LiveProviderDocument | None = None
@@ -55,7 +53,6 @@ class Sighting:
         self._at = self._seen = None
 
     async def close(self) -> None:
-        """Look no more."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)

@@ -57,8 +57,6 @@ _TOO_LONG = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What to send, and where."""
-
     url: str
     model: str
     prompt: str
@@ -66,7 +64,6 @@ class ChatRequest:
     seed: int | None = None
 
     def body(self) -> dict[str, object]:
-        """The JSON of the request."""
         seed = {} if self.seed is None else {"seed": self.seed}
         return {
             "model": self.model,
@@ -226,7 +223,6 @@ class Answer:
         self.text = (self.text + text)[-ANSWER_CHARACTERS:]
 
     def replicate(self, sent: int, gate_ttft_ms: float) -> Replicate:
-        """The figures of a stream that has ended."""
         if not (self.done or self.finished):
             return failed(f"broken stream: {self._unfinished()}")
         try:

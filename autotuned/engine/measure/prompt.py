@@ -40,7 +40,6 @@ class Calibration:
         """Characters of the next prompt at most, after a refusal."""
 
     def aim(self, target: int) -> None:
-        """Another length from now on."""
         if target != self.target:
             self.target, self._repeated, self._refusals, self._most = target, False, REFUSALS, None
 

@@ -48,7 +48,6 @@ class Requests:
 
     @property
     def error(self) -> str | None:
-        """Why the last wave failed."""
         return next((one.error for one in self.last if _failed(one)), None)
 
     def enough(self) -> bool:

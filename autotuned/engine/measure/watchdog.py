@@ -28,8 +28,6 @@ MAX_RETURNS = 3
 
 
 class Cause(StrEnum):
-    """Why a trial is void."""
-
     SLEPT = "slept"
     LIVE_BACK = "live_back"
 
@@ -77,7 +75,6 @@ class Watchdog:
         return None if name is None else Void(Cause.LIVE_BACK, f"{name} was brought back")
 
     def slept(self) -> Void | None:
-        """The machine has slept since `begin`."""
         gap = self.sleep.slept_s() - self._mark_s
         if gap <= SLEPT_S:
             return None
@@ -122,7 +119,6 @@ class Sampler:
         self.strain = replace(self.strain, nice=nice, priority=priority)
 
     def sample(self) -> None:
-        """Read resident memory now."""
         if self._child is not None:
             resident = self._machine.group_rss(self._child.pid)
             peak = max(self.strain.peak_rss_bytes or 0, resident)

@@ -172,7 +172,6 @@ class _Stream(asyncio.Protocol):
         self._stamp = 0
 
     def _encoded(self) -> bytes:
-        """The request as it goes over the wire."""
         url = urlsplit(self._request.url)
         body = json.dumps(self._request.body()).encode()
         headers = [
@@ -202,7 +201,6 @@ class _Stream(asyncio.Protocol):
         self.writable.set()
 
     def write(self, data: bytes) -> None:
-        """Hand over these bytes."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -212,7 +210,6 @@ class _Stream(asyncio.Protocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def stamp_sent(self) -> None:
-        """The request goes to the kernel now."""
         self.sent = self._clock()
 
     def pause_writing(self) -> None:
@@ -232,14 +229,12 @@ class _Stream(asyncio.Protocol):
         self._arrived.set()
 
     def close(self) -> None:
-        """Leave the server alone."""
         if self._transport is not None:
             self._transport.abort()
 
     # --- the answer --------------------------------------------------------------------------------
 
     def read(self) -> None:
-        """Parse what has arrived."""
         arrivals, self._arrivals = self._arrivals, []
         for stamp, data in arrivals:
             if self.replicate is not None:
@@ -302,7 +297,6 @@ class _Stream(asyncio.Protocol):
         self.replicate = plausible(replicate, self._request.max_tokens)
 
     def fail(self, reason: str) -> None:
-        """The stream has failed."""
         self.replicate = self.replicate or failed(reason)
 
     def miss_gate(self) -> None:

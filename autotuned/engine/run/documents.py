@@ -113,7 +113,6 @@ def run_document(
 
 
 def summary(row: RunRow, *, running: bool) -> SummaryDocument:
-    """One line of the table of runs."""
     answer = json.loads(row.recommendation_json) if row.recommendation_json else {}
     return {
         "run_id": row.run_id,
@@ -133,7 +132,6 @@ def summary(row: RunRow, *, running: bool) -> SummaryDocument:
 
 
 def trial_document(trial: Trial) -> TrialDocument:
-    """One trial with all its samples, as `trials` gives it."""
     knobs = trial.knobs
     return {
         **load.point_document(trial),

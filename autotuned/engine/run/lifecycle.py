@@ -43,7 +43,6 @@ class Active:
     task: asyncio.Task[None] | None = None
 
     def publish(self, report: TrialReport) -> None:
-        """Pass on what a trial reports."""
         if self.runner is not None:
             self.runner.observe(report)
 
@@ -54,8 +53,6 @@ class Active:
 
 
 class Lifecycle:
-    """Carries runs through."""
-
     def __init__(
         self,
         settings: Callable[[], Settings],

@@ -51,7 +51,6 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the run began."""
         return self.clock() - self.began
 
     @property

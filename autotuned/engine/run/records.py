@@ -50,8 +50,6 @@ OUTCOME = frozenset(
 
 
 class Records:
-    """The runs in the store."""
-
     def __init__(self, database: Database, machine: Machine) -> None:
         self.database, self._machine = database, machine
 
@@ -202,11 +200,9 @@ class Records:
         return await self.database.ask(runs.newest, limit, before, which)
 
     async def latest(self, which: Which) -> RunRow | None:
-        """The newest run of a kind."""
         return next(iter(await self.recent(1, None, which)), None)
 
     async def last_good(self) -> RunRow | None:
-        """The newest run that ended `ok`."""
         return await self.latest(Which.GOOD)
 
     async def history(self, run_id: str) -> tuple[Trial, ...]:
@@ -218,11 +214,9 @@ class Records:
         return await self.database.ask(trials.history, run_id)
 
     async def details(self, run_id: str) -> Details:
-        """What is kept beside a run's row."""
         return await self.database.ask(runs.details_of, run_id)
 
     async def result(self, row: RunRow, *, running: bool) -> ResultDocument:
-        """The public document, made of what is known so far."""
         details = await self.details(row.run_id)
         if "document" in details:  # of the first version: what came later is not in it
             return {

@@ -76,8 +76,6 @@ log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """One run from its first probe to its outcome."""
-
     def __init__(
         self, run_id: str, plan: Plan, bench: Bench, store: Database, events: Events, began: float
     ) -> None:
@@ -105,7 +103,6 @@ class Runner:
 
     @property
     def cancelled(self) -> bool:
-        """True once somebody has asked for the end."""
         return self._halt is Halt.CANCELLED
 
     async def search(self) -> tuple[Finish, tuple[Trial, ...]]:

@@ -73,8 +73,6 @@ log = structlog.get_logger(__name__)
 
 
 class Agent:
-    """The runs of this agent, past and present."""
-
     def __init__(
         self,
         configuration: Configuration,
@@ -369,7 +367,6 @@ class Agent:
         return await self._records.latest(Which.SEARCHED)
 
     def active_run(self) -> str | None:
-        """The id of the run in progress."""
         return self._active.run_id if self._active is not None else None
 
     def begun_run(self) -> str | None:

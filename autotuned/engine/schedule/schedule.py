@@ -47,8 +47,6 @@ log = structlog.get_logger(__name__)
 
 
 class Nightly:
-    """The schedule of this agent."""
-
     def __init__(
         self,
         agent: Agent,
@@ -182,7 +180,6 @@ class Nightly:
     # --- deciding ------------------------------------------------------------------------------------
 
     def _due(self) -> datetime | None:
-        """When to think next."""
         self._zone.reread()
         if self._book.schedule.enabled and self._zone.fault() is not None:
             return None

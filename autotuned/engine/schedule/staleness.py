@@ -37,8 +37,6 @@ Identity = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """An answer, and what it rests on."""
-
     verdict: Verdict
     basis: tuple[str | None, Mapping[str, object], ProviderSettings]
     files: Identity

@@ -65,7 +65,6 @@ class Child:
                 await self.gone.wait()
 
     def learn(self, report: Mapping[str, Any]) -> None:
-        """Take a report of the guardian."""
         match report["event"]:
             case "started":
                 self._pid = int(report["pid"])
@@ -212,7 +211,6 @@ class Processes:
         return child
 
     async def stop_all(self) -> None:
-        """Stop whatever still runs. Idempotent."""
         for child in self._children.values():
             await child.stop(0)
 

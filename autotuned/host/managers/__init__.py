@@ -52,7 +52,6 @@ class Managers:
         self.systemd = Systemd(environ)
 
     def of(self, target: Job | Unit) -> ServiceManager:
-        """Whoever manages `target`."""
         if isinstance(target, Job):
             return LaunchdService(self.launchd, target)
         return SystemdService(self.systemd, target)

@@ -34,8 +34,6 @@ class Known(NamedTuple):
 
 
 class Stopper:
-    """Stops what a lease names."""
-
     def __init__(self, journal: Journal, managers: Managers, ports: Ports) -> None:
         self._journal, self._managers, self._ports = journal, managers, ports
 
@@ -79,7 +77,6 @@ class Stopper:
         return lease, None
 
     def _left(self, lease: Lease, family: list[Known]) -> str | None:
-        """What is still there; None when nothing is."""
         target = lease.target
         if not isinstance(target, Foreground):
             service = self._managers.of(target)

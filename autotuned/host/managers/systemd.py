@@ -67,7 +67,6 @@ class UnitState(LoadedJob):
 
     @property
     def command(self) -> str:
-        """What acts on it, for a person to type."""
         return command(self.domain)
 
 
@@ -77,8 +76,6 @@ def command(scope: str) -> str:
 
 
 class Systemd:
-    """The systemd of this user, and that of the machine."""
-
     def __init__(self, environ: Mapping[str, str]) -> None:
         runtime = f"/run/user/{os.getuid()}"
         self._environ = {"XDG_RUNTIME_DIR": runtime} if Path(runtime).is_dir() else {}
@@ -133,7 +130,6 @@ class Systemd:
         return _state(scope, unit, facts)
 
     def ask(self, scope: str, *words: str, timeout_s: float = ACT_TIMEOUT_S) -> Answer:
-        """Run one command."""
         program = self.program
         if program is None:
             return Answer(None, "", "there is no systemctl on the PATH")
@@ -227,7 +223,6 @@ def place(pid: int) -> Place | None:
 
 
 def parse_place(path: str) -> Place:
-    """What the path of a cgroup says."""
     container = CONTAINER.search(path)
     user, unit = None, None
     for word in path.split("/"):
@@ -242,7 +237,6 @@ def parse_place(path: str) -> Place:
 
 
 def owner(uid: int) -> str:
-    """The name of a user."""
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(uid).pw_name
     return str(uid)

@@ -37,7 +37,6 @@ class Listing:
     files: Mapping[str, RemoteFile]
 
     def bytes_of(self, names: Sequence[str]) -> int:
-        """Bytes of these files, as far as the hub says."""
         return sum(self.files[name].bytes for name in names)
 
 
