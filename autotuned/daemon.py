@@ -91,10 +91,6 @@ def restore_before_end(found: Recovered, environ: Mapping[str, str]) -> None:
     insist(found, Path(wire.config_folder(environ)) / "run", environ)
 
 
-def _chosen(kind: str, settings: Settings, environ: Mapping[str, str]) -> Provider:
-    return providers.choose(kind, settings.provider, environ, settings.descriptions)
-
-
 async def serve(
     settings: Settings,
     environ: Mapping[str, str],
@@ -123,13 +119,18 @@ async def serve(
         notifier = Notifier(configuration, records, events, environ)
         notifier.open(since=before)
         stack.push_async_callback(notifier.close)
+
+        def choose(kind: str) -> Provider:
+            now = configuration.now
+            return providers.choose(kind, now.provider, environ, now.descriptions)
+
         host = Host(
             processes=lambda: Processes(MARKER, str(settings.home)),
             ports=Ports(),
             machine=machine,
             sleep=Sleep(),
             awake=power.awake,
-            choose=lambda kind: _chosen(kind, configuration.now, environ),
+            choose=choose,
             marker=MARKER,
             environ=environ,
         )

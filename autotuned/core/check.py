@@ -41,7 +41,7 @@ def judge(
     epsilon: float,
 ) -> CheckedDocument:
     """`history` are the trials of the run that is checked against; `start_spread` is relative."""
-    before, after = _tps(then), _tps(now)
+    before, after = load.tps_of(then), load.tps_of(now)
     document: CheckedDocument = {
         "of_run": of_run,
         "verdict": "fails",
@@ -56,7 +56,7 @@ def judge(
     if now.failure is not None or not before or not after:
         return document
     cells = [trial for trial in history if trial.stage == STAGE_CLIMB or trial is then]
-    groups = [_tps(trial) for trial in cells]
+    groups = [load.tps_of(trial) for trial in cells]
     spread = pooled_spread([_undisturbed(group) for group in (*groups, after) if group])
     found = ratio(before, after, spread, CONFIDENCE)
     if found.interval is None:
@@ -80,7 +80,3 @@ def judge(
 def _undisturbed(values: Sequence[float]) -> list[float]:
     middle = median(values)
     return [value for value in values if abs(value / middle - 1) <= OUTLIER]
-
-
-def _tps(trial: Trial) -> list[float]:
-    return load.figures(trial.replicates)

@@ -6,7 +6,7 @@ values are those of both its starts: how far starts differ is a part of the nois
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autotuned.core import load
@@ -96,7 +96,7 @@ def judge(
         return document
     if not all(trial.fits for trial in winner):
         return {**document, "difference": -1.0, "verdict": "worse"}
-    mine, theirs = _tps(winner), _tps(opponent)
+    mine, theirs = load.tps_of(*winner), load.tps_of(*opponent)
     found = ratio(theirs, mine, pooled_spread([mine, theirs]), CONFIDENCE)
     low, high = found.interval or (found.relative, found.relative)
     return {
@@ -120,10 +120,6 @@ def words(winner: Knobs | None, document: ConfirmationDocument) -> list[str]:
     return [f"started again in turns, {winner} {came} {who} ({by}), so that is recommended instead"]
 
 
-def _tps(starts: Iterable[Trial]) -> list[float]:
-    return [tps for start in starts for tps in load.figures(start.replicates)]
-
-
 def _whole(starts: Sequence[Trial], history: Sequence[Trial]) -> Trial:
     """The opponent as a trial: its own cell where the climb had one, else its starts together."""
     for trial in history:
@@ -137,7 +133,7 @@ def _whole(starts: Sequence[Trial], history: Sequence[Trial]) -> Trial:
             for each in start.replicates
         )
     ttft = [each.ttft_ms for each in replicates if each.ttft_ms is not None]
-    tps = _tps(starts)
+    tps = load.tps_of(*starts)
     return replace(
         starts[0],
         replicates=replicates,

@@ -45,6 +45,11 @@ def figures(replicates: Sequence[Replicate]) -> list[float]:
     return [tps for tps in each if tps is not None]
 
 
+def tps_of(*trials: Trial) -> list[float]:
+    """The figures of all these trials."""
+    return [tps for trial in trials for tps in figures(trial.replicates)]
+
+
 def ttft_p95_ms(wave: Sequence[Replicate]) -> float | None:
     """Of the streams that were not cut short; None without any."""
     times = [one.ttft_ms for one in wave if one.error is None and one.ttft_ms is not None]

@@ -62,7 +62,7 @@ def layout(winner: Knobs, runner_up: Knobs | None) -> tuple[Knobs, ...]:
 def of_run(history: Sequence[Trial]) -> NoiseDocument:
     """The spread within the cells of a tuning run, and whether its best cell stands clear."""
     cells = [trial for trial in history if trial.stage == STAGE_CLIMB]
-    spread = pooled_spread([_tps(trial) for trial in cells])
+    spread = pooled_spread([load.tps_of(trial) for trial in cells])
     if not spread.freedom:
         return {}
     known: NoiseDocument = {
@@ -73,7 +73,7 @@ def of_run(history: Sequence[Trial]) -> NoiseDocument:
     second = runner_up(history)
     if best is None or second is None or second.knobs is None:
         return known
-    lead = _lead(_tps(best), _tps(second), spread)
+    lead = _lead(load.tps_of(best), load.tps_of(second), spread)
     known["runner_up"] = second.knobs.published()
     if lead is not None:
         known["lead"] = lead
@@ -86,7 +86,7 @@ def runner_up(history: Sequence[Trial]) -> Trial | None:
     others = [
         trial
         for trial in history
-        if trial.stage == STAGE_CLIMB and trial.fits and trial is not best and _tps(trial)
+        if trial.stage == STAGE_CLIMB and trial.fits and trial is not best and load.tps_of(trial)
     ]
     return max(others, key=lambda trial: trial.tps_median or 0.0, default=None)
 
@@ -101,10 +101,12 @@ def of_pairs(
     """What the starts of a measurement tell; `history` may end in the middle of a pair."""
     starts = [trial for trial in history if trial.stage == STAGE_CLIMB]
     cells = list(dict.fromkeys(pair))
-    good = [[t for t in starts if t.knobs == knobs and t.fits and _tps(t)] for knobs in cells]
+    good = [
+        [t for t in starts if t.knobs == knobs and t.fits and load.tps_of(t)] for knobs in cells
+    ]
     medians = [[trial.tps_median or 0.0 for trial in group] for group in good]
     between = pooled_spread(medians)
-    within = pooled_spread([_tps(trial) for group in good for trial in group])
+    within = pooled_spread([load.tps_of(trial) for group in good for trial in group])
     means = [sum(group) / len(group) if group else 0.0 for group in medians]
     replicates = max((trial.waves_n for trial in starts), default=0)
     smallest = _smallest(between)
@@ -142,10 +144,10 @@ def enough(history: Sequence[Trial], figures: Sequence[float], usual: int, epsil
     that does not adapt. The first cell, which the others are held against, always gets it.
     """
     best = best_so_far(history)
-    yardstick = [] if best is None else _tps(best)
+    yardstick = [] if best is None else load.tps_of(best)
     if not figures or not yardstick or len(figures) >= most(usual):
         return len(figures) >= usual
-    cells = [_tps(trial) for trial in history if trial.stage == STAGE_CLIMB]
+    cells = [load.tps_of(trial) for trial in history if trial.stage == STAGE_CLIMB]
     interval = ratio(yardstick, figures, pooled_spread([*cells, figures]), EACH_LOOK).interval
     if interval is None:  # too few figures to tell noise from difference
         return len(figures) >= usual
@@ -263,7 +265,3 @@ def _later(pair: Sequence[Trial]) -> float:
         for first, second in zip(pair[::2], pair[1::2], strict=True)
     ]
     return sum(steps) / len(steps)
-
-
-def _tps(trial: Trial) -> list[float]:
-    return load.figures(trial.replicates)

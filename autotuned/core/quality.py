@@ -164,7 +164,9 @@ def compared(known: Trial, trial: Trial) -> CellQuality:
             verdict = "broken"
         told = [task for task in lost if not whole or task.kind == whole[0]]
         kinds = {task.kind for task in told}
-        noun = _plural(kinds.pop()) if len(kinds) == 1 else "tasks"
+        noun = "tasks"
+        if len(kinds) == 1:
+            noun = NEEDLES if NEEDLES in kinds else f"{kinds.pop()} tasks"
         count = len([task for task in firm if noun == "tasks" or task.kind == told[0].kind])
         reason = f"quality: {len(told)} of {count} {noun} lost"
     shaped = [task for task in mine if task.kind in STRUCTURED]
@@ -319,7 +321,3 @@ def _whole(kind: str, firm: Sequence[Task], lost: Sequence[Task]) -> bool:
     """Whether all firm tasks of a kind are lost; one alone may be chance."""
     mine = [task for task in firm if task.kind == kind]
     return len(mine) >= FEWEST_LOST and all(task in lost for task in mine)
-
-
-def _plural(kind: str) -> str:
-    return kind if kind == NEEDLES else f"{kind} tasks"

@@ -48,7 +48,7 @@ def refuse_root_elsewhere(path: Path) -> None:
     """Raise UnsafePath where root would work in somebody else's home, as under sudo, and leave files of root there."""
     if os.geteuid() != 0:
         return
-    nearest = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    nearest = shared.nearest_there(path)
     owner = nearest.stat().st_uid
     if owner != 0:
         why = f"belongs to uid {owner}, and this is root: run it as that user, without sudo"

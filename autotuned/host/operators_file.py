@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import itertools
 import os
 import re
@@ -19,14 +20,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotuned.core.lease import Lines, Rollback
 from autotuned.errors import ApplyRefused, UnsafePath
+from autotuned.host import failpoint
 from autotuned.host.files import write_atomic
 from autotuned.shared import tools
+from autotuned.shared.files import sync_folder
 
 MAX_BYTES = 1024 * 1024
 MAX_BACKUPS = 65_536
 """Backups that one second can have: numbered from 0 to 65,535."""
 NEW_MODE = 0o600
+ATTEMPTS = 4
 LOCK = ".config.yaml.lock"
 LOCK_S, LOCK_POLL_S = 5.0, 0.05
 """The provider's lock beside its file, how long another writer is waited for, how often it is tried."""
@@ -206,3 +211,63 @@ def _must_be_plain(path: Path, found: os.stat_result) -> None:
     else:
         return
     raise UnsafePath(path, rule)
+
+
+def roll_back(record: Rollback) -> None:
+    """Put back what `record` tells of: the old file whole while nobody else has written it, else our own lines.
+
+    Idempotent; what somebody has changed since stays as it is. Raises AutotunedError or OSError, the file as it was then.
+    """
+    path = Path(record["path"])
+    with locked(path):
+        for _ in range(ATTEMPTS):
+            original = look(path)
+            if original.content is None or _replaced(original, _before(record, original.content)):
+                failpoint.reach("rollback.replaced")
+                return
+    raise UnsafePath(path, "somebody else keeps writing it")
+
+
+def _before(record: Rollback, content: bytes) -> bytes | None:
+    """The content to put back; None where there was no file."""
+    if hashlib.sha256(content).hexdigest() == record["sha256"]:
+        if record["backup"] is None:
+            return None
+        backup = look(Path(record["backup"])).content
+        if backup is not None:
+            return backup
+    text = content.decode("utf-8", "surrogateescape")
+    for lines in record["lines"]:
+        text = _line_put_back(text, lines)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _line_put_back(text: str, lines: Lines) -> str:
+    """`text` with the old lines of one key, where ours stand as we wrote them."""
+    new, old = lines["new"], lines["old"] or ""
+    if new is None:
+        if any(line.startswith(f"{lines['key']}:") for line in text.splitlines()):
+            return text
+        return (text if text.endswith("\n") or not text else f"{text}\n") + old
+    at = 0 if text.startswith(new) else text.find(f"\n{new}") + 1
+    end = at + len(new)
+    if not text.startswith(new, at) or not (
+        new.endswith("\n") or text[end : end + 1] in ("", "\n")
+    ):
+        return text
+    if old and not old.endswith("\n") and new.endswith("\n"):
+        old += "\n"
+    return text[:at] + old + text[end:]
+
+
+def _replaced(original: Original, content: bytes | None) -> bool:
+    """False where somebody was quicker."""
+    if content == original.content:
+        return True
+    if content is not None:
+        return replace(original, content)
+    if not untouched(original):
+        return False
+    original.target.unlink()
+    sync_folder(original.target.parent)
+    return True

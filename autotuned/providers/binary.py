@@ -47,13 +47,11 @@ def install_extra(extra: str) -> str:
     return f"pip install 'autotuned[{extra}]'"
 
 
-def named(binary: Path, key: str = "[provider] binary") -> Path:
+def named(binary: Path) -> Path:
     """The program that the settings name, absolute. Raises ProviderMissing when it cannot be run."""
     path = binary.expanduser().absolute()
     if not is_program(path):
-        message = (
-            f"{key}: {path} is not a program that can be executed; correct it in autotuned.toml"
-        )
+        message = f"[provider] binary: {path} is not a program that can be executed; correct it in autotuned.toml"
         raise ProviderMissing(message)
     return path
 

@@ -134,6 +134,11 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def nearest_there(path: Path) -> Path:
+    """`path` itself, or of its parents the nearest that exists."""
+    return next((each for each in (path, *path.parents) if each.exists()), path)
+
+
 def open_to_others(path: Path, status: os.stat_result) -> tuple[str, str] | None:
     """Why somebody else may enter `path`, and the command against it; None where it is this user's alone."""
     mode = stat.S_IMODE(status.st_mode)

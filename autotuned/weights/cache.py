@@ -109,11 +109,6 @@ def require_paths(field: str, words: Iterable[str], environ: Mapping[str, str]) 
             raise ConfigError(field, word, "is a path, and there is no such file or folder")
 
 
-def _or_file(model: str) -> str:
-    """What to say of a repository whose name may have been meant as that of a file."""
-    return f"; of a file that is here say ./{model}" if model.lower().endswith(".gguf") else ""
-
-
 def locate(
     model: str, form: WeightsFormat, environ: Mapping[str, str]
 ) -> Found | NotHere | Failure:
@@ -129,7 +124,8 @@ def locate(
     repo, quant = repository(model, form)
     folder = snapshot(repo, environ)
     if folder is None:
-        return NotHere(f"it is not in the local cache ({hub_cache(environ)}){_or_file(model)}")
+        file = f"; of a file that is here say ./{model}" * model.lower().endswith(".gguf")
+        return NotHere(f"it is not in the local cache ({hub_cache(environ)}){file}")
     if form == "mlx":
         found = in_folder(folder)
         names = {path.name for path in found.files}

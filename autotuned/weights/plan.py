@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotuned.core.model import Failure, WeightsFormat
+from autotuned.shared.files import nearest_there
 from autotuned.shared.paths import is_path
 from autotuned.weights import cache, integrity, selection
 from autotuned.weights.cache import NotHere, damaged, transient
@@ -86,9 +87,7 @@ def missing_bytes(root: Path, listing: Listing, names: Sequence[str]) -> int:
 
 def disk_free(folder: Path) -> int:
     """Free bytes on the disk of `folder`, which may not exist yet. Raises OSError."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(nearest_there(folder)).free
 
 
 LISTING_S = 20.0

@@ -15,7 +15,7 @@ from autotuned.engine.apply.place import Place, choose
 from autotuned.errors import ApplyRefused
 from autotuned.host.find import Found, Process
 from autotuned.host.managers.systemd import UnitState
-from autotuned.host.restore.rollback import roll_back
+from autotuned.host.operators_file import roll_back
 from autotuned.shared.knobs import Knobs
 from autotuned.writers import recipe
 

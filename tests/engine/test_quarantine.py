@@ -12,9 +12,8 @@ import psutil
 import pytest
 
 from autotuned.core.quarantine import Configuration
-from autotuned.engine.quarantine import Quarantine
+from autotuned.engine.quarantine import Inflight, Quarantine
 from autotuned.errors import NotFound
-from autotuned.host.inflight import Inflight
 from autotuned.shared.knobs import Knobs
 from autotuned.store.database import Database
 from tests.e2e.test_load import described

@@ -14,7 +14,7 @@ import pytest
 from autotuned.core.lease import Lines, Rollback
 from autotuned.errors import ApplyRefused
 from autotuned.host import operators_file
-from autotuned.host.restore.rollback import roll_back
+from autotuned.host.operators_file import roll_back
 from tests.e2e.test_kills import LASTING, candidates, drained_and_dead, journal, run_folder
 from tests.support.home import DEADLINE_S, Home, Y, free_port, poll, port_is_free
 from tests.support.live import LaunchdJob

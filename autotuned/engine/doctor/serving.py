@@ -12,7 +12,8 @@ from autotuned.core.request import TuneRequest
 from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.errors import ProviderMissing
 from autotuned.providers.binary import install_extra
-from autotuned.weights.cache import hub_cache
+from autotuned.shared.files import nearest_there
+from autotuned.weights.cache import hub_cache, repository_folder
 
 GB = 2**30
 LEAST_FREE = 2 * GB
@@ -50,9 +51,7 @@ def weights_cache(context: CheckContext) -> Finding:
     """The agent itself (its permissions differ from a terminal's) can read and write the cache of weights."""
     folder = hub_cache(context.environ)
     remedy = f"see its owner and mode: ls -ld '{folder}'; or name another one with HF_HUB_CACHE"
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest_there(folder)
     try:
         if not existing.is_dir():
             return broken(f"{existing} is no folder", remedy)
@@ -69,7 +68,7 @@ def weights_cache(context: CheckContext) -> Finding:
 def disk(context: CheckContext) -> Finding:
     """Room for the candidates of the default list that are not here yet."""
     folder = hub_cache(context.environ)
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = nearest_there(folder)
     free = shutil.disk_usage(existing).free
     told = f"{free / GB:.1f} GB free for weights in {existing}"
     remedy = f"free some space, or delete models of {folder} that you do not use"
@@ -82,7 +81,7 @@ def disk(context: CheckContext) -> Finding:
     missing = [
         entry
         for entry in catalogue
-        if not (folder / f"models--{entry.model.partition(':')[0].replace('/', '--')}").is_dir()
+        if not repository_folder(folder, entry.model.partition(":")[0]).is_dir()
     ]
     largest = max(missing, key=lambda entry: entry.weights_bytes, default=None)
     if largest is not None and free < largest.weights_bytes + LEAST_FREE:
@@ -136,16 +135,14 @@ def provider_config(context: CheckContext) -> Finding:
 
 def config_pins(context: CheckContext) -> Finding:
     """Keys of the configuration that keep the provider on another model than `model` names."""
-    path = context.settings.provider_config
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = context.settings.provider_config.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return fine("no configuration to look at")
     file = reader.read(text.removeprefix(reader.BOM))
-    entry = None if isinstance(file, reader.Refused) else file.named("model")
-    if isinstance(file, reader.Refused) or entry is None:
+    if isinstance(file, reader.Refused) or file.named("model") is None:
         return fine("the configuration names no model")
-    found = policy.pins(text, str(file.scalar(entry.value)))
+    found = policy.pins(text, str(file.shown("model")))
     if found:
         return doubt(
             f"beside model the configuration also says {', '.join(found)}",

@@ -21,7 +21,7 @@ from autotuned.engine.settings import Configuration
 from autotuned.errors import ApplyRefused, Busy, RestoreOutstanding
 from autotuned.host.children.process import Processes
 from autotuned.host.find import Found
-from autotuned.host.managers.systemd import UnitState
+from autotuned.host.managers.systemd import UnitState, command
 from autotuned.providers.server import Provider
 from autotuned.shared.launchctl import domains
 from autotuned.writers import script
@@ -70,7 +70,7 @@ class Restarter:
         if managed is None and path != self._configuration.now.provider_config:
             return _by_hand(found, path)
         if managed is not None and isinstance(managed.job, UnitState):
-            typed = managed.job.command
+            typed = command(managed.job.domain)
             return f"{typed} daemon-reload\n{typed} restart {managed.job.label}"
         folder = Path(self._environ.get("HOME") or Path.home()) / "Library" / "LaunchAgents"
         labels, named = settings.known_labels, settings.plist

@@ -18,8 +18,8 @@ from autotuned.documents.run import Step
 from autotuned.documents.trial import Stage
 from autotuned.engine.measure.prompt import Calibration
 from autotuned.engine.measure.watchdog import Watchdog
+from autotuned.engine.quarantine import Inflight
 from autotuned.host.children.process import Child, Processes
-from autotuned.host.inflight import Inflight
 from autotuned.host.machine import Machine
 from autotuned.host.ports import Ports
 from autotuned.providers.server import Binary, Provider

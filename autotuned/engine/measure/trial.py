@@ -39,7 +39,7 @@ from autotuned.engine.measure.context import (
     log_name,
     with_telling_line,
 )
-from autotuned.engine.measure.requests import Requests, settled
+from autotuned.engine.measure.requests import DEATH_SETTLE_S, Requests, settled
 from autotuned.engine.measure.watchdog import Sampler, Void
 from autotuned.host.children.process import Child
 from autotuned.host.clock import utc_now
@@ -50,8 +50,6 @@ from autotuned.weights.cache import Weights
 
 T = TypeVar("T")
 
-DEATH_SETTLE_S = 0.05
-"""A server that answers and then dies is given this long to be seen dying after its last answer."""
 PORT_FREE_S = 10.0
 THERMAL_POLL_S = 2.0
 

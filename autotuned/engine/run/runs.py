@@ -39,7 +39,7 @@ from autotuned.engine.live.preflight import LIVE, conflict, doubts, recipe, serv
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
 from autotuned.engine.noise import Again, planned_again, recheck, repetition
-from autotuned.engine.quarantine import Quarantine
+from autotuned.engine.quarantine import Inflight, Quarantine
 from autotuned.engine.run.documents import run_document, summary
 from autotuned.engine.run.lifecycle import Active, Lifecycle
 from autotuned.engine.run.records import Records
@@ -58,7 +58,6 @@ from autotuned.errors import (
 )
 from autotuned.host import others as programs
 from autotuned.host.find import Found
-from autotuned.host.inflight import Inflight
 from autotuned.providers.binary import install_extra
 from autotuned.providers.server import Binary, Provider
 from autotuned.settings import Settings

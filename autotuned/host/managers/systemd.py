@@ -65,10 +65,6 @@ class UnitState(LoadedJob):
         """It runs, or is about to, or is ending."""
         return self.running or self.coming or self.dying
 
-    @property
-    def command(self) -> str:
-        return command(self.domain)
-
 
 def command(scope: str) -> str:
     """What acts on the units of a scope, for a person to type."""
@@ -149,7 +145,7 @@ class Systemd:
 
     def refusal(self, state: UnitState) -> str | None:
         """Why this unit cannot be stopped for a run and brought back; None where it can."""
-        unit, typed = state.label, state.command
+        unit, typed = state.label, command(state.domain)
         if state.presence is not Presence.LOADED:
             return (
                 f"systemd cannot be asked about {unit}: {state.reason or 'there is no such unit'}"

@@ -18,9 +18,9 @@ from autotuned.errors import AutotunedError
 from autotuned.host import failpoint
 from autotuned.host.clock import utc_now
 from autotuned.host.managers import Managers
+from autotuned.host.operators_file import roll_back
 from autotuned.host.restore import restart
 from autotuned.host.restore.journal import Journal
-from autotuned.host.restore.rollback import roll_back
 from autotuned.shared.identity import alive, boot_id, started
 from autotuned.shared.launchctl import LoadedJob, Presence
 
