@@ -108,7 +108,6 @@ def profile(
 
 
 def search_document(plan: Plan) -> SearchDocument:
-    """How the cells of a plan are searched."""
     return {
         "kind": "grid" if plan.trials is None else "tpe",
         "cells": len(plan.cells),
@@ -191,7 +190,6 @@ def alternates_of(plan: Plan, history: Sequence[Trial], finish: Finish) -> list[
 
 
 def infeasible(history: Sequence[Trial]) -> list[InfeasibleDocument]:
-    """The candidates that failed their probe, in the order of the probes."""
     return [
         {"model": trial.model, "rank": trial.rank, "reason": trial.failure.reason}
         for trial in history

@@ -32,8 +32,6 @@ SAME = (
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """So often this pair, out of that run."""
-
     repeats: Repeats
     pair: tuple[Knobs, ...]
 

@@ -38,7 +38,6 @@ class Ports:
         return True
 
     def listens(self, group: int, port: int) -> bool:
-        """Some process of process group `group` listens on `port`."""
         return any(_listens(process, port) for process in members(group))
 
     def holder(self, port: int) -> Listener | None:

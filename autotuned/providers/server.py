@@ -177,7 +177,6 @@ class Provider:
         )
 
     def _names(self, launch: Launch) -> dict[str, Value]:
-        """What templates may name."""
         return {
             "weights": str(launch.weights),
             "model": launch.model,
@@ -198,7 +197,6 @@ class Provider:
         return not wanted.isdisjoint(ids) or any(snapshot in listed for listed in ids)
 
     def request_model(self, launch: Launch) -> str:
-        """What to put into the request's `model` field."""
         return fill(self.spec.request_model, self._names(launch))
 
     def telling_line(self, log: str) -> str | None:

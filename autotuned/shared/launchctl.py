@@ -49,8 +49,6 @@ COMING = ("spawn", "xpcproxy", "pended", "activating", "queued")
 
 
 class Presence(Enum):
-    """Whether a service manager has a service."""
-
     LOADED = "loaded"
     MISSING = "missing"
     NO_DOMAIN = "no domain"
@@ -157,18 +155,13 @@ class Launchd:
     def look(self, domain: str, label: str) -> LoadedJob:
         """What launchd says of `label` in `domain` now. Never raises."""
         answer = self._run("print", f"{domain}/{label}", timeout_s=LOOK_TIMEOUT_S)
-        match answer.code:
-            case 0:
-                return self._listed(parse(domain, label, answer.out))
-            case 113:  # NOT_FOUND
-                return LoadedJob(domain, label, Presence.MISSING)
-            case 112 | 125:  # NO_SESSION
-                return LoadedJob(domain, label, Presence.NO_DOMAIN, reason=answer.reason)
-            case _:
-                silent = answer.code is None
-                return LoadedJob(
-                    domain, label, Presence.UNKNOWN, reason=answer.reason, silent=silent
-                )
+        if answer.code == OK:
+            return self._listed(parse(domain, label, answer.out))
+        if answer.code == NOT_FOUND:
+            return LoadedJob(domain, label, Presence.MISSING)
+        presence = Presence.NO_DOMAIN if answer.code in NO_SESSION else Presence.UNKNOWN
+        silent = answer.code is None
+        return LoadedJob(domain, label, presence, reason=answer.reason, silent=silent)
 
     def holder(self, pid: int) -> LoadedJob | None:
         """The job whose process this is, or that has started it; None where none is.

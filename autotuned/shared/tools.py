@@ -39,7 +39,6 @@ class Answer(NamedTuple):
 
     @property
     def ended(self) -> str:
-        """How it ended, in words."""
         return LATE if self.code is None else f"exited with code {self.code}"
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from autotuned.core.model import Failure, WeightsFormat
 from autotuned.shared.paths import is_path
@@ -31,6 +31,20 @@ RATE_FROM_BYTES = 8 * 2**20
 """A shorter download says nothing about the network's rate."""
 Report = Callable[..., object]
 """Called with `activity` (`fetch` or `check`), `bytes`, `total` and `rate` (bytes a second)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    model: str
+    form: WeightsFormat
+    report: Report
+    memory_bytes: int | None
+    verify: bool
+
+    def unfit(self, weights_bytes: int) -> Failure | None:
+        if self.memory_bytes is None:
+            return None
+        return cache.fits_in_memory(weights_bytes, self.memory_bytes)
 
 
 class Prewarmer:
@@ -58,7 +72,7 @@ class Prewarmer:
         before. Cancelling ends a download at once; its partial files are used by the next one.
         """
         try:
-            return await self._prewarm(model, form, report, memory_bytes, verify=verify)
+            return await self._prewarm(_Wanted(model, form, report, memory_bytes, verify))
         except integrity.Defect as defect:
             return damaged(f"{model}: {defect}")
         except HubFault as fault:
@@ -83,24 +97,15 @@ class Prewarmer:
 
     # --- what is here ------------------------------------------------------------------------------
 
-    async def _prewarm(
-        self,
-        model: str,
-        form: WeightsFormat,
-        report: Report,
-        memory_bytes: int | None,
-        *,
-        verify: bool,
-    ) -> Weights | Failure:
-        found = await asyncio.to_thread(cache.locate, model, form, self.environ)
+    async def _prewarm(self, wanted: _Wanted) -> Weights | Failure:
+        model = wanted.model
+        found = await asyncio.to_thread(cache.locate, model, wanted.form, self.environ)
         if isinstance(found, Failure):
             return found
         lacking: integrity.Lacking | None = None
         if isinstance(found, Found):
             try:
-                return await self._checked(
-                    found, form, report, memory_bytes, verify=verify, hashes=True
-                )
+                return await self._checked(found, wanted)
             except integrity.Lacking as error:
                 if is_path(model):
                     raise
@@ -115,7 +120,7 @@ class Prewarmer:
         patience = replace(self._patience, listing_s=()) if tired else self._patience
         async with HubSession(self.environ, cache.hub_cache(self.environ), patience) as session:
             try:
-                listing = await session.listing(cache.repository(model, form)[0])
+                listing = await session.listing(cache.repository(model, wanted.form)[0])
             except HubFault as fault:
                 if fault.unreachable:
                     self._unreachable_until = time.monotonic() + UNREACHABLE_S
@@ -123,31 +128,27 @@ class Prewarmer:
                     raise lacking from None
                 where = f" ({absent})" if fault.unreachable else ""
                 return transient(f"{model}: {fault.reason}{where}")
-            return await self._fetch(session, listing, model, form, report, memory_bytes)
+            return await self._fetch(session, listing, wanted)
 
     async def _checked(
-        self,
-        found: Found,
-        form: WeightsFormat,
-        report: Report,
-        memory_bytes: int | None,
-        *,
-        verify: bool,
-        hashes: bool,
+        self, found: Found, wanted: _Wanted, *, fetched: bool = False
     ) -> Weights | Failure:
-        """The weights found, checked now or before; a Failure where they exceed the memory. Raises Defect."""
+        """The weights found, checked now or before; a Failure where they exceed the memory. Raises Defect.
+
+        `fetched`: just now, and hashed on the way.
+        """
         weights = None
-        if not verify:
+        if not (wanted.verify or fetched):
             weights = await asyncio.to_thread(self.ledger.known, found.path, found.files)
         if weights is not None:
-            return _unfit(weights.weights_bytes, memory_bytes) or weights
+            return wanted.unfit(weights.weights_bytes) or weights
         marks = await asyncio.to_thread(self.ledger.marks, found.files)
-        weights = await asyncio.to_thread(cache.inspect, found, form)
-        unfit = _unfit(weights.weights_bytes, memory_bytes)
+        weights = await asyncio.to_thread(cache.inspect, found, wanted.form)
+        unfit = wanted.unfit(weights.weights_bytes)
         if unfit is not None:
             return unfit
-        if hashes:
-            await self._hash(found, report)
+        if not fetched:
+            await self._hash(found, wanted.report)
         await asyncio.to_thread(self.ledger.remember, weights, marks)
         return weights
 
@@ -173,26 +174,21 @@ class Prewarmer:
     # --- what the hub has ----------------------------------------------------------------------------
 
     async def _fetch(
-        self,
-        session: HubSession,
-        listing: Listing,
-        model: str,
-        form: WeightsFormat,
-        report: Report,
-        memory_bytes: int | None,
+        self, session: HubSession, listing: Listing, wanted: _Wanted
     ) -> Weights | Failure:
+        model, form = wanted.model, wanted.form
         small, weights = plan.chosen(listing, model, form)
         if not weights:
             kind = "*.safetensors" if form == "mlx" else "such .gguf file"
             return transient(f"{model}: the repository has no {kind}")
-        unfit = _unfit(listing.bytes_of(weights), memory_bytes)
+        unfit = wanted.unfit(listing.bytes_of(weights))
         if unfit is not None:
             return unfit
         root = cache.hub_cache(self.environ)
         room = await asyncio.to_thread(plan.no_room_for, root, listing, [*small, *weights])
         if room is not None:
             return transient(f"{model}: {room}")
-        tell = _Teller(report, "fetch", listing.bytes_of([*small, *weights]))
+        tell = _Teller(wanted.report, "fetch", listing.bytes_of([*small, *weights]))
         missing = await asyncio.to_thread(plan.missing_bytes, root, listing, [*small, *weights])
         began = time.monotonic()
         await session.fetch(listing, small, tell)
@@ -207,7 +203,7 @@ class Prewarmer:
             self.ledger.rate = missing / seconds
         names = tuple(folder / name for name in weights)
         found = cache.in_folder(folder) if form == "mlx" else Found(names[0], names)
-        checked = await self._checked(found, form, report, memory_bytes, verify=True, hashes=False)
+        checked = await self._checked(found, wanted, fetched=True)
         await session.settle(listing)
         return checked
 
@@ -240,7 +236,3 @@ class _Teller:
             self._seen.popleft()
         began, at = self._seen[0]
         return max(0.0, (self._received - at) / (now - began)) if now > began else 0.0
-
-
-def _unfit(weights_bytes: int, memory_bytes: int | None) -> Failure | None:
-    return None if memory_bytes is None else cache.fits_in_memory(weights_bytes, memory_bytes)

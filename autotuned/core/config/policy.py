@@ -109,7 +109,6 @@ def select(text: str, recipe: Mapping[str, Scalar], terms: Terms) -> Selection |
 
 
 def binding(file: ConfigFile) -> tuple[str, ...]:
-    """The keys that bind the file's model to its artifact."""
     keys = (entry.key or "" for entry in file.entries)
     return tuple(key for key in keys if key.startswith(BINDING) and file.shown(key) is not None)
 

@@ -34,7 +34,6 @@ class Consent:
     """Of a run with several target contexts: whose recommendation; the first one's where it is left out."""
 
     def terms(self, request: Mapping[str, object]) -> Terms:
-        """On which terms the recipe of a run with this request is written."""
         return Terms(decided(request), self.knobs_only, self.all_knobs)
 
 

@@ -48,7 +48,6 @@ class Written:
     """What the command line of the live server has to hold, where that tells."""
 
     def document(self, hint: str | None, *, applied: bool) -> ConfigurationResult:
-        """The answer of `apply` and `revert`."""
         return {
             "applied": applied,
             "changed": {key: dict(both) for key, both in self.changed.items()},

@@ -46,6 +46,7 @@ def socket(context: CheckContext) -> Finding:
 
 
 async def store(context: CheckContext) -> Finding:
+    """The database is sound."""
     database = context.records.database
     found, version = await database.ask(_quick_check)
     size = await asyncio.to_thread(_size, database.path)
@@ -76,6 +77,7 @@ def _size(path: Path) -> int:
 
 
 def logs(context: CheckContext) -> Finding:
+    """Logs can be written, and read by this user alone."""
     folder = context.settings.logs
     try:
         found = folder.stat()
@@ -93,6 +95,7 @@ def logs(context: CheckContext) -> Finding:
 
 
 async def lease(context: CheckContext) -> Finding:
+    """No live provider is owed its restore."""
     owed = context.lease
     if owed is None:
         return fine("no live provider is owed a restore")
@@ -123,6 +126,7 @@ async def schedule(context: CheckContext) -> Finding:
 
 
 async def quarantine(context: CheckContext) -> Finding:
+    """Nothing has taken the machine down."""
     entries = await context.records.database.ask(store_quarantine.entries)
     if not entries:
         return fine("no configuration is in quarantine")

@@ -137,7 +137,6 @@ class Restarter:
         return reason
 
     async def find(self, kind: str) -> Found:
-        """The live server of this `kind`."""
         return await self.live.find(self._provider(kind), 0)
 
 

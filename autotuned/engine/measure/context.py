@@ -143,7 +143,6 @@ class Asked:
         return self.knobs._replace(max_batch=self.slots)
 
     def named(self) -> TrialNamed:
-        """The fields by which events name this trial."""
         named: TrialNamed = {
             "stage": self.stage,
             "model": self.model,

@@ -365,7 +365,6 @@ class TrialRun:
 
 
 async def stop_standing(bench: Bench) -> None:
-    """End the server that a trial has left running, if there is one."""
     child, bench.standing.child = bench.standing.child, None
     if child is not None:
         await uncancelled(_ended(bench, child))

@@ -293,7 +293,6 @@ class Agent:
 
     @property
     def descriptions(self) -> Descriptions:
-        """The servers and lists of models that a request can name now."""
         return self._settings.descriptions
 
     async def _with_live(
