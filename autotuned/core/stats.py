@@ -16,6 +16,7 @@ Stegun 1964, 26.7.3 and 26.7.4: exact, no tables.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,11 +60,7 @@ def side(relative: float, low: float, high: float, epsilon: float) -> int:
 
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the middle two. `values` is not empty."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2
+    return statistics.median(values)
 
 
 def p95_nearest_rank(values: Sequence[float]) -> float:

@@ -23,9 +23,8 @@ DEADLINE_S = 25.0
 """A serving program may take 20 s to tell its version; everything else is far quicker."""
 
 CHECKS: Mapping[str, Check] = {
-    **serving.CHECKS,
-    **machine.CHECKS,
-    **agent.CHECKS,
+    check.__name__.replace("_", "-"): check
+    for check in (*serving.CHECKS, *machine.CHECKS, *agent.CHECKS)
 }
 """By name, in the order in which they are told."""
 

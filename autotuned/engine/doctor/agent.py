@@ -138,12 +138,4 @@ async def quarantine(context: CheckContext) -> Finding:
     )
 
 
-CHECKS: dict[str, Check] = {
-    "settings": settings,
-    "socket": socket,
-    "store": store,
-    "logs": logs,
-    "lease": lease,
-    "schedule": schedule,
-    "quarantine": quarantine,
-}
+CHECKS: tuple[Check, ...] = (settings, socket, store, logs, lease, schedule, quarantine)

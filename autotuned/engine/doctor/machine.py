@@ -88,7 +88,7 @@ def launchd(context: CheckContext) -> Finding:
     )
 
 
-def disabled(context: CheckContext) -> Finding:
+def disabled_jobs(context: CheckContext) -> Finding:
     """No job of ours or of the live provider is switched off: that outlasts reboots, and a restore would fail."""
     manager, labels = Launchd(context.environ), (LABEL, *context.settings.live.known_labels)
     if manager.program is None:
@@ -165,12 +165,4 @@ def one_agent(_: CheckContext) -> Finding:
     )
 
 
-CHECKS: dict[str, Check] = {
-    "priority": priority,
-    "power": power,
-    "clock": clock,
-    "launchd": launchd,
-    "disabled-jobs": disabled,
-    "job": job,
-    "one-agent": one_agent,
-}
+CHECKS: tuple[Check, ...] = (priority, power, clock, launchd, disabled_jobs, job, one_agent)

@@ -171,13 +171,13 @@ async def live_provider(context: CheckContext) -> Finding:
     return fine(f"{name}: {live['state']}{since}{starts}, {answers}")
 
 
-CHECKS: dict[str, Check] = {
-    "provider": provider,
-    "extras": extras,
-    "weights-cache": weights_cache,
-    "disk": disk,
-    "port": port,
-    "live-provider": live_provider,
-    "provider-config": provider_config,
-    "config-pins": config_pins,
-}
+CHECKS: tuple[Check, ...] = (
+    provider,
+    extras,
+    weights_cache,
+    disk,
+    port,
+    live_provider,
+    provider_config,
+    config_pins,
+)

@@ -368,7 +368,7 @@ class Agent:
         return self._active.run_id if self._active is not None else None
 
     def begun_run(self) -> str | None:
-        """The same, once its preflight has passed: before that nobody has been told of it."""
+        """The id of the run in progress once its preflight has passed: before that nobody has been told of it."""
         active = self._active
         return active.run_id if active is not None and active.runner is not None else None
 
