@@ -35,6 +35,7 @@ class Repeats:
     of_run: str
     pairs: int
     check: bool = False
+    pair: tuple[Knobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

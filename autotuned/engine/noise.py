@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from autotuned.core import check
 from autotuned.core.noise import layout, runner_up
@@ -15,7 +15,7 @@ from autotuned.core.pipeline import best_so_far
 from autotuned.core.plan import Plan, Repeats
 from autotuned.engine.run.records import Records
 from autotuned.errors import ConfigError, NotFound
-from autotuned.shared.knobs import TABLE, Knobs, read
+from autotuned.shared.knobs import TABLE, read
 from autotuned.store.runs import Details, Which
 
 FIELD, TRIGGER, CHECK, RUN = "trigger", "noise", "check", "run_id"
@@ -30,15 +30,9 @@ SAME = (
 """Fields of the earlier run's request that a cell's figures, or the verdict on them, depend on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    repeats: Repeats
-    pair: tuple[Knobs, ...]
-
-
 async def repetition(
     records: Records, run_id: str | None, pairs: int, idle_s: float, wishes: Mapping[str, object]
-) -> tuple[dict[str, object], Again]:
+) -> tuple[dict[str, object], Repeats]:
     """The parameters of a run that repeats the best cells of `run_id`, else of the last good run.
 
     `wishes` are fields of a request. Raises NotFound, or ConfigError for a run that recommends nothing.
@@ -60,12 +54,12 @@ async def repetition(
         "trigger": TRIGGER,
     }
     pair = layout(best.knobs, None if second is None else second.knobs)
-    return params, Again(Repeats(row.run_id, pairs), pair)
+    return params, Repeats(row.run_id, pairs, pair=pair)
 
 
 async def recheck(
     records: Records, wishes: Mapping[str, object]
-) -> tuple[dict[str, object], Again]:
+) -> tuple[dict[str, object], Repeats]:
     """The parameters of a run that starts the applied recipe once, else that of the last good run.
 
     `wishes` are fields of a request. Raises NotFound where there is neither.
@@ -94,7 +88,7 @@ async def recheck(
         "candidate_models": [answer["model"]],
         "trigger": CHECK,
     }
-    return params, Again(Repeats(row.run_id, 1, check=True), (knobs,))
+    return params, Repeats(row.run_id, 1, check=True, pair=(knobs,))
 
 
 def _same(
@@ -112,11 +106,11 @@ def _same(
     return params
 
 
-def planned_again(planned: Plan, again: Again | None) -> Plan:
+def planned_again(planned: Plan, again: Repeats | None) -> Plan:
     """`planned` with the cells of a repetition. Raises ConfigError for a tune that calls itself one."""
     if again is None:
         if planned.request.trigger in (TRIGGER, CHECK):
             trigger = planned.request.trigger
             raise ConfigError(FIELD, trigger, f"belongs to the method {trigger}")
         return planned
-    return replace(planned, cells=again.pair * again.repeats.pairs, repeats=again.repeats)
+    return replace(planned, cells=again.pair * again.pairs, repeats=again)

@@ -45,20 +45,16 @@ def unstopped_s(sleep: Sleep) -> float:
     return time.monotonic() + sleep.slept_s()
 
 
-async def _nobody() -> str | None:
-    return None
-
-
 async def _nothing_to_drain() -> str | None:
     return "nothing was drained"
 
 
 @dataclass(slots=True)
 class Watchdog:
-    """Keeps watch over one run. `returned` tells who has come back; None while nobody has, or nobody is drained."""
+    """Keeps watch over one run. `returned` tells who has come back, if anybody; it is None where nobody is drained."""
 
     sleep: Sleep
-    returned: Callable[[], Awaitable[str | None]] = _nobody
+    returned: Callable[[], Awaitable[str | None]] | None = None
     drain_again: Callable[[], Awaitable[str | None]] = _nothing_to_drain
     """Stop who has come back: None once that is done, else why it is not."""
     _mark_s: float = field(default=0.0, init=False)
@@ -71,7 +67,7 @@ class Watchdog:
         """What has happened since `begin`, if anything did."""
         if (slept := self.slept()) is not None:
             return slept
-        name = await self.returned()
+        name = None if self.returned is None else await self.returned()
         return None if name is None else Void(Cause.LIVE_BACK, f"{name} was brought back")
 
     def slept(self) -> Void | None:

@@ -17,7 +17,7 @@ import structlog
 
 from autotuned.core import search
 from autotuned.core.candidates import size_b
-from autotuned.core.plan import Plan, plan
+from autotuned.core.plan import Plan, Repeats, plan
 from autotuned.core.request import TuneRequest, fitted, parse, usable
 from autotuned.core.result import cell_knobs, search_document
 from autotuned.descriptions import Descriptions
@@ -38,7 +38,7 @@ from autotuned.engine.live.drain import LiveProvider
 from autotuned.engine.live.preflight import LIVE, conflict, doubts, recipe, served
 from autotuned.engine.measure.context import Bench
 from autotuned.engine.measure.watchdog import unstopped_s
-from autotuned.engine.noise import Again, planned_again, recheck, repetition
+from autotuned.engine.noise import planned_again, recheck, repetition
 from autotuned.engine.quarantine import Inflight, Quarantine
 from autotuned.engine.run.documents import run_document, summary
 from autotuned.engine.run.lifecycle import Active, Lifecycle
@@ -124,7 +124,7 @@ class Agent:
         params, again = await recheck(self._records, wishes)
         return await self._admit(params, again)
 
-    async def _admit(self, params: Mapping[str, object], again: Again | None) -> StartedDocument:
+    async def _admit(self, params: Mapping[str, object], again: Repeats | None) -> StartedDocument:
         active = await self.claim()
         try:
             return await self._begin(active, params, again, unstopped_s(self._host.sleep))
@@ -190,7 +190,7 @@ class Agent:
         }
 
     async def _begin(
-        self, active: Active, params: Mapping[str, object], again: Again | None, began: float
+        self, active: Active, params: Mapping[str, object], again: Repeats | None, began: float
     ) -> StartedDocument:
         await asyncio.to_thread(self._host.machine.refresh)
         resumed = None
