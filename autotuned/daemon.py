@@ -135,7 +135,7 @@ async def serve(
             environ=environ,
         )
         finder = Finder(Managers(environ), host.ports, lambda: configuration.now, MARKER)
-        live = LiveProvider(finder, host.ports, settings, database, events, environ)
+        live = LiveProvider(finder, settings, database, events, environ)
         await live.take_over(recovered, host.processes())
         stack.push_async_callback(live.close)
         restarter = Restarter(live, configuration, host.choose, host.processes, environ)

@@ -66,7 +66,7 @@ async def agent(home: Home, **pieces: Any) -> AsyncIterator[Agent]:
     )
     configuration = Configuration(chosen, lambda: chosen)
     finder = Finder(Managers(home.environ), host.ports, lambda: configuration.now, MARKER)
-    live = LiveProvider(finder, host.ports, chosen, database, events, home.environ)
+    live = LiveProvider(finder, chosen, database, events, home.environ)
     host = dataclasses.replace(host, **pieces)
     records = Records(database, machine)
     restarter = Restarter(live, configuration, host.choose, host.processes, home.environ)

@@ -156,13 +156,7 @@ class Applier:
         told["warnings"] += [f"not in effect: {words}" for words in missing]
 
     async def conclude(
-        self,
-        runner: Runner,
-        kind: str,
-        exit_reason: ExitReason,
-        answer: RecommendationDocument | None,
-        *,
-        drained: bool,
+        self, runner: Runner, kind: str, reason: ExitReason, answer: RecommendationDocument | None
     ) -> None:
         """Write what a run has just found, if that was asked for; with a drain the restore makes it live.
 
@@ -172,7 +166,7 @@ class Applier:
             return
         runner.enter("applying")
         try:
-            written = await self._conclude(runner, kind, exit_reason, answer, drained=drained)
+            written = await self._conclude(runner, kind, reason, answer)
         except AutotunedError as error:
             warnings: tuple[str, ...] = (f"not applied: {error.message}",)
         except Exception:
@@ -185,23 +179,17 @@ class Applier:
             runner.tell(warning)
 
     async def _conclude(
-        self,
-        runner: Runner,
-        kind: str,
-        exit_reason: ExitReason,
-        answer: RecommendationDocument,
-        *,
-        drained: bool,
+        self, runner: Runner, kind: str, reason: ExitReason, answer: RecommendationDocument
     ) -> Written:
         run_id, request = runner.run_id, runner.plan.request
-        if answer.get("partial") or exit_reason is not ExitReason.OK:
+        if answer.get("partial") or reason is not ExitReason.OK:
             message = f"the recommendation is partial: take it with autotunectl apply {run_id} --allow-partial"
             raise ApplyRefused(message, "partial", run_id=run_id)
         consent = Consent(knobs_only=request.knobs_only, all_knobs=request.all_knobs)
         terms = consent.terms(request.model_dump())
         written = await (await self._writing(run_id, kind, answer, terms))()
         lease = self._restarter.live.lease
-        hint = None if drained else await self._restarter.commands(kind, written.path)
+        hint = None if lease else await self._restarter.commands(kind, written.path)
         if lease and isinstance(lease.target, Foreground) and written.path.name == script.NAME:
             told = f"a server in a terminal comes back with its own arguments: stop it and run {written.path}"
             written = dataclasses.replace(written, warnings=(*written.warnings, told))

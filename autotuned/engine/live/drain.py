@@ -33,10 +33,9 @@ from autotuned.host.files import Lock
 from autotuned.host.find import Finder, Found
 from autotuned.host.managers import Managers
 from autotuned.host.managers.stopping import Stopper
-from autotuned.host.ports import Ports
 from autotuned.host.restore.journal import Journal
 from autotuned.host.restore.lease import contract
-from autotuned.host.restore.restorer import Pace, Restorer
+from autotuned.host.restore.restorer import Restorer
 from autotuned.providers.server import Provider
 from autotuned.settings import Settings
 from autotuned.store import lease as lease_module
@@ -60,17 +59,14 @@ class LiveProvider:
     def __init__(
         self,
         finder: Finder,
-        ports: Ports,
         settings: Settings,
         database: Database,
         events: Events,
         environ: Mapping[str, str],
-        pace: Pace | None = None,
     ) -> None:
-        self._finder, self._ports, self._settings = finder, ports, settings
+        self._finder, self._ports, self._settings = finder, finder.ports, settings
         self._database, self._events, self._environ = database, events, environ
         self._journal = Journal(settings.run_folder)
-        self._pace = pace or Pace()
         self._lease: Lease | None = None
         self._lock: Lock | None = None
         self._guard: Processes | None = None
@@ -337,7 +333,7 @@ class LiveProvider:
                 return False  # somebody else is at it
             self._tell("restore.begun")
             managers = Managers(self._environ, lease.launchctl)
-            restorer = Restorer(self._journal, managers, self._pace)
+            restorer = Restorer(self._journal, managers)
             lease = self._lease = await asyncio.to_thread(restorer.restore, lease)
             lease = self._lease = await asyncio.to_thread(restorer.release, lease)
             await copies.take_back(self._database, self._events, lease)

@@ -87,13 +87,8 @@ class Lifecycle:
             else:
                 finish, _ = await runner.search()
                 answer = recommend(runner.run_id, runner.plan.parts()[0], finish)
-                await self._applier.conclude(
-                    runner,
-                    bench.provider.kind,
-                    finish.exit_reason,
-                    answer,
-                    drained=self._live.lease is not None,
-                )
+                kind = bench.provider.kind
+                await self._applier.conclude(runner, kind, finish.exit_reason, answer)
         except Exception as caught:
             log.exception("run failed")
             message = f"{type(caught).__name__}: {caught}"
