@@ -58,12 +58,8 @@ def run_argument(name: str = "run") -> Decorator:
     return click.argument(name, required=False, shell_complete=run_ids)
 
 
-def json_option(text: str = "One JSON document on stdout.") -> Decorator:
-    """`--json`, as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help=text)
-
-
-def _csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+def csv(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    """A list with commas between its words."""
     if value is None:
         return None
     return [word.strip() for word in value.split(",")] if value.strip() else []
@@ -73,7 +69,7 @@ def _models(
     ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> list[str] | None:
     """All the lists, one behind the other."""
-    lists = [_csv(ctx, option, value) or [] for value in values]
+    lists = [csv(ctx, option, value) or [] for value in values]
     return [model(word) for each in lists for word in each] if lists else None
 
 
@@ -83,7 +79,7 @@ def _one_or_several(_: click.Context, __: click.Parameter, values: tuple[Any, ..
 
 
 def _csv_int(ctx: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
-    words = _csv(ctx, option, value)
+    words = csv(ctx, option, value)
     return (
         None
         if words is None
@@ -142,34 +138,45 @@ INTEGER = _Number(int, "integer")
 FLOAT = _Number(float, "float")
 
 
-def _flag(name: str, text: str) -> Decorator:
-    """A flag that is no wish where it is left out."""
+def flag(name: str, text: str) -> Decorator:
+    """A flag that is no wish where it is left out; `--a/--no-a` for one that can be refused, too."""
     return click.option(name, is_flag=True, default=None, help=text)
 
 
-def _duration(name: str, text: str) -> Decorator:
+def duration(name: str, text: str) -> Decorator:
+    """An option that is a time."""
     return click.option(name, type=DURATION, metavar=DURATION_HELP, help=text)
 
 
-def _integer(name: str, text: str) -> Decorator:
-    return click.option(name, type=INTEGER, help=text)
+def choice(name: str, metavar: str, known: str, text: str) -> Decorator:
+    """An option for one of these words, or for another one that only the agent knows."""
+    return click.option(name, metavar=metavar, shell_complete=words(*known.split()), help=text)
 
 
-PROVIDER_OPTION = click.option(
+def _number(name: str, text: str, kind: _Number = INTEGER) -> Decorator:
+    return click.option(name, type=kind, help=text)
+
+
+def _axis(name: str, known: str, text: str) -> Decorator:
+    complete = words(*known.split(), several=True)
+    return click.option(name, callback=_csv_int, metavar="CSV", shell_complete=complete, help=text)
+
+
+PROVIDER_OPTION = choice(
     "--provider",
-    metavar="NAME",
-    shell_complete=words(*PROVIDERS),
-    help="The serving program: auto, or one that `autotunectl servers` lists.",
+    "NAME",
+    " ".join(PROVIDERS),
+    "The serving program: auto, or one that `autotunectl servers` lists.",
 )
-RESTART_FOREGROUND_OPTION = _flag(
-    "--restart-foreground", "Start a drained foreground process again at the end."
-)
-MAX_DURATION_OPTION = _duration("--max-duration", "Time for the whole run.  [default: 2h]")
-PORT_OPTION = _integer("--port", "Where candidates listen.  [default: 18080]")
-DRAIN_OPTION = _flag(
-    "--drain",
-    "Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
-)
+MAX_DURATION_OPTION = duration("--max-duration", "Time for the whole run.  [default: 2h]")
+PORT_OPTION = _number("--port", "Where candidates listen.  [default: 18080]")
+DRAIN_OPTIONS = [
+    flag(
+        "--drain",
+        "Stop a live provider for the run, and bring it back; one in a terminal stays stopped.",
+    ),
+    flag("--restart-foreground", "Start a drained foreground process again at the end."),
+]
 SEARCH_OPTIONS: list[Decorator] = [
     click.option(
         "--target-context",
@@ -186,34 +193,24 @@ SEARCH_OPTIONS: list[Decorator] = [
         help="Models or their folders, in the order in which to try them, largest first; `live` is what "
         "the live provider serves. May be repeated.",
     ),
-    click.option(
+    choice(
         "--candidates",
-        metavar="NAME",
-        shell_complete=words("mlx", "gguf", "safetensors"),
-        help="Another list instead of the default one: mlx, gguf, safetensors, or one of the settings.",
+        "NAME",
+        "mlx gguf safetensors",
+        "Another list instead of the default one: mlx, gguf, safetensors, or one of the settings.",
     ),
     click.option("--max-model-size", metavar="SIZE", help="Trim the default list, e.g. 16B."),
     click.option("--min-model-size", metavar="SIZE", help="Trim the default list, e.g. 3B."),
-    click.option(
+    _axis(
         "--kv-bits-axis",
-        callback=_csv_int,
-        metavar="CSV",
-        shell_complete=words("unset", "4", "8", several=True),
-        help="Bits of the KV cache to try: 4, 8, unset.  [default: unset,4,8]",
+        "unset 4 8",
+        "Bits of the KV cache to try: 4, 8, unset.  [default: unset,4,8]",
     ),
-    click.option(
-        "--max-batch-axis",
-        callback=_csv_int,
-        metavar="CSV",
-        shell_complete=words("1", "2", "4", "8", several=True),
-        help="Requests served at once, to try.  [default: 1,2]",
-    ),
-    click.option(
+    _axis("--max-batch-axis", "1 2 4 8", "Requests served at once, to try.  [default: 1,2]"),
+    _axis(
         "--max-context-axis",
-        callback=_csv_int,
-        metavar="CSV",
-        shell_complete=words("4096", "8192", "16384", "32768", several=True),
-        help="Lengths of the context to try, in tokens.  [default: the target context]",
+        "4096 8192 16384 32768",
+        "Lengths of the context to try, in tokens.  [default: the target context]",
     ),
     click.option(
         "--axis",
@@ -225,57 +222,55 @@ SEARCH_OPTIONS: list[Decorator] = [
         help="A knob of the server's own and the values to try, `unset` for its default; without values the "
         "usual ones. `autotunectl servers show` lists them. May be repeated.",
     ),
-    click.option(
+    choice(
         "--search",
-        metavar="HOW",
-        shell_complete=words("grid", "auto", "tpe"),
-        help="grid: measure every combination; tpe: only those that look promising; auto: tpe above 24 "
+        "HOW",
+        "grid auto tpe",
+        "grid: measure every combination; tpe: only those that look promising; auto: tpe above 24 "
         "combinations.  [default: grid]",
     ),
-    _integer(
+    _number(
         "--trials", "Combinations that tpe measures at most.  [default: 8% of them, at least 16]"
     ),
-    _integer(
+    _number(
         "--stage1-replicates", "Requests to each candidate while the model is chosen.  [default: 1]"
     ),
-    _integer("--stage2-replicates", "Requests to each combination of settings.  [default: 3]"),
-    click.option(
+    _number("--stage2-replicates", "Requests to each combination of settings.  [default: 3]"),
+    choice(
         "--replicates",
-        metavar="MODE",
-        shell_complete=words("fixed", "auto"),
-        help="fixed, or auto: stop settings that cannot win, measure a tie again.  [default: fixed]",
+        "MODE",
+        "fixed auto",
+        "fixed, or auto: stop settings that cannot win, measure a tie again.  [default: fixed]",
     ),
-    _integer(
+    _number(
         "--gate-ttft-ms",
         "Milliseconds within which 95 of 100 requests get their first token.  [default: 60000]",
     ),
-    click.option(
+    _number(
         "--tps-tie-epsilon",
-        type=FLOAT,
-        help="Speeds that differ by less than this share are a tie.  [default: 0.02]",
+        "Speeds that differ by less than this share are a tie.  [default: 0.02]",
+        FLOAT,
     ),
     MAX_DURATION_OPTION,
-    _duration("--drain-grace", "Time that a live provider gets to end.  [default: 30s]"),
+    duration("--drain-grace", "Time that a live provider gets to end.  [default: 30s]"),
     PORT_OPTION,
-    _integer("--retain-runs", "Runs to keep.  [default: 50]"),
-    click.option(
+    _number("--retain-runs", "Runs to keep.  [default: 50]"),
+    choice(
         "--cell-order",
-        metavar="ORDER",
-        shell_complete=words("axis", "reverse", "random"),
-        help="In which order the combinations of settings are measured: axis (as listed), reverse or random.  "
+        "ORDER",
+        "axis reverse random",
+        "In which order the combinations of settings are measured: axis (as listed), reverse or random.  "
         "[default: axis]",
     ),
-    _duration("--cooldown-s", "Pause before each combination of settings.  [default: 0]"),
-    _integer("--seed", "Of a random order.  [default: a new one]"),
-    click.option(
+    duration("--cooldown-s", "Pause before each combination of settings.  [default: 0]"),
+    _number("--seed", "Of a random order.  [default: a new one]"),
+    flag(
         "--thermal-gate/--no-thermal-gate",
-        default=None,
-        help="Wait before each combination until the machine has cooled down.  [default: off]",
+        "Wait before each combination until the machine has cooled down.  [default: off]",
     ),
-    click.option(
+    flag(
         "--static-fit-check/--no-static-fit-check",
-        default=None,
-        help="Fetch no weights that are larger than the memory.  [default: on]",
+        "Fetch no weights that are larger than the memory.  [default: on]",
     ),
     click.option(
         "--concurrency",
@@ -283,31 +278,31 @@ SEARCH_OPTIONS: list[Decorator] = [
         metavar="N",
         help="Requests in flight at once while measuring.  [default: 1]",
     ),
-    _flag(
+    flag(
         "--calibrate-context",
         "Find the longest context that the chosen model serves under the ceiling.",
     ),
-    _flag(
+    flag(
         "--calibrate-concurrency",
         "Find how many requests at once it serves under the ceiling, and how many are worth it.",
     ),
-    _integer(
+    _number(
         "--context-ceiling",
         "Tokens of the longest context to try.  [default: 131072, or the model's own]",
     ),
-    _integer(
+    _number(
         "--context-quantum",
         "Tokens of one step of the context.  [default: 1000; below 4,000 tokens 256]",
     ),
-    _integer("--concurrency-ceiling", "Most requests at once to try.  [default: 32]"),
-    _integer(
+    _number("--concurrency-ceiling", "Most requests at once to try.  [default: 32]"),
+    _number(
         "--ttft-ceiling-ms",
         "Milliseconds to the first token that are still useful.  [default: the gate]",
     ),
-    click.option(
+    _number(
         "--min-gain",
-        type=FLOAT,
-        help="More requests at once must bring at least this share of tok/s.  [default: 0.15]",
+        "More requests at once must bring at least this share of tok/s.  [default: 0.15]",
+        FLOAT,
     ),
     click.option(
         "--quality",
@@ -315,10 +310,9 @@ SEARCH_OPTIONS: list[Decorator] = [
         help="Compare the answers of lossy cells with those of the lossless one; with veto a broken one "
         "cannot win.  [default: off]",
     ),
-    click.option(
+    flag(
         "--confirm/--no-confirm",
-        default=None,
-        help="Start the winner again, in turns with the defaults and the live settings; a tie "
+        "Start the winner again, in turns with the defaults and the live settings; a tie "
         "recommends the simpler one.  [default: off, on for schedule set --apply]",
     ),
     PROVIDER_OPTION,
@@ -326,14 +320,14 @@ SEARCH_OPTIONS: list[Decorator] = [
 """What is searched, and how."""
 
 APPLY_OPTIONS: list[Decorator] = [
-    _flag("--knobs-only", "Apply the knobs and never the model."),
-    _flag("--all-knobs", "Apply also the knobs that the run did not search."),
+    flag("--knobs-only", "Apply the knobs and never the model."),
+    flag("--all-knobs", "Apply also the knobs that the run did not search."),
 ]
 """How a recipe is written into the provider's configuration."""
 
 START_OPTIONS: list[Decorator] = [
-    _flag("--verify", "Read all weights again, whatever was checked before."),
-    _flag("--ignore-quarantine", "Try once more what took the machine down before."),
+    flag("--verify", "Read all weights again, whatever was checked before."),
+    flag("--ignore-quarantine", "Try once more what took the machine down before."),
     click.option(
         "--resume",
         metavar="[RUN]",
@@ -342,8 +336,7 @@ START_OPTIONS: list[Decorator] = [
         shell_complete=run_ids,
         help="Go on with a run that was cut off, by default the latest.",
     ),
-    DRAIN_OPTION,
-    RESTART_FOREGROUND_OPTION,
+    *DRAIN_OPTIONS,
 ]
 """What belongs to one start by hand, and not to a request that is kept."""
 

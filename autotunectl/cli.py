@@ -6,6 +6,7 @@ Values are judged by the agent; the client only parses types.
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
 import re
@@ -33,23 +34,23 @@ EXIT_HELP = "\n".join(
 
 COMMANDS: Mapping[str, str] = {
     "start": "start",
-    "status": "follow",
-    "watch": "follow",
-    "cancel": "follow",
-    "apply": "apply",
-    "revert": "apply",
-    "show": "results",
-    "runs": "results",
-    "compare": "results",
-    "noise": "noise",
-    "check": "noise",
-    "history": "results",
-    "check-stale": "results",
+    "status": "runs",
+    "watch": "runs",
+    "cancel": "runs",
+    "apply": "provider",
+    "revert": "provider",
+    "show": "runs",
+    "runs": "runs",
+    "compare": "runs",
+    "noise": "start",
+    "check": "start",
+    "history": "runs",
+    "check-stale": "runs",
     "quarantine": "doctor",
-    "servers": "servers",
-    "serve": "servers",
-    "models": "weights",
-    "pull": "weights",
+    "servers": "serving",
+    "serve": "serving",
+    "models": "serving",
+    "pull": "serving",
     "doctor": "doctor",
     "logs": "doctor",
     "bugreport": "doctor",
@@ -88,11 +89,8 @@ class Commands(click.Group):
             try:
                 return self._run(*args, **kwargs)
             finally:
-                for stream in (
-                    sys.stdout,
-                    sys.stderr,
-                ):  # here, where a reader that has gone is no traceback
-                    stream.flush()
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()  # here, where a reader that has gone is no traceback
         except OSError as error:
             if error.filename is None:
                 _silence(1)  # what still waits there is lost
@@ -163,39 +161,28 @@ def _complete(command: click.Command) -> None:
         for inner in command.commands.values():
             _complete(inner)
     if not any(option.name == "socket" for option in command.params):
+        again = functools.partial(click.Option, hidden=True, expose_value=False)
         command.params += [
-            click.Option(
-                ["--socket"],
-                shell_complete=files,
-                hidden=True,
-                expose_value=False,
-                callback=_socket,
-            ),
-            click.Option(
-                ["--no-autostart"],
-                is_flag=True,
-                hidden=True,
-                expose_value=False,
-                callback=_no_autostart,
-            ),
+            again(["--socket"], shell_complete=files, callback=_socket),
+            again(["--no-autostart"], is_flag=True, callback=_no_autostart),
         ]
 
 
 def _socket(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.obj = _reach(value, ctx.obj.hosts, autostart=ctx.obj.autostart)
+        ctx.obj.socket = value
+        _one_of(value, ctx.obj.hosts)
 
 
 def _no_autostart(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        ctx.obj = _reach(ctx.obj.socket, ctx.obj.hosts, autostart=False)
+        ctx.obj.autostart = False
 
 
-def _reach(socket: str | None, hosts: tuple[str, ...], *, autostart: bool) -> Reach:
+def _one_of(socket: str | None, hosts: tuple[str, ...]) -> None:
     if socket and hosts:
         message = "--socket names an agent of this machine, --host one of another: give one of them"
         raise click.UsageError(message)
-    return Reach(socket, autostart=autostart, hosts=hosts)
 
 
 def _hosts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -241,7 +228,8 @@ def main(
     Example:
       autotunectl start --target-context 4000 --wait
     """
-    ctx.obj = _reach(socket, hosts, autostart=not no_autostart)
+    _one_of(socket, hosts)
+    ctx.obj = Reach(socket, autostart=not no_autostart, hosts=hosts)
 
 
 def _sentence(error: click.UsageError) -> str:

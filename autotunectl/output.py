@@ -13,32 +13,25 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from autotunectl.errors import CallError, ClientError, CommandError
-from autotunectl.text import layout, provider, result
+from autotunectl.text import compare, layout, provider, result
 from autotuned.shared import failures
 from autotuned.shared.text import explained
 
 if TYPE_CHECKING:
     from autotunectl.reach import Reach
 
-Rows = list[dict[str, str]]
-"""Cells by the name of their column; every row of a table has the same columns."""
 
-
-def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = ()) -> None:
+def present(reach: Reach, document: dict[str, Any], told: Collection[str] = ()) -> None:
     """Print a result: the recommendation on stdout, doubts that were not `told` and what is missing on stderr."""
-    if as_json:
+    if reach.as_json:
         click.echo(as_text(document))
     elif document["recommendation"] is not None:
         say(result.recommendation(document, layout.width()))
     elif document["trigger"] == "noise" and "measured" in document["noise"]:
-        from autotunectl.text import noise
-
-        click.echo(noise.measured(document["noise"]["measured"]))
+        click.echo(compare.noise(document["noise"]["measured"]))
     elif "check" in document:
-        from autotunectl.text import noise
-
-        click.echo(noise.checked(document["check"]))
-    if not as_json:
+        click.echo(compare.check(document["check"]))
+    if not reach.as_json:
         warn([warning for warning in document["warnings"] if warning not in told])
     if document["exit_reason"] not in (None, "ok") and document["state"] == "finished":
         message, *reasons = result.failure(document)
@@ -46,7 +39,7 @@ def present(document: dict[str, Any], *, as_json: bool, told: Collection[str] = 
         if document["exit_reason"] not in ("config_error", "provider_conflict"):
             hint = failures.hint(document["exit_reason"], document)
         complain(message, hint, reasons)
-    if document["state"] == "running" and not as_json:
+    if document["state"] == "running" and not reach.as_json:
         click.echo("the run goes on: autotunectl watch", err=True)
 
 
@@ -60,9 +53,18 @@ def given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def show_answer(document: object, text: str, *, as_json: bool) -> None:
-    """An answer, as it is or as text for people."""
-    click.echo(as_text(document) if as_json else text)
+def answer(reach: Reach, document: Any, text: str | Callable[[Any], str]) -> None:
+    """An answer: as it is where `--json` asks for that, else what `text` makes of it."""
+    if reach.as_json:
+        click.echo(as_text(document))
+    else:
+        say(text if isinstance(text, str) else text(document))
+
+
+def answer_table(reach: Reach, document: Any, table: layout.Table, empty: str = "") -> None:
+    """An answer that is a table; `empty` is said in place of one without a row."""
+    nothing = empty and not table[1:]
+    answer(reach, document, empty if nothing else layout.columns(table, layout.width()))
 
 
 def as_text(document: Any) -> str:
@@ -138,65 +140,31 @@ def everywhere(
     reach: Reach,
     method: str,
     params: Mapping[str, Any],
-    rows: Callable[[Any], Rows],
-    *,
-    as_json: bool,
-) -> None:
+    table: Callable[[Any], layout.Table],
+) -> NoReturn:
     """Call `method` on every host and print what came; exits with the highest code of those that failed."""
     answers = reach.everywhere(lambda client: client.request(method, params))
-    if as_json:
+    if reach.as_json:
         click.echo(as_text({host: _document(answer) for host, answer in answers}))
     else:
-        table = [
-            (host, row)
-            for host, answer in answers
-            if not isinstance(answer, ClientError)
-            for row in rows(answer)
-        ]
-        if table:
-            heading = ("HOST", *table[0][1])
-            rows_shown = [heading, *((host, *row.values()) for host, row in table)]
-            click.echo(layout.columns(rows_shown, layout.width()))
+        rows: layout.Table = []
+        for host, answer in answers:
+            if not isinstance(answer, ClientError):
+                heading, *found = table(answer)
+                rows = rows or [("HOST", *heading)]
+                rows += [(host, *row) for row in found]
+        if rows[1:]:
+            click.echo(layout.columns(rows, layout.width()))
     codes = [0]
     for host, answer in answers:
         if isinstance(answer, ClientError):
             remedy = answer.remedy
             if isinstance(answer, CallError):
                 remedy = failures.hint(answer.kind, answer.data, method)
-            complain(_named(host, answer), remedy)
+            named = str(answer).startswith(host)  # by ssh's own troubles
+            complain(str(answer) if named else f"{host}: {answer}", remedy)
             codes.append(answer.exit_code)
     sys.exit(max(codes))
-
-
-def status_row(found: Mapping[str, Any]) -> Rows:
-    """What a machine does, on one line."""
-    run = found["run"]
-    best = (run or {}).get("best") or {}
-    ended = "-" if run is None else run.get("exit_reason") or run["phase"]
-    return [
-        {
-            "RUN": "-" if run is None else run["run_id"],
-            "STATE": ended,
-            "MODEL": layout.short(best.get("model") or "-"),
-            "TOK/S": layout.number(best.get("tps_median"), "", 2),
-        }
-    ]
-
-
-def run_rows(found: Mapping[str, Any]) -> Rows:
-    """The table of runs of one machine."""
-    heading, *rows = result.runs(found["runs"])
-    return [dict(zip(heading, row, strict=True)) for row in rows]
-
-
-def started_row(found: Mapping[str, Any]) -> Rows:
-    """The run that a machine has begun."""
-    return [{"RUN": found["run_id"], "STATE": found["state"]}]
-
-
-def _named(host: str, error: ClientError) -> str:
-    """What went wrong, and where; ssh's own troubles name the host already."""
-    return str(error) if str(error).startswith(host) else f"{host}: {error}"
 
 
 def _document(answer: Any) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from autotunectl.arguments import json_option, run_argument
+from autotunectl.arguments import run_argument
 from autotunectl.client import Client, ClientError
-from autotunectl.output import as_text, fail, given, show_answer
-from autotunectl.reach import Reach
+from autotunectl.output import answer, answer_table, as_text, fail, given
+from autotunectl.reach import Reach, command, group
 from autotunectl.text import layout
 from autotunectl.text.layout import count, local, short
 from autotuned.shared import knobs, wire
@@ -22,43 +22,31 @@ if TYPE_CHECKING:
     from autotuned.documents.doctor import DoctorDocument, QuarantineEntry
 
 
-@click.command()
+@command("autotunectl doctor")
 @click.option(
     "--acknowledge", is_flag=True, help="Say no more of a damaged database that was set aside."
 )
-@json_option()
-@click.pass_obj
-def doctor(reach: Reach, acknowledge: bool, as_json: bool) -> None:
+def doctor(reach: Reach, acknowledge: bool) -> None:
     """Check everything that a run needs, and say how to mend what is wrong.
 
     Exit codes: 0 nothing is broken (there may be warnings), 1 something is.
-
-    \b
-    Example:
-      autotunectl doctor
     """
     found = _diagnosis(reach, **given(acknowledge=acknowledge or None))
-    click.echo(as_text(found) if as_json else _rendered(found))
+    click.echo(as_text(found) if reach.as_json else _rendered(found))
     sys.exit(0 if found["ok"] else 1)
 
 
-@click.command()
+@command("autotunectl bugreport")
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@json_option()
-@click.pass_obj
-def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
+def bugreport(reach: Reach, file: Path | None) -> None:
     """Pack what somebody needs who is to find a fault: one archive, readable by you alone, secrets masked.
 
     It holds versions, the doctor's findings, the status, the last runs, the last lines of the logs and
     the settings; nothing of the provider's configuration, and no prompt. Look into it before you send it.
-
-    \b
-    Example:
-      autotunectl bugreport
     """
     from autotunectl.service import diagnosis
 
-    reach.here()
+    reach.only_here()
     path = file or diagnosis.archive_path()
     try:
         names = diagnosis.pack(path, _diagnosis(reach), reach.socket)
@@ -66,7 +54,7 @@ def bugreport(reach: Reach, file: Path | None, as_json: bool) -> None:
         fail(f"{path} exists", 2, "name another file")
     except OSError as error:
         fail(f"{path}: {error.strerror}", 1, "name a file in a folder of yours")
-    if as_json:
+    if reach.as_json:
         click.echo(as_text({"path": str(path), "contents": dict(names)}))
         return
     click.echo(str(path))
@@ -100,7 +88,11 @@ def _rendered(found: DoctorDocument) -> str:
     return "\n".join([*lines, f"{told}, {warnings} with a warning"])
 
 
-@click.command()
+@command(
+    "autotunectl logs -f",
+    "autotunectl logs 20260301T031500Z-a1b2c3 --lines 20",
+    json="The JSON lines as they are.",
+)
 @run_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
 @click.option(
@@ -111,30 +103,28 @@ def _rendered(found: DoctorDocument) -> str:
     metavar="N",
     help="At most so many last lines.",
 )
-@json_option("The JSON lines as they are.")
-@click.pass_obj
-def logs(reach: Reach, run: str | None, follow: bool, lines: int, as_json: bool) -> None:
+def logs(reach: Reach, run: str | None, follow: bool, lines: int) -> None:
     """The agent's log; with RUN what the provider printed in each of its trials.
 
     Known secrets, and what looks like one, are masked. Exit code 11: no such run.
-
-    \b
-    Example:
-      autotunectl logs -f
-      autotunectl logs 20260301T031500Z-a1b2c3 --lines 20
     """
     from autotunectl.service import logfile
 
-    reach.here()
+    reach.only_here()
     log = _log(reach)
     mask = logfile.mask()
+    read = logfile.follow if follow else logfile.last
     if run is not None:
-        _of_run(log.parent / "runs", run, lines, follow=follow)
+        for path in _of_run(log.parent / "runs", run)[-1 if follow else 0 :]:
+            click.echo(f"==> {path.name} <==")
+            for line in read(path, lines):
+                click.echo(printable(mask(line), ""))
+        return
     if not follow and not log.exists():
         fail(f"there is no log at {log}", wire.EXIT_UNREACHABLE, "autotunectl daemon start")
-    show = str if as_json else logfile.readable
+    show = str if reach.as_json else logfile.readable
     try:
-        for line in logfile.follow(log, lines) if follow else logfile.last(log, lines):
+        for line in read(log, lines):
             click.echo(show(mask(line)))
     except OSError as error:
         fail(f"{log}: {error.strerror}", 1, "autotunectl doctor")
@@ -149,62 +139,33 @@ def _log(reach: Reach) -> Path:
     return Path(wire.log_folder()) / wire.LOG_NAME
 
 
-def _of_run(folder: Path, run: str, lines: int, *, follow: bool) -> NoReturn:
-    """The provider logs of one run, in the order of its trials; with `follow` the newest as it grows."""
-    from autotunectl.service import logfile
-
-    mask, own = logfile.mask(), folder / run
+def _of_run(folder: Path, run: str) -> list[Path]:
+    """The provider logs of one run, in the order of its trials."""
+    own = folder / run
     if own.name != run or not own.is_dir():
-        fail(
-            f"there are no provider logs of a run {run} in {folder}",
-            wire.EXIT_NO_SUCH_RUN,
-            "autotunectl runs",
-        )
-    found = sorted(own.glob("*.log"))
-    for path in found if not follow else found[-1:]:
-        click.echo(f"==> {path.name} <==")
-        for line in logfile.follow(path, lines) if follow else logfile.last(path, lines):
-            click.echo(printable(mask(line), ""))
-    raise SystemExit(0)
+        message = f"there are no provider logs of a run {run} in {folder}"
+        fail(message, wire.EXIT_NO_SUCH_RUN, "autotunectl runs")
+    return sorted(own.glob("*.log"))
 
 
-@click.group(invoke_without_command=True)
-@json_option()
-@click.pass_context
-def quarantine(ctx: click.Context, as_json: bool) -> None:
+@group("autotunectl quarantine", alone=True)
+def quarantine(reach: Reach) -> None:
     """Configurations that took the machine down; they are not started again.
 
     A smaller context of the same settings is still tried, and another version of the server lifts an entry.
     `start --ignore-quarantine` tries all of them once more.
-
-    \b
-    Example:
-      autotunectl quarantine
     """
-    if ctx.invoked_subcommand is not None:
-        return
-    reach: Reach = ctx.obj
     found = reach.call("quarantine")
-    if as_json or not found["entries"]:
-        show_answer(found, "no configuration has taken the machine down", as_json=as_json)
-    else:
-        click.echo(layout.columns(_table(found["entries"]), layout.width()))
+    nothing = "no configuration has taken the machine down"
+    answer_table(reach, found, _table(found["entries"]), nothing)
 
 
-@quarantine.command("clear")
+@command("autotunectl quarantine clear 2", of=quarantine)
 @click.argument("entry", type=int, required=False)
-@json_option()
-@click.pass_obj
-def clear(reach: Reach, entry: int | None, as_json: bool) -> None:
-    """Let ENTRY be started again; all of them without one.
-
-    \b
-    Example:
-      autotunectl quarantine clear 2
-    """
+def clear(reach: Reach, entry: int | None) -> None:
+    """Let ENTRY be started again; all of them without one."""
     found = reach.call("quarantine.clear", **given(entry=entry))
-    cleared = count(len(found["cleared"]), "configuration")
-    show_answer(found, f"cleared: {cleared}", as_json=as_json)
+    answer(reach, found, f"cleared: {count(len(found['cleared']), 'configuration')}")
 
 
 def _table(entries: list[QuarantineEntry]) -> layout.Table:

@@ -13,13 +13,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
+from autotunectl.errors import CommandError
 
-class ServiceError(Exception):
-    """The service manager refused. `remedy` says what to do, where that is known."""
+
+class ServiceError(CommandError):
+    """The service manager refused."""
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.remedy = remedy
+        super().__init__(message, 1, remedy)
 
 
 @dataclass(frozen=True, slots=True)

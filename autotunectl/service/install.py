@@ -13,12 +13,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import click
+
 from autotunectl.client import CallError, Client, ClientError, Unreachable
+from autotunectl.errors import CommandError
 from autotunectl.service import Job, Service, ServiceError, process
 from autotuned import __version__
 from autotuned.shared import files, wire
@@ -31,23 +32,6 @@ DEAD_S = 4.0
 """A job without a process for so long has crashed at its start, and waits to crash again."""
 CANCELLED_S = 120.0
 RESTORE_S = 240.0
-
-
-class Refused(Exception):
-    """Not now: a run is active, or a restore is owed. `code` is what the client exits with."""
-
-    def __init__(self, message: str, code: int, remedy: str) -> None:
-        super().__init__(message)
-        self.code, self.remedy = code, remedy
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the operator wants: `socket` as on the command line; `say` tells them what is going on."""
-
-    socket: str | None
-    cancel: bool
-    say: Callable[[str], None]
 
 
 class Uninstalled(TypedDict):
@@ -68,24 +52,24 @@ class Installed(Uninstalled):
     warnings: list[str]
 
 
-def install(service: Service, asked: Asked) -> Installed:
-    """Make the job what it should be, and wait until its agent answers. Raises Refused, ServiceError, ClientError."""
+def install(service: Service, socket: str | None, *, cancel: bool) -> Installed:
+    """Make the job what it should be, and wait until its agent answers. Raises ClientError."""
     words = process.program()
-    if asked.socket:
-        words = (*words, "--socket", os.path.abspath(asked.socket))  # noqa: PTH100 - as typed, links kept
+    if socket:
+        words = (*words, "--socket", os.path.abspath(socket))  # noqa: PTH100 - as typed, links kept
     job = Job(words, process.environment(os.environ, words))
     process.verify(process.program(), job.environment)
     process.check(words)
     content = service.content(job)
-    loaded, agent = service.loaded(), _version(asked.socket)
+    loaded, agent = service.loaded(), _version(socket)
     same = _stands(service.path, content)
     answers = agent is not None and loaded is not None and loaded.pid in (None, agent["pid"])
     changed = not (same and answers and agent is not None and agent["version"] == __version__)
     if changed:
-        _make_way(service, asked)
+        _make_way(service, socket, cancel=cancel, restore=False)
         _write(service, content)
         loaded = service.load()
-        agent = _answering(service, asked.socket)
+        agent = _answering(service, socket)
     return {
         "kind": service.kind,
         "path": str(service.path),
@@ -98,15 +82,15 @@ def install(service: Service, asked: Asked) -> Installed:
     }
 
 
-def uninstall(service: Service, asked: Asked) -> Uninstalled:
+def uninstall(service: Service, socket: str | None, *, cancel: bool) -> Uninstalled:
     """Put a drained provider back, stop the job and take its file away.
 
-    Raises Refused, ServiceError, ClientError.
+    Raises ClientError.
     """
     installed = service.path.is_symlink() or service.path.exists()
     loaded = service.loaded()
     if loaded is not None or installed:
-        _make_way(service, asked, restore=True)
+        _make_way(service, socket, cancel=cancel, restore=True)
     service.path.unlink(missing_ok=True)
     if installed:
         service.forget()
@@ -117,50 +101,50 @@ def uninstall(service: Service, asked: Asked) -> Uninstalled:
     }
 
 
-def _make_way(service: Service, asked: Asked, *, restore: bool = False) -> None:
+def _make_way(service: Service, socket: str | None, *, cancel: bool, restore: bool) -> None:
     """No run, no lease, no agent: neither the job's nor one that was started without it.
 
     `restore`: a live provider that is owed its restore is brought back first, rather than refused.
     """
-    end_run(asked)
-    _settle(asked, restore=restore)
+    end_run(socket, cancel=cancel)
+    _settle(socket, restore=restore)
     if service.unload():
-        asked.say("the former job has been stopped")
-    if process.stop(asked.socket):
-        asked.say("the agent that ran without the job has been stopped")
+        click.echo("the former job has been stopped", err=True)
+    if process.stop(socket):
+        click.echo("the agent that ran without the job has been stopped", err=True)
 
 
-def end_run(asked: Asked) -> None:
-    """No run is active any more. Raises Refused where one is, and is not to be cancelled."""
-    status = _status(asked.socket)
+def end_run(socket: str | None, *, cancel: bool) -> None:
+    """No run is active any more. Raises CommandError where one is, and is not to be cancelled."""
+    status = _status(socket)
     run = status and status.get("run")
     if status and run and run["state"] == "running":
-        if not asked.cancel:
+        if not cancel:
             drained = ", and has stopped the live provider for its time"
             message = f"run {run['run_id']} is active{drained if status.get('lease') else ''}"
             remedy = "autotunectl watch, or add --cancel to end it first"
-            raise Refused(message, wire.EXIT_BUSY, remedy)
-        asked.say(f"cancelling run {run['run_id']}")
-        with Client(asked.socket) as client:
+            raise CommandError(message, wire.EXIT_BUSY, remedy)
+        click.echo(f"cancelling run {run['run_id']}", err=True)
+        with Client(socket) as client:
             client.call("cancel", run_id=run["run_id"])
             client.wait(run["run_id"], timeout_s=CANCELLED_S)
 
 
-def _settle(asked: Asked, *, restore: bool) -> None:
-    """Nothing is owed to a live provider, or it is brought back now. Raises Refused."""
-    status = _status(asked.socket)
+def _settle(socket: str | None, *, restore: bool) -> None:
+    """Nothing is owed to a live provider, or it is brought back now. Raises CommandError."""
+    status = _status(socket)
     if not _owed(status):
         return
     if restore:
-        asked.say("bringing the live provider back first")
+        click.echo("bringing the live provider back first", err=True)
         if status is None:  # an agent that starts also ends what a crash has left running
             with contextlib.suppress(ClientError):
-                process.start(asked.socket)
-                status = _status(asked.socket)
-        if not _owed(status) or _restored(asked, answers=status is not None):
+                process.start(socket)
+                status = _status(socket)
+        if not _owed(status) or _restored(socket, answers=status is not None):
             return
     message = "the live provider has been stopped and is still owed its restore"
-    raise Refused(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+    raise CommandError(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
 
 
 def _owed(status: StatusDocument | None) -> bool:
@@ -176,9 +160,9 @@ def _owed(status: StatusDocument | None) -> bool:
         return True
 
 
-def _restored(asked: Asked, *, answers: bool) -> bool:
+def _restored(socket: str | None, *, answers: bool) -> bool:
     if answers:
-        with Client(asked.socket) as client:
+        with Client(socket) as client:
             return bool(client.request("provider.restore", {}, timeout_s=RESTORE_S)["restored"])
     words = [sys.executable, "-m", "autotuned.host.restore.break_glass", "restore"]
     return subprocess.run(words, check=False, stdout=sys.stderr, timeout=RESTORE_S).returncode == 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autotunectl.client import Client, ClientError
-from autotunectl.text import layout, result
+from autotunectl.text import layout, status
 from autotuned.shared import knobs
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _plain(again: Callable[[], Client], run_id: str, told: Told) -> str:
     with again() as client:
         for event in client.events(run_id=run_id, since=told.seq):
             told.add(event)
-            line = result.event(event)
+            line = status.event(event)
             if line is not None and _worth_a_line(event, shown):
                 print(line, file=sys.stderr, flush=True)
             if event["type"] == "run.finished":
@@ -101,7 +101,7 @@ def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
                     raise event
                 told.add(event)
                 _remember(lately, event)
-                line = result.event(event)
+                line = status.event(event)
                 if line is not None and event["type"] in KEPT_LINES:
                     frame.print(line, _style(event))
                 if event["type"] == "run.finished":
@@ -221,7 +221,7 @@ def _panel(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> lis
             times += f"  {left} {layout.duration(progress['budget_left_s'])}"
     lines: list[Line] = [
         (f"{layout.bar(fraction, max(10, min(40, width - 12)))} {fraction:4.0%}", "cyan"),
-        *((line, "bold") for line in _fitting(f"{phase}: ", result.place(run), ", ", width)),
+        *((line, "bold") for line in _fitting(f"{phase}: ", status.place(run), ", ", width)),
         (_activity(run, lately, width), None),
         (times, "dim"),
     ]
@@ -251,7 +251,7 @@ def _activity(run: Mapping[str, Any], lately: Mapping[str, Any], width: int) -> 
         return f"{layout.bar(share, max(4, min(40, width - len(loaded) - 2)))} {loaded}"
     replicate = (run.get("progress") or {}).get("replicate") or {}
     done, total = replicate.get("index", 0), replicate.get("total", 0)
-    step = result.step(run) or "preparing"
+    step = status.step(run) or "preparing"
     if not total:
         return step
     dots = f"{step}  replicates {'●' * min(done, 40)}{'○' * min(40, max(0, total - done))}"

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autotunectl.text import calibration, noise, provider
+from autotunectl.text import compare
 from autotunectl.text.layout import (
     Table,
     columns,
     count,
-    duration,
     local,
     number,
     rate,
     short,
-    size,
-    transfer,
 )
 from autotuned.shared import knobs
 from autotuned.shared.text import printable, span
 
 if TYPE_CHECKING:
-    from autotuned.documents.schedule import BriefDocument, ScheduleDocument, StaleResult
+    from autotuned.documents.schedule import StaleResult
 
 
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
@@ -41,13 +38,13 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
         *(f"  {name:<15} {knobs.shown(value)}" for name, value in knobs.own(chosen).items()),
         f"  target context  {answer['target_context']} tokens",
-        *([f"  load            {load}"] if (load := calibration.load_line(document)) else []),
+        *([f"  load            {load}"] if (load := load_line(document)) else []),
         f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
         f"({count(answer['replicates'], 'replicate')})",
         "  tok/s           end to end, prompt included: tokens over the whole request",
         *_rates(cells, chosen),
     ]
-    said = noise.verdict(document.get("noise", {}))
+    said = compare.verdict(document.get("noise", {}))
     if said is not None:
         lines.append(f"  noise           {said}")
     if "quality" in document:
@@ -133,69 +130,10 @@ def staleness(document: StaleResult) -> str:
     return f"fresh: nothing has changed since {document['last_run_id']}"
 
 
-def schedule_line(document: BriefDocument | ScheduleDocument) -> str:
-    """On or off, when a run may begin next, why it cannot or has paused itself; one line."""
-    if not document["enabled"]:
-        return "off: autotunectl schedule set --at 03:30"
-    if document.get("fault"):
-        return f"set for {document['at']}, but CANNOT FIRE: {document['fault']}"
-    if document["paused"]:
-        return f"{document['paused']}; set it again, or autotunectl schedule run-now"
-    coming = document["next_run_at"]
-    return f"nightly at {document['at']}, next {'-' if coming is None else local(coming)}"
-
-
-STEPS = {
-    "pause": "cooling down",
-    "prewarm": "checking the weights",
-    "load": "loading",
-    "warm": "warming up",
-    "measure": "asking",
-    "quality": "comparing answers",
-    "stop": "stopping",
-}
-"""The parts of a trial, as what the candidate does."""
-
-
-def step(run: Mapping[str, Any]) -> str:
-    """What the candidate does now: `loading`; empty between two."""
-    return STEPS.get((run.get("progress") or {}).get("step") or "", "")
-
-
-def place(run: Mapping[str, Any]) -> tuple[str, str]:
-    """Where a run is: `candidate 1 of 3` or `cell 2 of 6`, and the model."""
-    progress = run.get("progress") or {}
-    candidate, cell = progress.get("candidate") or {}, progress.get("cell") or {}
-    where = f"candidate {candidate.get('index', '-')} of {candidate.get('total', '-')}"
-    if progress.get("stage") == 3:
-        where = calibration.bracket(progress.get("calibration") or {})
-    elif progress.get("stage") == 2:
-        where = f"cell {cell.get('index', '-')} of {cell.get('total', '-')}"
-        if "space" in cell:
-            where += f", out of {cell['space']}"
-    if "context" in progress:
-        where += f" at {progress['context']['tokens']:,} tokens"
-    return where, short(candidate.get("model") or "-")
-
-
-def doing(run: Mapping[str, Any]) -> str:
-    """What a run does at this moment, in a few words."""
-    progress = run.get("progress") or {}
-    replicate = progress.get("replicate") or {}
-    where = ", ".join(place(run))
-    moving = transfer(progress.get("prewarm"))
-    if moving is not None:
-        return f"{where}, {moving}"
-    where = ", ".join(filter(None, (where, step(run))))
-    if not replicate.get("total"):
-        return where
-    return f"{where}, replicate {replicate.get('index', 0)} of {replicate['total']}"
-
-
-def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
+def runs(document: Mapping[str, Any]) -> Table:
     """The table of runs, its heading first."""
     table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
-    for row in rows:
+    for row in document["runs"]:
         model = short(row["model"]) if row.get("model") else "-"
         started = local(row["started_at"])
         ended = row.get("exit_reason") or "running"
@@ -210,53 +148,6 @@ def runs(rows: Iterable[Mapping[str, Any]]) -> Table:
             )
         )
     return table
-
-
-def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a type of event
-    """One plain line for an event; None for what is too small to tell."""
-    kind = document["type"]
-    match kind:
-        case "run.started":
-            candidates, cells = len(document["candidates"]), document["cells"]
-            searched = f" at most, out of {document['space']}" if "space" in document else ""
-            plan = f"{count(candidates, 'candidate')}, {count(cells, 'cell')}{searched}"
-            return f"run {document['run_id']}: {plan}"
-        case "phase":
-            return f"phase: {document['phase']}"
-        case "prewarm.progress":
-            return f"{short(document['model'])}: {transfer(document)}"
-        case "prewarm.done" if document.get("fetched_bytes"):
-            return f"fetched {short(document['model'])}: {size(document['fetched_bytes'])}"
-        case "provider.starting":
-            return f"starting {_tried(document)}"
-        case "provider.ready":
-            return f"ready after {number(document.get('ready_ms'), ' ms', 0)}"
-        case "replicate" if document.get("error"):
-            return f"  request {document['index']} of {document['total']}: {document['error']}"
-        case "replicate":
-            figures = f"TTFT {number(document['ttft_ms'], ' ms', 0)}, {number(document['tps'], ' tok/s', 2)}"
-            return f"  request {document['index']} of {document['total']}: {figures}"
-        case "trial" if not document["fits"]:
-            verdict = "cut off" if document["reason"] == "interrupted" else "rejected"
-            return f"{verdict} {_tried(document)}: {document['reason']}{_left(document)}"
-        case "trial":
-            kept = ", best so far" if document["kept"] else _left(document)
-            return (
-                f"feasible {_tried(document)}: {number(document['tps_median'], ' tok/s', 2)}{kept}"
-            )
-        case "budget.warning":
-            return f"budget nearly used up: {duration(document['left_s'])} left"
-        case "drain.begun" | "drain.done" | "restore.begun" | "restore.done":
-            return provider.event(document)
-        case "log":
-            return f"{document.get('level', 'note')}: {document.get('message', '')}"
-        case "applied":
-            kept = f", backup at {document['backup_path']}" if document.get("backup_path") else ""
-            return f"applied to {document['config_path']}{kept}"
-        case "run.finished":
-            return f"finished: {document['exit_reason']}"
-        case _:
-            return None
 
 
 def _tables(document: Mapping[str, Any], room: int | None) -> list[str]:
@@ -283,24 +174,6 @@ def _profiles(profiles: Iterable[Mapping[str, Any]]) -> Table:
         settings, ttft = knobs.flags(answer["knobs"]), span(answer["ttft_p95_ms"])
         table.append((tokens, short(answer["model"]), settings, rate(answer["tps_median"]), ttft))
     return table
-
-
-def _tried(document: Mapping[str, Any]) -> str:
-    """The candidate of a probe, or the number and knobs of a cell."""
-    if document.get("calibrates") == "context":
-        return f"{document['context']:,} tokens"
-    if document.get("calibrates") == "concurrency":
-        return f"{document.get('concurrency', 1)} at once at {document['context']:,} tokens"
-    at = f" at {document['context']:,} tokens" if document.get("context") else ""
-    if document.get("cell") is None:
-        return short(document.get("model") or "") + at
-    return f"cell {document['cell']}: {knobs.words(document.get('knobs') or {})}{at}"
-
-
-def _left(document: Mapping[str, Any]) -> str:
-    """Of a point, the bracket that is left after it."""
-    found = document.get("calibration")
-    return f" ({calibration.bracket(found)})" if found else ""
 
 
 def _chosen(
@@ -375,3 +248,19 @@ def _apply(document: Mapping[str, Any]) -> str:
 
     partial = ["--allow-partial"] if document["recommendation"].get("partial") else []
     return shlex.join(["autotunectl", "apply", document["run_id"], *partial])
+
+
+def load_line(document: Mapping[str, Any]) -> str | None:
+    """What was calibrated: `serves 4 at once at 6,000 tokens (largest 9; beyond 4 nothing is gained)`."""
+    found = document.get("calibration") or {}
+    context, several = found.get("context") or {}, found.get("concurrency") or {}
+    tokens = context.get("answer") or document["inputs"]["target_context"]
+    best, largest = several.get("recommended"), several.get("largest")
+    if best is None:
+        if context.get("answer") is None:
+            return None
+        return f"serves up to {tokens:,} tokens with its first token within {context['ceiling_ms']:,} ms"
+    more = several.get("reason") or (
+        "no more pass" if best == largest else f"largest {largest}; beyond {best} nothing is gained"
+    )
+    return f"serves {best} at once at {tokens:,} tokens ({more})"

@@ -13,7 +13,7 @@ from autotunectl.arguments import SEARCH_OPTIONS, request_options
 from autotunectl.commands.start import _may_be_large
 from autotunectl.errors import CallError
 from autotunectl.output import in_flags
-from autotunectl.text import result, weights
+from autotunectl.text import plan, status
 from autotuned.shared import wire
 from autotuned.shared.knobs import flags, words
 
@@ -28,7 +28,7 @@ SEARCH: dict[str, Any] = {
 CELL: dict[str, Any] = {"kv_bits": None, "max_batch": 1, "max_context": 2000}
 
 
-def plan(document: dict[str, Any]) -> Any:
+def planned(document: dict[str, Any]) -> Any:
     """As the answer of a dry run: only what a text is made of."""
     return document
 
@@ -108,13 +108,13 @@ def test_only_a_request_that_may_be_large_is_looked_at_first(
 
 def test_a_large_space_is_told_with_its_time_and_what_a_search_would_take() -> None:
     small: dict[str, Any] = {"search": SEARCH, "cell_s": 60.0, "max_duration_s": 7200.0}
-    told = weights.large(plan(small))
+    told = plan.large(planned(small))
     assert told is not None
     assert told.startswith("216 cells: some 3:36:00")
     assert told.endswith("--search auto would measure 17 of them")
-    assert "nobody knows" in (weights.large(plan({**small, "cell_s": None})) or "")
-    assert weights.large(plan({**small, "search": {**SEARCH, "cells": 24}})) is None
-    assert weights.large(plan({**small, "search": None})) is None
+    assert "nobody knows" in (plan.large(planned({**small, "cell_s": None})) or "")
+    assert plan.large(planned({**small, "search": {**SEARCH, "cells": 24}})) is None
+    assert plan.large(planned({**small, "search": None})) is None
 
 
 def test_a_plan_lists_the_first_cells_and_says_how_many_of_how_many() -> None:
@@ -132,7 +132,7 @@ def test_a_plan_lists_the_first_cells_and_says_how_many_of_how_many() -> None:
         "cells": cells,
         "search": {**SEARCH, "left_out": 2},
     }
-    text = weights.plan(plan(document))
+    text = plan.plan(planned(document))
     assert "cells: at most 17 of 216 measured" in text
     assert "  24. --kv-bits unset --max-batch 1 --max-context 2000 --axis threads=24\n" in text
     assert "... and 192 more" in text
@@ -140,19 +140,19 @@ def test_a_plan_lists_the_first_cells_and_says_how_many_of_how_many() -> None:
     assert "to fetch       nothing" in text
     nobody = {"model": "a/b", "rank": 1, "size_b": None, "cached": False, "weights_bytes": None}
     document["candidates"] = [{**nobody, "fetch_bytes": None, "reason": "nobody answers"}]
-    assert "to fetch       unknown" in weights.plan(plan(document))
-    assert " and more (time" in weights.plan(
-        plan({**document, "fetch_bytes": 10**9, "fetch_s": None})
+    assert "to fetch       unknown" in plan.plan(planned(document))
+    assert " and more (time" in plan.plan(
+        planned({**document, "fetch_bytes": 10**9, "fetch_s": None})
     )
-    whole = weights.plan(plan({**document, "cells": cells[:2], "search": None}))
+    whole = plan.plan(planned({**document, "cells": cells[:2], "search": None}))
     assert "\ncells\n  1. --kv-bits unset" in whole
 
 
 def test_what_happens_is_told_with_how_many_of_how_many() -> None:
     begun = {"type": "run.started", "run_id": "r", "candidates": ["m"], "cells": 17, "space": 216}
-    assert result.event(begun) == "run r: 1 candidate, 17 cells at most, out of 216"
+    assert status.event(begun) == "run r: 1 candidate, 17 cells at most, out of 216"
     progress = {"stage": 2, "cell": {"index": 3, "total": 17, "space": 216}}
-    assert result.place({"progress": progress})[0] == "cell 3 of 17, out of 216"
+    assert status.place({"progress": progress})[0] == "cell 3 of 17, out of 216"
 
 
 def test_own_knobs_stand_behind_the_three() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotunectl.text import calibration, layout, result
+from autotunectl.text import layout, result
 from autotunectl.text import status as status_text
 from autotuned.documents.run import StatusDocument
 from tests.support.documents import stored
@@ -75,8 +75,8 @@ def test_a_recommendation_tells_the_rates_apart_and_fits_eighty_columns() -> Non
 
 def test_what_was_applied_is_told_with_the_backup_that_undoes_it() -> None:
     applied = {"type": "applied", "config_path": "/c.yaml", "backup_path": "/c.yaml.bak-1-0"}
-    assert result.event(applied) == "applied to /c.yaml, backup at /c.yaml.bak-1-0"
-    assert result.event({**applied, "backup_path": None}) == "applied to /c.yaml"
+    assert status_text.event(applied) == "applied to /c.yaml, backup at /c.yaml.bak-1-0"
+    assert status_text.event({**applied, "backup_path": None}) == "applied to /c.yaml"
 
 
 def screen(**changed: Any) -> str:
@@ -163,26 +163,26 @@ def test_status_with_nothing_yet_says_how_to_begin() -> None:
 def test_what_was_calibrated_is_one_line(context: Any, concurrency: Any, line: str | None) -> None:
     document = stored("v1-ok")
     document["calibration"] = {"context": context, "concurrency": concurrency}
-    assert calibration.load_line(document) == line
+    assert result.load_line(document) == line
     shown = result.recommendation(document)
     assert (line or "serves") in shown if line else "  load  " not in shown
 
 
 def test_a_calibration_shows_between_what_it_is_and_each_point_as_it_comes() -> None:
     progress = {"stage": 3, "candidate": {"model": "m"}}
-    assert result.place({"progress": progress}) == ("calibrating", "m")
+    assert status_text.place({"progress": progress}) == ("calibrating", "m")
     known = {"calibrates": "context", "points": 3, "passes": 24_000, "fails": 32_000}
-    assert result.place({"progress": {**progress, "calibration": known}}) == (
+    assert status_text.place({"progress": {**progress, "calibration": known}}) == (
         "context: 24,000 passes, 32,000 does not",
         "m",
     )
-    assert calibration.bracket({**known, "passes": None}) == "context: 32,000 does not"
+    assert status_text.bracket({**known, "passes": None}) == "context: 32,000 does not"
     point = {"type": "trial", "fits": True, "kept": False, "tps_median": 40.0, "context": 6000}
     several = {**point, "calibrates": "concurrency", "concurrency": 4}
-    assert result.event(several) == "feasible 4 at once at 6,000 tokens: 40.00 tok/s"
+    assert status_text.event(several) == "feasible 4 at once at 6,000 tokens: 40.00 tok/s"
     long = {**point, "calibrates": "context", "fits": False, "reason": "no token"}
-    assert result.event(long) == "rejected 6,000 tokens: no token"
+    assert status_text.event(long) == "rejected 6,000 tokens: no token"
     told = {**long, "calibration": {**known, "passes": 5000, "fails": 6000}}
-    assert result.event(told) == (
+    assert status_text.event(told) == (
         "rejected 6,000 tokens: no token (context: 5,000 passes, 6,000 does not)"
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from autotunectl.text import result
+from autotunectl.text import status
 from autotunectl.text.live_display import Frame, _panel
 from tests.support.terminal import Screen
 
@@ -83,7 +83,7 @@ def test_a_terminal_of_any_and_changing_width_keeps_one_frame_and_every_line(
 def test_the_display_says_what_the_candidate_does(step: str | None, words: str) -> None:
     shown = [text for text, _ in _panel(run(step=step), {}, 80)]
     assert f"{words}  replicates ●○○" in shown
-    assert step is None or f", {words}, replicate 1 of 3" in result.doing(run(step=step))
+    assert step is None or f", {words}, replicate 1 of 3" in status.doing(run(step=step))
 
 
 def test_the_end_is_estimated_from_the_start_and_at_most_the_budget() -> None:

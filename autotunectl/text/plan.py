@@ -1,45 +1,25 @@
-"""Weights as text for people: what is in the cache."""
+"""What is to be done, as text for people: the plan of a run, and the nightly re-tune."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from autotunectl.text.layout import columns, duration, size
+from autotunectl.text.layout import Table, columns, duration, local, size
 from autotuned.shared.knobs import flags
 
 if TYPE_CHECKING:
     from autotuned.documents.run import FetchDocument, PlanDocument, PlannedCandidate
-    from autotuned.documents.weights import ModelDocument, ModelsDocument
+    from autotuned.documents.schedule import (
+        BriefDocument,
+        DecisionDocument,
+        ScheduleDocument,
+    )
 
 LISTED = 24
 """Cells that are shown one by one; up to so many `--search auto` measures all."""
-
-
-def models(document: ModelsDocument, room: int | None = None) -> str:
-    """The table of the cache, largest weights first, with where it is and what room is left."""
-    found = sorted(document["models"], key=lambda entry: -entry["weights_bytes"])
-    foot = (
-        f"cache {document['cache']}: {size(document['disk_free_bytes'])} free; "
-        f"memory {size(document['memory_bytes'])}"
-    )
-    if not found:
-        return f"no models in the cache yet: autotunectl pull MODEL\n{foot}"
-    table: list[tuple[str, ...]] = [("MODEL", "PARAMETERS", "WEIGHTS", "FITS", "STATE")]
-    for entry in found:
-        parameters = "-" if entry["size_b"] is None else f"{entry['size_b']:g}B"
-        fits = "yes" if entry["fits"] else "no"
-        table.append(
-            (entry["model"], parameters, size(entry["weights_bytes"]), fits, _state(entry))
-        )
-    return f"{columns(table, room)}\n\n{foot}"
-
-
-def _state(entry: ModelDocument) -> str:
-    if not entry["complete"]:
-        return f"incomplete: {entry['reason']}"
-    return "complete" if entry["checked_at"] is None else f"checked {entry['checked_at'][:10]}"
+LATEST = 5
 
 
 def plan(document: PlanDocument) -> str:
@@ -136,3 +116,63 @@ def _candidate(entry: PlannedCandidate) -> str:
     if entry["cached"]:
         return f"ready, {size(entry['weights_bytes'])} on this disk"
     return f"to fetch, {size(entry['fetch_bytes'])}"
+
+
+def begun(document: Mapping[str, Any]) -> Table:
+    """The run that a machine has begun."""
+    return [("RUN", "STATE"), (document["run_id"], document["state"])]
+
+
+def schedule_line(document: BriefDocument | ScheduleDocument) -> str:
+    """On or off, when a run may begin next, why it cannot or has paused itself; one line."""
+    if not document["enabled"]:
+        return "off: autotunectl schedule set --at 03:30"
+    if document.get("fault"):
+        return f"set for {document['at']}, but CANNOT FIRE: {document['fault']}"
+    if document["paused"]:
+        return f"{document['paused']}; set it again, or autotunectl schedule run-now"
+    coming = document["next_run_at"]
+    return f"nightly at {document['at']}, next {'-' if coming is None else local(coming)}"
+
+
+def schedule(document: ScheduleDocument, *, history: bool, room: int | None = None) -> str:
+    """The schedule and its latest decisions, or all of them."""
+    lines = [f"schedule  {schedule_line(document)}"]
+    if document["enabled"]:
+        days = ", ".join(document["days"]) or "every day"
+        permits = [
+            "may drain the live provider" if document["drain"] else "refuses a live provider",
+            "applies a whole recommendation" if document["apply"] else "applies nothing",
+        ]
+        if document.get("restart_foreground"):
+            permits.insert(1, "may restart a server in a terminal")
+        permits += ["only on mains power"] if document["only_on_ac"] else []
+        lines += [
+            f"window    {duration(document['window_s'])} from {document['at']} local time, {days}",
+            f"when      {'something has changed' if document['when'] == 'stale' else 'always'}",
+            f"permits   {'; '.join(permits)}",
+        ]
+        if document.get("first") == "check":
+            lines.append("first     checks the recipe after a change; tunes only where it lost")
+        if document["request"]:
+            fields = (f"{name}={value}" for name, value in document["request"].items())
+            lines.append(f"request   {' '.join(fields)}, the rest as in the last good run")
+    shown = document["history"] if history else document["history"][:LATEST]
+    if shown:
+        lines += ["", columns(_decisions(shown), room)]
+    return "\n".join(lines)
+
+
+def _decisions(decisions: list[DecisionDocument]) -> Table:
+    table: Table = [("NIGHT", "DECIDED", "DECISION", "RUN")]
+    for each in decisions:
+        run = each["run_id"] or "-"
+        table.append(
+            (
+                each["night"] or "-",
+                local(each["at"]),
+                f"{each['decision']}: {each['reason']}",
+                run if each["outcome"] is None else f"{run} {each['outcome']}",
+            )
+        )
+    return table

@@ -1,11 +1,11 @@
-"""Servers as text for people: the table of all, and what a check has seen."""
+"""What can be served, as text for people: the weights in the cache, and the programs that serve them."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
 
-from autotunectl.text.layout import columns
+from autotunectl.text.layout import Table, columns, size
 
 if TYPE_CHECKING:
     from autotuned.documents.servers import (
@@ -14,11 +14,37 @@ if TYPE_CHECKING:
         ServerDocument,
         ServersDocument,
     )
+    from autotuned.documents.weights import ModelDocument, ModelsDocument
 
 
-def table(document: ServersDocument, room: int | None = None) -> str:
+def models(document: ModelsDocument, room: int | None = None) -> str:
+    """The table of the cache, largest weights first, with where it is and what room is left."""
+    found = sorted(document["models"], key=lambda entry: -entry["weights_bytes"])
+    foot = (
+        f"cache {document['cache']}: {size(document['disk_free_bytes'])} free; "
+        f"memory {size(document['memory_bytes'])}"
+    )
+    if not found:
+        return f"no models in the cache yet: autotunectl pull MODEL\n{foot}"
+    table: Table = [("MODEL", "PARAMETERS", "WEIGHTS", "FITS", "STATE")]
+    for entry in found:
+        parameters = "-" if entry["size_b"] is None else f"{entry['size_b']:g}B"
+        fits = "yes" if entry["fits"] else "no"
+        table.append(
+            (entry["model"], parameters, size(entry["weights_bytes"]), fits, _state(entry))
+        )
+    return f"{columns(table, room)}\n\n{foot}"
+
+
+def _state(entry: ModelDocument) -> str:
+    if not entry["complete"]:
+        return f"incomplete: {entry['reason']}"
+    return "complete" if entry["checked_at"] is None else f"checked {entry['checked_at'][:10]}"
+
+
+def servers(document: ServersDocument) -> Table:
     """Every server with its version and knobs."""
-    rows: list[tuple[str, ...]] = [("SERVER", "FROM", "VERSION", "KNOBS")]
+    rows: Table = [("SERVER", "FROM", "VERSION", "KNOBS")]
     rows += [
         (
             server["name"],
@@ -28,7 +54,7 @@ def table(document: ServersDocument, room: int | None = None) -> str:
         )
         for server in document["servers"]
     ]
-    return columns(rows, room)
+    return rows
 
 
 def _version(server: ServerDocument) -> str:
