@@ -13,7 +13,7 @@ from autotunectl.reach import Reach, command, group
 from autotuned.shared import wire
 
 if TYPE_CHECKING:
-    from autotunectl.service import Service
+    from autotunectl.service.managers import Service
 
 cancel_option = click.option(
     "--cancel", "--force", "cancel", is_flag=True, help="Cancel a run that is active."
@@ -62,11 +62,11 @@ def uninstall(reach: Reach, cancel: bool) -> None:
 
 
 def _manager() -> Service:
-    from autotunectl import service
+    from autotunectl.service import managers
 
     if os.geteuid() == 0 and os.environ.get("SUDO_USER"):
         fail("this would install the agent for root", 2, "run it without sudo")
-    found = service.find()
+    found = managers.find()
     if found is None:
         remedy = "start the agent without a service manager: autotunectl daemon start"
         fail("neither launchctl nor systemctl is on the PATH", 1, remedy)
@@ -106,7 +106,8 @@ def daemon_restart(reach: Reach, cancel: bool) -> None:
 
     In both cases the agent that runs goes on.
     """
-    from autotunectl.service import ServiceError, install, process
+    from autotunectl.service import install, process
+    from autotunectl.service.managers import ServiceError
 
     reach.only_here()
     try:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotunectl import service
 from autotunectl.client import Client, ClientError
-from autotunectl.service import ServiceError, logfile, process
+from autotunectl.service import logfile, managers, process
+from autotunectl.service.managers import ServiceError
 from autotuned import __version__
 from autotuned.shared import wire
 from autotuned.shared.files import open_to_others
@@ -122,7 +122,7 @@ def _settings(path: Path) -> CheckDocument:
 
 
 def _job() -> CheckDocument:
-    found = service.find()
+    found = managers.find()
     if found is None or not found.path.exists():
         return {**_info("not installed"), "remedy": "autotunectl install"}
     with contextlib.suppress(ServiceError):

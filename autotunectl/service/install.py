@@ -20,7 +20,8 @@ import click
 
 from autotunectl.client import CallError, Client, ClientError, Unreachable
 from autotunectl.errors import CommandError
-from autotunectl.service import Job, Service, ServiceError, process
+from autotunectl.service import process
+from autotunectl.service.managers import Job, Service, ServiceError
 from autotuned import __version__
 from autotuned.shared import files, wire
 
@@ -61,7 +62,7 @@ def install(service: Service, socket: str | None, *, cancel: bool) -> Installed:
     process.verify(process.program(), job.environment)
     process.check(words)
     content = service.content(job)
-    loaded, agent = service.loaded(), _version(socket)
+    loaded, agent = service.loaded(), process.version(socket)
     same = _stands(service.path, content)
     answers = agent is not None and loaded is not None and loaded.pid in (None, agent["pid"])
     changed = not (same and answers and agent is not None and agent["version"] == __version__)
@@ -173,7 +174,7 @@ def _answering(service: Service, socket: str | None) -> VersionDocument:
     deadline = time.monotonic() + ANSWERS_S
     lived = time.monotonic()
     while time.monotonic() < min(deadline, lived + DEAD_S):
-        found, loaded = _version(socket), service.loaded()
+        found, loaded = process.version(socket), service.loaded()
         pid = loaded.pid if loaded is not None else None
         if found is not None and loaded is not None and pid in (None, found["pid"]):
             return found
@@ -181,13 +182,6 @@ def _answering(service: Service, socket: str | None) -> VersionDocument:
         time.sleep(0.1)
     message = f"the job is loaded, but its agent does not answer: {process.last_words(service)}"
     raise ServiceError(message, "autotunectl logs; autotunectl doctor")
-
-
-def _version(socket: str | None) -> VersionDocument | None:
-    with contextlib.suppress(ClientError), Client(socket, connect_s=0.0) as client:
-        found: VersionDocument = client.request("version", {}, timeout_s=10.0)
-        return found
-    return None
 
 
 def _status(socket: str | None) -> StatusDocument | None:

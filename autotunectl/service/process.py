@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotunectl import service
 from autotunectl.client import Client, ClientError, NotStarted, Unreachable
-from autotunectl.service import Service, ServiceError
+from autotunectl.service import managers
+from autotunectl.service.managers import Service, ServiceError
 from autotuned import __version__
 from autotuned.shared import identity, tools, wire
 
@@ -44,12 +44,10 @@ CARRIED = (
 )
 """Variables that say where files are. Tokens are no part of it: a job's file is no place for a secret."""
 
+_UV = r"/\.cache/uv/|/uv/archive-v\d+/|/uv/builds-v\d+/"
 _FLEETING = (
     (r"/Cellar/", "Homebrew removes this folder at the next upgrade"),
-    (
-        r"/\.cache/uv/|/uv/archive-v\d+/|/uv/builds-v\d+/",
-        "uv clears this folder at will (uvx, uv run --with)",
-    ),
+    (_UV, "uv clears this folder at will (uvx, uv run --with)"),
     (r"/pipx/\.cache/|/\.cache/pipx/", "pipx clears this folder after some days (pipx run)"),
     (r"^/(?:private/)?(?:tmp|var/tmp|var/folders)/", "the system clears this folder"),
     (r"/nix/store/", "the next garbage collection may remove this folder"),
@@ -69,7 +67,7 @@ def start(path: str | None) -> VersionDocument:
 
 def _installed(path: str | None) -> Service | None:
     """The service manager whose job is installed; None for a socket of one's own, which is not the job's."""
-    found = service.find() if path in (None, wire.socket_path()) else None
+    found = managers.find() if path in (None, wire.socket_path()) else None
     return found if found is not None and found.path.is_file() else None
 
 
@@ -81,17 +79,18 @@ def _through(job: Service, path: str | None) -> VersionDocument:
         raise NotStarted(message) from None
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if (version := _version(path)) is not None:
-            return version
+        if (found := version(path)) is not None:
+            return found
         time.sleep(0.05)
     message = f"the agent's job was started, but it does not answer: {last_words(job)}"
     raise NotStarted(message)
 
 
-def _version(path: str | None) -> VersionDocument | None:
+def version(path: str | None) -> VersionDocument | None:
+    """What the agent says, soon; None where none answers."""
     with contextlib.suppress(ClientError), Client(path, connect_s=0.05) as client:
-        version: VersionDocument = client.call("version")
-        return version
+        found: VersionDocument = client.request("version", {}, timeout_s=10.0)
+        return found
     return None
 
 
@@ -124,8 +123,8 @@ def _detached(path: str | None) -> VersionDocument:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         ended = agent.poll() is not None
-        if (version := _version(path)) is not None:
-            return version
+        if (found := version(path)) is not None:
+            return found
         if ended and agent.returncode != 1:
             break
         time.sleep(0.02)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from autotunectl.service import ServiceError, process
+from autotunectl.service import process
+from autotunectl.service.managers import ServiceError
 
 
 def test_homebrew_s_lasting_name_is_taken_for_a_path_in_its_cellar(

@@ -23,12 +23,10 @@ from autotuned.writers import (
     Edited,
     NotOurs,
     Recipe,
-    llama_preset,
-    llama_swap,
+    llama,
     not_in_effect,
+    ours,
     recipe,
-    script,
-    systemd,
 )
 from tests.writers.corpora import COMMANDS, PRESETS, SWAPS, UNITS
 
@@ -49,11 +47,11 @@ RECIPE = wanted()
 
 
 def swap(text: str, made: Recipe = RECIPE) -> Edited:
-    return llama_swap.edit(text, made, "mine")
+    return llama.edit_swap(text, made, "mine")
 
 
 def preset(text: str, made: Recipe = RECIPE) -> Edited:
-    return llama_preset.edit(text, made, "mine")
+    return llama.edit_presets(text, made, "mine")
 
 
 def test_there_are_enough_files_of_each_kind_and_no_two_are_the_same() -> None:
@@ -63,17 +61,17 @@ def test_there_are_enough_files_of_each_kind_and_no_two_are_the_same() -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=range(len(UNITS)))
 def test_a_drop_in_is_the_units_own_command_with_the_flags_of_the_recipe(unit: str) -> None:
-    own = systemd.command([unit])
-    first = systemd.drop_in([unit], "", RECIPE, SERVERS)
-    now = systemd.command([unit, first.text])
+    own = ours.command([unit])
+    first = ours.drop_in([unit], "", RECIPE, SERVERS)
+    now = ours.command([unit, first.text])
     kept = [word.value for word in words(own)]
     come = [word.value for word in words(now)]
     for flag, value in (("-np", "4"), ("-c", "8000"), ("-ctk", "q8_0"), ("-ctv", "q8_0")):
         assert come.count(flag) == 1
         assert come[come.index(flag) + 1] == value
-    ours = {flag for setting in RECIPE.settings.values() for flag in setting.flags}
-    assert _without(come, ours) == _without(kept, ours)
-    assert systemd.drop_in([unit], first.text, RECIPE, SERVERS) == Edited(first.text)
+    theirs = {flag for setting in RECIPE.settings.values() for flag in setting.flags}
+    assert _without(come, theirs) == _without(kept, theirs)
+    assert ours.drop_in([unit], first.text, RECIPE, SERVERS) == Edited(first.text)
     assert "8080" not in first.diff
 
 
@@ -95,15 +93,15 @@ def _without(line: list[str], flags: set[str]) -> list[str]:
 def test_a_unit_that_runs_something_else_or_several_things_is_left_alone() -> None:
     for line in ("/bin/sh -c 'llama-server -m a'", "/opt/start.sh", "/usr/bin/vllm serve x"):
         with pytest.raises(NotOurs, match="script"):
-            systemd.drop_in([f"[Service]\nExecStart={line}\n"], "", RECIPE, LLAMA.commands)
+            ours.drop_in([f"[Service]\nExecStart={line}\n"], "", RECIPE, LLAMA.commands)
     for unit in ("[Service]\nExecStart=a\nExecStart=b\n", "[Service]\nExecStart=a\nExecStart=\n"):
         with pytest.raises(NotOurs, match="commands"):
-            systemd.drop_in([unit], "", RECIPE, LLAMA.commands)
+            ours.drop_in([unit], "", RECIPE, LLAMA.commands)
 
 
 def test_an_own_drop_in_of_the_operator_comes_before_the_unit() -> None:
     own = "[Service]\nExecStart=\nExecStart=/usr/bin/llama-server -m /m/own.gguf\n"
-    edited = systemd.drop_in([UNITS[0], own], "", RECIPE, LLAMA.commands)
+    edited = ours.drop_in([UNITS[0], own], "", RECIPE, LLAMA.commands)
     assert "ExecStart=/usr/bin/llama-server -m /m/own.gguf -ctk" in edited.text.replace(
         "\n", " "
     ) or ("/m/own.gguf" in edited.text)
@@ -131,12 +129,12 @@ SCHEMA = Path(__file__).with_name("llama-swap.config.schema.json")
 
 def test_a_model_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(NotOurs, match="mine, other"):
-        llama_swap.edit(SWAPS[0], RECIPE, "b")
+        llama.edit_swap(SWAPS[0], RECIPE, "b")
     for text in ("a: [", "models: 3\n", "models:\n  mine:\n    cmd: [a, b]\n"):
         with pytest.raises(NotOurs):
             swap(text)
     with pytest.raises(NotOurs, match="no section"):
-        llama_preset.edit(PRESETS[0], RECIPE, "b")
+        llama.edit_presets(PRESETS[0], RECIPE, "b")
     with pytest.raises(NotOurs, match="more than one"):
         preset("[mine]\na = 1\n[mine]\nb = 2\n")
 
@@ -159,21 +157,21 @@ def test_in_a_preset_only_the_keys_of_the_recipe_in_its_section_change(text: str
 
 
 def test_a_script_serves_the_recipe_and_one_of_somebody_else_stays() -> None:
-    edited = script.edit("", RECIPE)
+    edited = ours.script("", RECIPE)
     assert edited.text.startswith("#!/bin/sh\n")
     assert f'exec {SERVE} "$@"\n' in edited.text
-    assert script.edit(edited.text, RECIPE) == Edited(edited.text)
+    assert ours.script(edited.text, RECIPE) == Edited(edited.text)
     with pytest.raises(NotOurs, match="move it aside"):
-        script.edit("#!/bin/sh\nrm -rf x\n", RECIPE)
+        ours.script("#!/bin/sh\nrm -rf x\n", RECIPE)
 
 
 def test_a_knob_that_the_run_did_not_search_keeps_what_stands_there() -> None:
     line = "[Service]\nExecStart=llama-server -m /m/a.gguf -c 32768 -np 2\n"
-    edited = systemd.drop_in([line], "", wanted(all_knobs=False, model=True), LLAMA.commands)
+    edited = ours.drop_in([line], "", wanted(all_knobs=False, model=True), LLAMA.commands)
     assert "-c 32768 -np 2" in edited.text
     assert "-m /new/b.gguf" in edited.text
     assert len(edited.remarks) == 2
-    gone = systemd.drop_in([line], edited.text, wanted(all_knobs=False), LLAMA.commands)
+    gone = ours.drop_in([line], edited.text, wanted(all_knobs=False), LLAMA.commands)
     assert "-m /m/a.gguf" in gone.text
 
 
@@ -201,9 +199,9 @@ def test_twice_is_once_and_any_recipe_can_follow_any_other(
     after = edit(edit(once, wanted(second)).text, wanted(first)).text
     assert edit(after, wanted(first)) == Edited(after)
     unit = data.draw(st.sampled_from(UNITS))
-    made = systemd.drop_in([unit], "", wanted(first), SERVERS).text
-    again = systemd.drop_in([unit], made, wanted(second), SERVERS).text
-    assert again == systemd.drop_in([unit], "", wanted(second), SERVERS).text
+    made = ours.drop_in([unit], "", wanted(first), SERVERS).text
+    again = ours.drop_in([unit], made, wanted(second), SERVERS).text
+    assert again == ours.drop_in([unit], "", wanted(second), SERVERS).text
 
 
 @settings(max_examples=40, deadline=None)
@@ -221,7 +219,7 @@ def test_whatever_else_a_file_holds_nothing_but_ours_changes_or_it_is_refused(
         except NotOurs:
             continue
         assert edit(edited.text, wanted(knobs)).text == edited.text
-    assert systemd.drop_in([f"[Service]\nExecStart={line}\n"], "", wanted(knobs), SERVERS).text
+    assert ours.drop_in([f"[Service]\nExecStart={line}\n"], "", wanted(knobs), SERVERS).text
 
 
 def _lines_beside_are_equal(before: str, after: str) -> None:

@@ -52,7 +52,7 @@ from autotuned.shared.knobs import read as read_knobs
 from autotuned.shared.paths import expanded, is_path
 from autotuned.store import runs
 from autotuned.store.runs import RunRow
-from autotuned.writers import Recipe, not_in_effect, recipe, script
+from autotuned.writers import Recipe, not_in_effect, ours, recipe
 
 Writing = Callable[..., Awaitable["Written"]]
 """Writes a recipe to its place; with `dry_run` only tells what it would."""
@@ -190,7 +190,7 @@ class Applier:
         written = await (await self._writing(run_id, kind, answer, terms))()
         lease = self._restarter.live.lease
         hint = None if lease else await self._restarter.commands(kind, written.path)
-        if lease and isinstance(lease.target, Foreground) and written.path.name == script.NAME:
+        if lease and isinstance(lease.target, Foreground) and written.path.name == ours.SCRIPT:
             told = f"a server in a terminal comes back with its own arguments: stop it and run {written.path}"
             written = dataclasses.replace(written, warnings=(*written.warnings, told))
         await self._note(run_id, written, hint)

@@ -13,7 +13,7 @@ from autotuned.host.find import Found
 from autotuned.host.managers.systemd import UnitState
 from autotuned.providers.server import Provider
 from autotuned.settings import Settings
-from autotuned.writers import Edited, NotOurs, Recipe, llama_preset, llama_swap, script, systemd
+from autotuned.writers import Edited, NotOurs, Recipe, llama, ours
 
 PRESETS, SWAPS = (".ini",), (".yaml", ".yml")
 """How the files end that `auto` takes for presets, and for llama-swap's configuration."""
@@ -61,14 +61,14 @@ def choose(
                     f"which file does {kind} read? name it as [apply] config in autotuned.toml"
                 )
                 raise ApplyRefused(message, "no_file")
-            edit = llama_preset.edit if kind == "llama-preset" else llama_swap.edit
+            edit = llama.edit_presets if kind == "llama-preset" else llama.edit_swap
 
             def named(text: str, recipe: Recipe) -> Edited:
                 return edit(text, recipe, chosen.model or recipe.model)
 
             return Place(kind, config, named)
         case _:
-            return Place("script", settings.home / script.NAME, script.edit, ours=True, mode=0o700)
+            return Place("script", settings.home / ours.SCRIPT, ours.script, ours=True, mode=0o700)
 
 
 def _kind(provider: Provider, config: Path | None, unit: UnitState | None) -> str:
@@ -88,13 +88,13 @@ def _drop_in(provider: Provider, unit: UnitState | None, environ: Mapping[str, s
         )
         raise ApplyRefused(message, "no_unit")
     home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~", ".config"))
-    path = systemd.path(unit.label, unit.domain, home)
+    path = ours.drop_in_path(unit.label, unit.domain, home)
     others = [Path(name) for name in (unit.path or "", *unit.drop_ins) if name]
 
     def edit(text: str, recipe: Recipe) -> Edited:
         try:
-            files = [other.read_text("utf-8") for other in others if other.name != systemd.NAME]
-            return systemd.drop_in(files, text, recipe, provider.commands)
+            files = [other.read_text("utf-8") for other in others if other.name != ours.DROP_IN]
+            return ours.drop_in(files, text, recipe, provider.commands)
         except (OSError, ValueError, NotOurs) as error:
             message = f"{unit.label}: {error}"
             raise NotOurs(message) from None

@@ -24,7 +24,7 @@ from autotuned.host.find import Found
 from autotuned.host.managers.systemd import UnitState, command
 from autotuned.providers.server import Provider
 from autotuned.shared.launchctl import domains
-from autotuned.writers import script
+from autotuned.writers import ours
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +152,7 @@ def _unfit(found: Found) -> str | None:
 def _by_hand(found: Found, path: Path) -> str | None:
     """What a person types to serve with what was written to `path`, beside a server in a terminal or none."""
     stop = [f"kill {process.pid}" for process in found.processes[:1]]
-    if path.name != script.NAME:
+    if path.name != ours.SCRIPT:
         return f"{stop[0]}  # and start it again as it was started" if stop else None
     # A revert has removed it.
     return "\n".join([*stop, shlex.quote(str(path))]) if path.exists() else None

@@ -1,8 +1,11 @@
-"""A drop-in of ours for somebody's unit: its own command, with the flags of the recipe put in."""
+"""Files of ours: a drop-in for somebody's unit, its own command with the flags of the recipe put in; and a script
+that serves the recipe, for whoever calls it from a plist, a unit or a terminal.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +13,11 @@ from pathlib import Path
 from autotuned.core.command_line import Commands, is_server, words
 from autotuned.writers import Edited, NotOurs, Recipe, fitted
 
-NAME = "50-autotuned.conf"
-HEAD = "# Written by autotunectl apply; autotunectl revert removes it.\n[Service]\nExecStart=\n"
+DROP_IN = "50-autotuned.conf"
+SCRIPT = "serve-recipe.sh"
+_WRITTEN = "# Written by autotunectl apply; autotunectl revert removes it.\n"
+_UNIT = f"{_WRITTEN}[Service]\nExecStart=\n"
+_SHELL = f"#!/bin/sh\n{_WRITTEN}"
 PREFIXES = "@-:+!|"
 """What may stand before the program of an ExecStart."""
 
@@ -31,11 +37,11 @@ def drop_in(files: Iterable[str], text: str, recipe: Recipe, commands: Commands)
         )
         raise NotOurs(message)
     edited = fitted(own, recipe, _spelled)
-    after = f"{HEAD}ExecStart={edited.text.rstrip()}\n" if edited.changed else ""
+    after = f"{_UNIT}ExecStart={edited.text.rstrip()}\n" if edited.changed else ""
     if after == text:
         return Edited(text, {}, edited.remarks)
     if text and not edited.changed:
-        gone = {"drop-in": {"before": NAME, "after": None}}
+        gone = {"drop-in": {"before": DROP_IN, "after": None}}
         return replace(edited, text="", changed=gone)
     before = fitted(command([*files, text]), recipe, _spelled) if text else edited
     return replace(edited, text=after, changed=before.changed or edited.changed)
@@ -53,10 +59,10 @@ def command(files: Iterable[str]) -> str:
     return found[0]
 
 
-def path(unit: str, scope: str, config_home: Path) -> Path:
+def drop_in_path(unit: str, scope: str, config_home: Path) -> Path:
     """Where the drop-in of a unit is; `config_home` is the user's `~/.config`."""
     root = config_home / "systemd" / "user" if scope == "user" else Path("/etc/systemd/system")
-    return root / f"{unit}.d" / NAME
+    return root / f"{unit}.d" / DROP_IN
 
 
 def _settings(text: str) -> Iterator[tuple[str, str]]:
@@ -86,3 +92,15 @@ def _is_comment(line: str) -> bool:
 def _spelled(word: str) -> str:
     """A value as a unit takes it: neither specifier nor variable."""
     return word.replace("%", "%%").replace("$", "$$")
+
+
+def script(text: str, recipe: Recipe) -> Edited:
+    """The script for `recipe`. Raises NotOurs for one that somebody else has written."""
+    if text and not text.startswith(_SHELL):
+        message = "it was not written by autotunectl apply: move it aside"
+        raise NotOurs(message)
+    after = f'{_SHELL}exec {shlex.join(recipe.serve)} "$@"\n'
+    before = text.removeprefix(_SHELL).strip() or None
+    if after == text:
+        return Edited(text)
+    return Edited(after, {"serve": {"before": before, "after": after.removeprefix(_SHELL).strip()}})
