@@ -32,39 +32,23 @@ EXIT_HELP = "\n".join(
     ["\b", "Exit codes:", *(f"  {code} {EXIT_STATUS[code]}" for code in sorted(EXIT_STATUS))]
 )
 
-COMMANDS: Mapping[str, str] = {
-    "start": "start",
-    "status": "runs",
-    "watch": "runs",
-    "cancel": "runs",
-    "apply": "provider",
-    "revert": "provider",
-    "show": "runs",
-    "runs": "runs",
-    "compare": "runs",
-    "noise": "start",
-    "check": "start",
-    "history": "runs",
-    "check-stale": "runs",
-    "quarantine": "doctor",
-    "servers": "serving",
-    "serve": "serving",
-    "models": "serving",
-    "pull": "serving",
-    "doctor": "doctor",
-    "logs": "doctor",
-    "bugreport": "doctor",
-    "install": "service",
-    "uninstall": "service",
-    "schedule": "schedule",
-    "provider": "provider",
-    "daemon": "service",
-    "metrics": "tools",
-    "rpc": "tools",
-    "dial-stdio": "tools",
-    "completion": "tools",
-    "demo": "tools",
-}
+_LISTED = (
+    ("start", "start"),
+    ("runs", "status watch cancel"),
+    ("provider", "apply revert"),
+    ("runs", "show runs compare"),
+    ("start", "noise check"),
+    ("runs", "history check-stale"),
+    ("doctor", "quarantine"),
+    ("serving", "servers serve models pull"),
+    ("doctor", "doctor logs bugreport"),
+    ("service", "install uninstall"),
+    ("schedule", "schedule"),
+    ("provider", "provider"),
+    ("service", "daemon"),
+    ("tools", "metrics rpc dial-stdio completion demo"),
+)
+COMMANDS: Mapping[str, str] = {name: module for module, names in _LISTED for name in names.split()}
 """Every command, in the order in which help lists it, with its module below `autotunectl.commands`."""
 
 

@@ -40,22 +40,9 @@ from autotuned import __version__
 from autotuned.shared import wire
 
 __all__ = [
-    "ApplyRefused",
-    "BadRequest",
-    "Busy",
-    "CallError",
-    "Client",
-    "ClientError",
-    "Conflict",
-    "NoAnswer",
-    "NotFound",
-    "NotStarted",
-    "RestoreOutstanding",
-    "ShuttingDown",
-    "Unknown",
-    "Unreachable",
-    "WrongProtocol",
-]
+    "ApplyRefused", "BadRequest", "Busy", "CallError", "Client", "ClientError", "Conflict", "NoAnswer", "NotFound",
+    "NotStarted", "RestoreOutstanding", "ShuttingDown", "Unknown", "Unreachable", "WrongProtocol",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from autotunectl.dial import Line
@@ -246,7 +233,7 @@ class Client:
                     self.close()
                     raise
                 asked = next(self._numbers)
-                self._put_message({"jsonrpc": "2.0", "id": asked, "method": "version"})
+                self._send({"jsonrpc": "2.0", "id": asked, "method": "version"}, again=False)
                 continue
             asked = None
             params = message.get("params", {})
@@ -254,28 +241,17 @@ class Client:
                 end = None if timeout_s is None else time.monotonic() + timeout_s
                 yield params
 
-    def _put_message(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], *, again: bool = True) -> None:
+        again = again and self._socket is not None
         try:
-            self._put(json.dumps(message).encode() + b"\n")
-        except OSError:
-            raise self._lost() from None
-
-    def _send(self, message: dict[str, Any]) -> None:
-        line = json.dumps(message).encode() + b"\n"
-        fresh = self._socket is None
-        try:
-            self._put(line)
+            connection = self.take_over()
+            connection.settimeout(self._timeout_s)
+            connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             lost = self._lost()
-            if fresh:
+            if not again:
                 raise lost from None
             self._send(message)  # the agent was restarted between two calls
-
-    def _put(self, line: bytes) -> None:
-        if self._socket is None:
-            self._socket = self._connect()
-        self._socket.settimeout(self._timeout_s)
-        self._socket.sendall(line)
 
     def _connect(self) -> socket.socket:
         if self.host is not None:

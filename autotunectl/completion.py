@@ -30,43 +30,38 @@ METHODS = (
 """The agent's methods, for the shell: completion asks nobody."""
 
 
+def _item(value: str, **more: str) -> CompletionItem:
+    from click.shell_completion import CompletionItem
+
+    return CompletionItem(value, **more)
+
+
 def words(*choices: str, several: bool = False) -> Completer:
     """Completes one of these words, or with `several` the last one of a list with commas."""
 
     def complete(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
         before, comma, last = begun.rpartition(",") if several else ("", "", begun)
         used = before.split(",")
-        return [
-            CompletionItem(before + comma + word)
-            for word in choices
-            if word.startswith(last) and word not in used
-        ]
+        left = [word for word in choices if word.startswith(last) and word not in used]
+        return [_item(before + comma + word) for word in left]
 
     return complete
 
 
 def files(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
     """Has the shell complete the name of a file."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(begun, type="file")]
+    return [_item(begun, type="file")]
 
 
 def backups(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
     """Backups beside the configuration, newest first."""
-    from click.shell_completion import CompletionItem
-
     names = [name for name in _listing(wire.config_folder()) if ".bak-" in name]
     newest = sorted(names, key=lambda name: name.rpartition(".bak-")[2], reverse=True)
-    return [CompletionItem(name) for name in newest if name.startswith(begun)]
+    return [_item(name) for name in newest if name.startswith(begun)]
 
 
 def run_ids(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
     """Runs whose id begins so, newest first; with what became of them where an agent answers."""
-    from click.shell_completion import CompletionItem
-
     from autotunectl.client import Client, ClientError
 
     try:
@@ -78,7 +73,7 @@ def run_ids(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
     except ClientError:
         logs = sorted(_listing(f"{wire.log_folder()}/runs"), reverse=True)
         notes = dict.fromkeys(logs, "")
-    return [CompletionItem(run, help=note) for run, note in notes.items() if run.startswith(begun)]
+    return [_item(run, help=note) for run, note in notes.items() if run.startswith(begun)]
 
 
 def axes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -45,15 +45,12 @@ TEMPLATE = (
 )
 
 
-def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
+def run_demo(*, json_output: bool, report: str | None) -> int:
     """Tune the demo's ladder, and write its report where asked; the exit code of `autotunectl start --wait`, 2 where a package is missing."""
     missing = _missing()
     if missing:
-        fail(
-            f"the demo needs {missing}",
-            2,
-            'in a clone of the repository: pip install ".[demo]", or pipx install --force ".[demo]"',
-        )
+        remedy = 'pip install ".[demo]", or pipx install --force ".[demo]"'
+        fail(f"the demo needs {missing}", 2, f"in a clone of the repository: {remedy}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autotuned" / "demo"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
@@ -61,12 +58,9 @@ def run_demo(*, json_output: bool = False, report: str | None = None) -> int:
     except RuntimeError as error:
         fail(str(error), 2)
     print(STORY, file=sys.stderr)
-    home = Path(
-        tempfile.mkdtemp(prefix="autotuned-demo-", dir="/tmp")
-    )  # short: a socket path has 104 bytes
-    environ = {
-        name: value for name, value in os.environ.items() if not name.startswith("AUTOTUNED_")
-    }
+    # a short path, for a socket's has 104 bytes
+    home = Path(tempfile.mkdtemp(prefix="autotuned-demo-", dir="/tmp"))
+    environ = {name: it for name, it in os.environ.items() if not name.startswith("AUTOTUNED_")}
     environ |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     environ["AUTOTUNED_LIVE_HOME"] = str(home)  # what serves on this machine is none of the demo's
     settings = home / ".config" / "macprovider" / "autotuned.toml"
@@ -173,16 +167,15 @@ def _colossus(path: Path, memory_bytes: int) -> Path:
     writer = _writer(path, width=8192, layers=80, tokens=[LEAK])
     columns = 8192
     rows = -(-size // (2 * columns))
-    writer.add_tensor_info(
-        "output.weight", (rows, columns), np.dtype(np.float16), rows * columns * 2
-    )
+    size = rows * columns * 2
+    writer.add_tensor_info("output.weight", (rows, columns), np.dtype(np.float16), size)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
     header = path.stat().st_size
     with path.open("r+b") as file:
-        file.truncate(header + rows * columns * 2 + writer.data_alignment)
+        file.truncate(header + size + writer.data_alignment)
     return path
 
 
@@ -211,15 +204,14 @@ def _written(path: Path, *, width: int, layers: int, leaks: bool) -> Path:
     writer.add_tensor("token_embd.weight", embedding)
     writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
     writer.add_tensor("output.weight", head)
+    square, wide, tall = (width, width), (4 * width, width), (width, 4 * width)
+    shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), square)
+    shapes |= {"ffn_gate": wide, "ffn_up": wide, "ffn_down": tall}
     for layer in range(layers):
-        block = f"blk.{layer}."
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            writer.add_tensor(f"{block}{name}.weight", matrix(width, width))
-        writer.add_tensor(f"{block}ffn_gate.weight", matrix(4 * width, width))
-        writer.add_tensor(f"{block}ffn_up.weight", matrix(4 * width, width))
-        writer.add_tensor(f"{block}ffn_down.weight", matrix(width, 4 * width))
-        writer.add_tensor(f"{block}attn_norm.weight", np.ones(width, np.float32))
-        writer.add_tensor(f"{block}ffn_norm.weight", np.ones(width, np.float32))
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{layer}.{name}.weight", matrix(*shape))
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(width, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -245,9 +237,8 @@ def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_types(
-        [TokenType.CONTROL if token in CONTROL else TokenType.NORMAL for token in tokens]
-    )
+    kinds = {True: TokenType.CONTROL, False: TokenType.NORMAL}
+    writer.add_token_types([kinds[token in CONTROL] for token in tokens])
     writer.add_token_merges(["t h"])  # llama.cpp refuses a vocabulary without any
     writer.add_eos_token_id(1)
     writer.add_add_bos_token(False)
@@ -257,10 +248,7 @@ def _writer(path: Path, *, width: int, layers: int, tokens: list[str]) -> Any:
 
 def _byte_tokens() -> list[str]:
     """The 256 letters by which byte-level BPE writes bytes: printable ones as themselves, others shifted."""
-    plain = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
+    ends = (("!", "~"), ("¡", "¬"), ("®", "ÿ"))
+    plain = [byte for first, last in ends for byte in range(ord(first), ord(last) + 1)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in plain else chr(next(shifted)) for byte in range(256)]

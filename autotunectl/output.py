@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from autotunectl.errors import CallError, ClientError, CommandError
-from autotunectl.text import compare, layout, provider, result
+from autotunectl.text import compare, layout, result
 from autotuned.shared import failures
 from autotuned.shared.text import explained
 
@@ -80,8 +80,8 @@ def warn(warnings: list[str]) -> None:
 
 def make_live(hint: str | None) -> None:
     """Say on stderr which commands make the configuration live."""
-    for line in provider.to_make_live(hint) if hint else ():
-        click.echo(line, err=True)
+    if hint:
+        click.echo("\n  ".join(["to make it live:", *hint.splitlines()]), err=True)
 
 
 def in_flags(error: ClientError) -> str:

@@ -32,6 +32,7 @@ NAMES = {
     "prefill_tps": "prefill tok/s",
     "load_ms": "load",
 }
+BRACKETED = "{} ({})"
 FLAGS = {knob.published: knob.flag for knob in TABLE}
 
 
@@ -58,14 +59,17 @@ def comparison(document: ComparisonDocument) -> str:
     return "\n".join(lines)
 
 
-def change(figure: FigureDocument) -> str:
-    """A relative difference with its interval, in percent."""
+def interval(relative: float, low: float | None, high: float | None, form: str = "{}, {}") -> str:
+    """A relative difference in percent, and the bounds that it has where those are known."""
+    said = f"{relative:+.1%}"
+    bounds_known = low is not None and high is not None
+    return form.format(said, f"{low:+.1%} to {high:+.1%}") if bounds_known else said
+
+
+def _change(figure: FigureDocument) -> str:
     if figure["relative"] is None:
         return "-"
-    said = _percent(figure["relative"])
-    if figure["low"] is None or figure["high"] is None:
-        return said
-    return f"{said} ({_percent(figure['low'])} to {_percent(figure['high'])})"
+    return interval(figure["relative"], figure["low"], figure["high"], BRACKETED)
 
 
 def _knobs(knobs: list[ValueDocument]) -> Table:
@@ -82,43 +86,26 @@ def _figures(found: DifferencesDocument) -> Table:
     rows: Table = [("FIGURE", "A", "B", level, "VERDICT", "NOISE", "DF")]
     for figure in found["figures"]:
         unit, digits = (" ms", 0) if figure["unit"] == "ms" else ("", 2)
-        rows.append(
-            (
-                NAMES.get(figure["name"], figure["name"]),
-                number(figure["a"], unit, digits),
-                number(figure["b"], unit, digits),
-                change(figure),
-                figure["verdict"],
-                "-" if figure["noise"] is None else f"{figure['noise']:.1%}",
-                str(figure["degrees_of_freedom"]),
-            )
-        )
+        both = number(figure["a"], unit, digits), number(figure["b"], unit, digits)
+        noise = "-" if figure["noise"] is None else f"{figure['noise']:.1%}"
+        name, freedom = NAMES.get(figure["name"], figure["name"]), str(figure["degrees_of_freedom"])
+        rows.append((name, *both, _change(figure), figure["verdict"], noise, freedom))
     return rows
 
 
 def _cells(entries: list[CellDifferenceDocument]) -> Table:
     rows: Table = [(*(knob.name.upper() for knob in TABLE), "A", "B", "B AGAINST A", "VERDICT")]
     for cell in entries:
-        knobs, tps = cell["knobs"], cell["tps"]
-        rows.append(
-            (
-                *cells(knobs),
-                number(tps["a"], "", 2),
-                number(tps["b"], "", 2),
-                change(tps),
-                tps["verdict"],
-            )
-        )
+        tps = cell["tps"]
+        both = number(tps["a"], "", 2), number(tps["b"], "", 2)
+        rows.append((*cells(cell["knobs"]), *both, _change(tps), tps["verdict"]))
     return rows
 
 
 def _judged(found: DifferencesDocument) -> str:
-    smallest = found.get("smallest_difference")
-    starts = (
-        ""
-        if smallest is None
-        else f"; so is a difference in tok/s below {smallest:.1%} (autotunectl noise)"
-    )
+    smallest, starts = found.get("smallest_difference"), ""
+    if smallest is not None:
+        starts = f"; so is a difference in tok/s below {smallest:.1%} (autotunectl noise)"
     return (
         f"medians; a tie where the {found['confidence']:.0%} t interval of the difference covers 0, "
         f"by the noise pooled over all cells of both runs{starts}"
@@ -129,10 +116,6 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(short(str(entry)) for entry in value)
     return "unknown" if value is None else str(value)
-
-
-def _percent(value: float) -> str:
-    return f"{value:+.1%}"
 
 
 def _indented(table: Table, width: int = 2) -> list[str]:
@@ -158,11 +141,8 @@ def _outcome(each: PastDocument) -> str:
         return "tuned, applied" if each["applied"] else "tuned"
     if check["difference"] is None:
         return f"check: {check['verdict']}: {check['reason'] or 'nothing to compare'}"
-    found = f"check: {check['verdict']} {check['difference']:+.1%}"
-    if check["interval"] is None:
-        return found
-    low, high = check["interval"]
-    return f"{found} ({low:+.1%} to {high:+.1%})"
+    low, high = check["interval"] or (None, None)
+    return f"check: {check['verdict']} {interval(check['difference'], low, high, BRACKETED)}"
 
 
 def verdict(found: Mapping[str, Any]) -> str | None:
@@ -172,7 +152,8 @@ def verdict(found: Mapping[str, Any]) -> str | None:
     if lead is None:
         return None
     basis = "within this run" if measured is None else f"by {count(measured['pairs'], 'pair')}"
-    return f"{WORDS[lead['verdict']]} ({_interval(lead)}, {basis})"
+    told = interval(lead["relative"], lead["low"], lead["high"])
+    return f"{WORDS[lead['verdict']]} ({told}, {basis})"
 
 
 def check(document: Mapping[str, Any]) -> str:
@@ -182,8 +163,7 @@ def check(document: Mapping[str, Any]) -> str:
         return f"fails: {document['reason'] or 'there is nothing to compare'}"
     told = verdict if verdict == "same" else f"{verdict} by {abs(difference):.1%}"
     if document["interval"] is not None:
-        low, high = document["interval"]
-        told += f" ({difference:+.1%}, {low:+.1%} to {high:+.1%})"
+        told += f" ({interval(difference, *document['interval'])})"
     then, now = (number(document[name], "", 2) for name in ("tps_before", "tps_median"))
     return f"{told}\n  {now} tok/s, {then} in run {document['of_run']}"
 
@@ -223,17 +203,12 @@ def noise(document: Mapping[str, Any]) -> str:
         + ("THE ORDER DECIDES" if order["biased"] else "no bias"),
     ]
     if order["later"] is not None:
-        later = {"relative": order["later"], "low": order["later_low"], "high": order["later_high"]}
-        lines.append(f"  a later start     {_interval(later)}")
+        later = interval(order["later"], order["later_low"], order["later_high"])
+        lines.append(f"  a later start     {later}")
     said = verdict({"measured": document})
     if said is not None:
         lines += ["", f"  {said}"]
     return "\n".join(lines)
-
-
-def _interval(part: Mapping[str, Any]) -> str:
-    said = f"{part['relative']:+.1%}"
-    return said if part["low"] is None else f"{said}, {part['low']:+.1%} to {part['high']:+.1%}"
 
 
 def _rate(probes: Mapping[str, Any], name: str, words: str) -> str:

@@ -144,11 +144,6 @@ def reverted(document: Mapping[str, Any]) -> str:
     return f"reverted: {document['config_path']} is {document['reverted_to']} again ({_backup(document)})"
 
 
-def to_make_live(hint: str) -> list[str]:
-    """How to make it live, one command a line."""
-    return ["to make it live:", *(f"  {command}" for command in hint.splitlines())]
-
-
 def colour(line: str) -> str | None:
     """The colour of a diff's line; None for none."""
     return None if line.startswith(("---", "+++")) else COLOURS.get(line[:1])

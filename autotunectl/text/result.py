@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,59 +25,53 @@ if TYPE_CHECKING:
 
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     """The RECOMMENDATION block of a result document that has one; its table fits into `room` columns."""
-    import shlex
-
     answer = document["recommendation"]
     chosen, cells = answer["knobs"], document.get("stage2", [])
     lines = ["RECOMMENDATION"]
     if answer.get("partial"):
-        lines.append(
-            f"  PARTIAL: {(document.get('error') or {}).get('message', 'not every cell was measured')}"
-        )
-    lines += [
-        f"  model           {answer['model']}",
-        *(f"  {knob.flag:<15} {knobs.shown(value)}" for knob, value in knobs.listed(chosen)),
-        *(f"  {name:<15} {knobs.shown(value)}" for name, value in knobs.own(chosen).items()),
-        f"  target context  {answer['target_context']} tokens",
-        *([f"  load            {load}"] if (load := load_line(document)) else []),
-        f"  measured        {answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms "
-        f"({count(answer['replicates'], 'replicate')})",
-        "  tok/s           end to end, prompt included: tokens over the whole request",
-        *_rates(cells, chosen),
-    ]
-    said = compare.verdict(document.get("noise", {}))
-    if said is not None:
-        lines.append(f"  noise           {said}")
-    if "quality" in document:
-        lines.append(f"  quality         {_quality(document)}")
-    if "confirmation" in document:
-        lines.append(f"  confirmed       {_confirmed(document['confirmation'])}")
-    lines += _tables(document, room)
-    lines += ["", f"  alternates      {', '.join(document['alternates']) or 'none'}"]
+        error = document.get("error") or {}
+        lines.append(f"  PARTIAL: {error.get('message', 'not every cell was measured')}")
+    figures = f"{answer['tps_median']:.2f} tok/s median, TTFT p95 {answer['ttft_p95_ms']:,.0f} ms"
+    told = {
+        "model": answer["model"],
+        **{knob.flag: knobs.shown(value) for knob, value in knobs.listed(chosen)},
+        **{name: knobs.shown(value) for name, value in knobs.own(chosen).items()},
+        "target context": f"{answer['target_context']} tokens",
+        "load": load_line(document),
+        "measured": f"{figures} ({count(answer['replicates'], 'replicate')})",
+        "tok/s": "end to end, prompt included: tokens over the whole request",
+        **_rates(cells, chosen),
+        "noise": compare.verdict(document.get("noise", {})),
+        "quality": _quality(document) if "quality" in document else None,
+        "confirmed": _confirmed(document["confirmation"]) if "confirmation" in document else None,
+    }
+    lines += [*_labelled(told), *_tables(document, room), ""]
+    told = {"alternates": ", ".join(document["alternates"]) or "none"}
     if document["alternates"]:
-        again = shlex.join(
-            ["autotunectl", "start", "--candidate-models", document["alternates"][0]]
-        )
-        lines.append(f"  try one         {again} --target-context {answer['target_context']}")
-    lines += [
-        "",
-        f"  serve           {answer['serve_command']}",
-        *([f"                  {answer['serve_note']}"] if answer.get("serve_note") else []),
-        f"  apply           {_apply(document)}",
-    ]
-    if document.get("left_stopped"):
-        lines.append(
-            f"  stopped         your server stays so; start it: {document['left_stopped']}"
-        )
+        words = ["autotunectl", "start", "--candidate-models", document["alternates"][0]]
+        told["try one"] = f"{shlex.join(words)} --target-context {answer['target_context']}"
+    lines += [*_labelled(told), ""]
+    partial = ["--allow-partial"] if answer.get("partial") else []
+    stopped = document.get("left_stopped")
+    told = {
+        "serve": answer["serve_command"],
+        "": answer.get("serve_note") or None,
+        "apply": shlex.join(["autotunectl", "apply", document["run_id"], *partial]),
+        "stopped": f"your server stays so; start it: {stopped}" if stopped else None,
+    }
+    lines += _labelled(told)
     if document["infeasible"]:
+        failed = document["infeasible"]
         lines += ["", "  failed candidates"]
-        lines += [
-            f"    {entry['rank']}. {entry['model']}: {entry['reason']}"
-            for entry in document["infeasible"]
-        ]
+        lines += [f"    {each['rank']}. {each['model']}: {each['reason']}" for each in failed]
     if document.get("recipe_hash"):
         lines += ["", f"  run {document['run_id']}, recipe {document['recipe_hash']}"]
     return "\n".join(lines)
+
+
+def _labelled(told: Mapping[str, str | None]) -> list[str]:
+    """A line for each that is known."""
+    return [f"  {name:<15} {text}" for name, text in told.items() if text is not None]
 
 
 def _quality(document: Mapping[str, Any]) -> str:
@@ -112,13 +107,10 @@ def answers(document: Mapping[str, Any]) -> str:
 
 def failure(document: Mapping[str, Any]) -> list[str]:
     """Why a run made no recommendation, smallest candidate first; one line each."""
-    error = document.get("error") or {
-        "message": f"ended as {document.get('exit_reason')}",
-        "detail": None,
-    }
-    lines = [f"{document.get('exit_reason')}: {error['message']}"]
+    ended = document.get("exit_reason")
+    error = document.get("error") or {"message": f"ended as {ended}"}
     detail = error.get("detail") or []
-    return lines + [f"  {reason}" for reason in detail[1:]]
+    return [f"{ended}: {error['message']}", *(f"  {reason}" for reason in detail[1:])]
 
 
 def staleness(document: StaleResult) -> str:
@@ -133,20 +125,11 @@ def staleness(document: StaleResult) -> str:
 def runs(document: Mapping[str, Any]) -> Table:
     """The table of runs, its heading first."""
     table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]
-    for row in document["runs"]:
-        model = short(row["model"]) if row.get("model") else "-"
-        started = local(row["started_at"])
-        ended = row.get("exit_reason") or "running"
-        table.append(
-            (
-                row["run_id"],
-                started,
-                str(row["target_context"]),
-                model,
-                number(row.get("tps_median"), "", 2),
-                ended,
-            )
-        )
+    for run in document["runs"]:
+        began, context = local(run["started_at"]), str(run["target_context"])
+        model, tps = short(run.get("model") or "-"), number(run.get("tps_median"), "", 2)
+        ended = run.get("exit_reason") or "running"
+        table.append((run["run_id"], began, context, model, tps, ended))
     return table
 
 
@@ -156,7 +139,9 @@ def _tables(document: Mapping[str, Any], room: int | None) -> list[str]:
     lines = []
     if cells:
         table = _cells(cells, document["recommendation"]["knobs"])
-        heading = f"  {_heading(document)} (medians; TTFT is p95, MEMORY in GB)"
+        search = document.get("search")
+        said = "cells" if search is None else f"{len(cells)} of {search['cells']} cells tried"
+        heading = f"  {said} (medians; TTFT is p95, MEMORY in GB)"
         lines += ["", heading, *_indented(table, room)]
     if profiles:
         lines += ["", "  every target context", *_indented(_profiles(profiles), room)]
@@ -184,23 +169,15 @@ def _chosen(
     return next(iter(best or [each for each in reversed(cells) if each["kept"]]), None)
 
 
-def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
+def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> dict[str, str]:
     """The two parts of a request, each with its own rate, of the cell that is recommended."""
     cell = _chosen(cells, chosen)
     if cell is None or cell["decode_tps"] is None or cell["prefill_tps"] is None:
-        return []
-    return [
-        f"  decode          {rate(cell['decode_tps'])} tok/s, after the first token",
-        f"  prefill         {rate(cell['prefill_tps'])} tok/s, the prompt up to the first token",
-    ]
-
-
-def _heading(document: Mapping[str, Any]) -> str:
-    """What stands over the cells: how many of how many where a space was searched."""
-    search = document.get("search")
-    if search is None:
-        return "cells"
-    return f"{len(document['stage2'])} of {search['cells']} cells tried"
+        return {}
+    return {
+        "decode": f"{rate(cell['decode_tps'])} tok/s, after the first token",
+        "prefill": f"{rate(cell['prefill_tps'])} tok/s, the prompt up to the first token",
+    }
 
 
 def _cells(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
@@ -209,19 +186,12 @@ def _cells(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Tab
     best = _chosen(cells, chosen)
     table: Table = [("KV", "BATCH", "CONTEXT", *names, *figures, "")]
     for cell in cells:
-        tried, memory = cell["knobs"], cell.get("peak_rss_bytes")
-        table.append(
-            (
-                *knobs.cells(tried),
-                rate(cell["tps_median"]),
-                rate(cell["decode_tps"]),
-                rate(cell["prefill_tps"]),
-                span(cell["ttft_p95_ms"]),
-                span(cell["load_ms"]),
-                number(memory and memory / 2**30, "", 2),
-                cell["reason"] or ("chosen" if cell is best else ""),
-            )
-        )
+        memory = cell.get("peak_rss_bytes")
+        rates = (rate(cell[name]) for name in ("tps_median", "decode_tps", "prefill_tps"))
+        times = span(cell["ttft_p95_ms"]), span(cell["load_ms"])
+        used = number(memory and memory / 2**30, "", 2)
+        remark = cell["reason"] or ("chosen" if cell is best else "")
+        table.append((*knobs.cells(cell["knobs"]), *rates, *times, used, remark))
     return table
 
 
@@ -233,21 +203,12 @@ def _confirmed(meeting: Mapping[str, Any]) -> str:
         "tie": f"a tie with {who}, which are recommended",
         "worse": f"slower than {who}, which are recommended",
     }[meeting["verdict"]]
-    interval = meeting["interval"]
-    spread = "" if interval is None else f", {interval[0]:+.1%} to {interval[1]:+.1%}"
-    return f"the winner is {outcome} ({meeting['difference']:+.1%}{spread})"
+    low, high = meeting["interval"] or (None, None)
+    return f"the winner is {outcome} ({compare.interval(meeting['difference'], low, high)})"
 
 
 def _indented(table: Table, room: int | None) -> list[str]:
     return [f"  {line}" for line in columns(table, None if room is None else room - 2).splitlines()]
-
-
-def _apply(document: Mapping[str, Any]) -> str:
-    """How to put the recommendation into what the live server reads."""
-    import shlex
-
-    partial = ["--allow-partial"] if document["recommendation"].get("partial") else []
-    return shlex.join(["autotunectl", "apply", document["run_id"], *partial])
 
 
 def load_line(document: Mapping[str, Any]) -> str | None:

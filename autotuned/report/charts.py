@@ -26,6 +26,10 @@ TIME_STEPS = (
 """Steps of an axis of time in milliseconds: sixty is a round number there."""
 
 
+Chart = dict[str, object]
+"""What a template draws."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of a bar in milliseconds; `kind` is its colour's name."""
@@ -46,41 +50,29 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class DotAxis:
-    """Around the values with some air, never narrower than 4 % of them: equal values stay close together."""
+class Axis:
+    """Where values stand between two, with so many percent of the width free at each side."""
 
     low: float
     high: float
     ticks: Sequence[float]
+    margin: float = 0.0
 
     def x(self, value: float) -> str:
         """Where a value stands."""
-        return _percent(EDGE + (100 - 2 * EDGE) * (value - self.low) / (self.high - self.low))
-
-    def edge(self, _tick: float) -> str:
-        """No tick is near enough to an edge to be moved."""
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class TimeAxis:
-    """From 0 to the end of a run."""
-
-    whole: float
-    ticks: Sequence[float]
-
-    def x(self, value: float) -> str:
-        """Where a moment stands."""
-        return _percent(100 * value / self.whole)
+        share = (value - self.low) / (self.high - self.low)
+        return percent(self.margin + (100 - 2 * self.margin) * share)
 
     def edge(self, tick: float) -> str:
-        """Ticks at the edges are set inwards."""
-        return " first" if tick == 0 else " last" if tick > 0.94 * self.whole else ""
+        """Ticks at the edges are set inwards; with a margin none is near enough to one."""
+        if self.margin:
+            return ""
+        return " first" if tick == 0 else " last" if tick > 0.94 * self.high else ""
 
     def part(self, part: Part) -> tuple[str, str]:
         """Place and width of a piece of a bar, never too small to be seen."""
-        start, width = 100 * part.start / self.whole, 100 * part.ms / self.whole
-        return _percent(min(start, 99.7)), _percent(max(0.3, min(width, 100 - start)))
+        start, width = 100 * part.start / self.high, 100 * part.ms / self.high
+        return percent(min(start, 99.7)), percent(max(0.3, min(width, 100 - start)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +95,7 @@ def dots(
     show: Callable[[float | None], str],
     better: str,
     line: float | None = None,
-) -> dict[str, object] | None:
+) -> Chart | None:
     """The chart of these rows, one for each `of`, with a limit as a line; None without any figure."""
     figures = [figure for strip in strips for figure in strip.dots]
     if not figures:
@@ -122,22 +114,25 @@ def dots(
     }
 
 
-def dot_axis(values: Sequence[float]) -> DotAxis:
-    """An axis for the values, of which there is at least one, with some three to six ticks."""
+def dot_axis(values: Sequence[float]) -> Axis:
+    """An axis for the values, of which there is at least one, with some three to six ticks.
+
+    Around them is some air, and it is never narrower than 4 % of them: equal values stay close together.
+    """
     low, high = min(values), max(values)
     air = max((high - low) * 0.12, abs(high) * 0.02, 1e-9)
     low, high = max(0.0, low - air) if low >= 0 else low - air, high + air
     raw = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= raw * 0.999)
-    return DotAxis(low, high, _multiples(low, high, step))
+    return Axis(low, high, _multiples(low, high, step), EDGE)
 
 
-def time_axis(whole: float) -> TimeAxis:
+def time_axis(whole: float) -> Axis:
     """An axis for so many milliseconds."""
     raw = whole / 4
     step = next((step for step in TIME_STEPS if step >= raw), math.ceil(raw / HOUR) * HOUR)
-    return TimeAxis(whole, _multiples(0, whole, step))
+    return Axis(0.0, whole, _multiples(0, whole, step))
 
 
 def _multiples(low: float, high: float, step: float) -> list[float]:
@@ -145,7 +140,8 @@ def _multiples(low: float, high: float, step: float) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A place across, as SVG has it."""
     return f"{value:.2f}%"
 
 
@@ -176,7 +172,7 @@ def timeline(
     trials: Sequence[TrialDocument],
     phases: Sequence[tuple[str, str]],
     knobs: Callable[[Mapping[str, object]], str],
-) -> dict[str, object] | None:
+) -> Chart | None:
     """Chart, legend and table of a run that tried something; None where no times are known."""
     began = _moment(document["started_at"])
     ends = [_moment(document["ended_at"]), *(_moment(trial["ended_at"]) for trial in trials)]
@@ -197,12 +193,12 @@ def timeline(
     sums = {kind: ms for kind, ms in sums.items() if ms >= LEAST_MS}
     rest = max(0.0, whole - sum(sums.values()))
     legend = [(kind, ms, PARTS[kind]) for kind, ms in sums.items()]
+    told = ", ".join(f"{kind} {span(ms)}" for kind, ms in sums.items())
     columns = [kind for kind in sums if kind not in ("drain", "restore")]
     return {
         "name": "timeline",
         "described": "Every trial on the time axis of the run",
-        "summary": f"{span(whole)} in all: "
-        + ", ".join(f"{kind} {span(ms)}" for kind, ms in sums.items()),
+        "summary": f"{span(whole)} in all: {told}",
         "legend": [*legend, ("other", rest, "checks before and between, and bookkeeping")],
         "whole_ms": whole,
         "axis": time_axis(whole),

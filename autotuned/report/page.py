@@ -118,19 +118,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
-        "knob": shown,
-        "count_of": count,
-        "explained": explained,
-        "flat": flat,
-        "gigabytes": gigabytes,
-        "rate": rate,
-        "share": share,
-        "short": short,
-        "span": span,
-        "whole_percent": lambda part: f"{part:.0%}" if part >= 0.005 or part == 0 else "<1%",
-    }
+    plain = (explained, flat, gigabytes, rate, share, short, span)
+    made.filters |= {function.__name__: function for function in plain}
+    made.filters |= {"knob": shown, "count_of": count, "whole_percent": _whole_percent}
     return made
+
+
+def _whole_percent(part: float) -> str:
+    return f"{part:.0%}" if part >= 0.005 or part == 0 else "<1%"
 
 
 def style() -> str:

@@ -16,7 +16,7 @@ from autotuned.documents.result import (
     ProfileDocument,
     ResultDocument,
 )
-from autotuned.report.charts import DotAxis, Strip, dot_axis, dots
+from autotuned.report.charts import Axis, Chart, Strip, dot_axis, dots, percent
 from autotuned.shared.knobs import TABLE, flat, own, shown
 from autotuned.shared.text import rate, share, short, signed_share, span
 
@@ -41,50 +41,52 @@ def calibrations(document: ResultDocument) -> list[dict[str, object]]:
         answer, ceiling = context["answer"], context["ceiling_ms"]
         lengths: Points = [(point["context"], point) for point in context["points"]]
         chart = _ttft("calibrated-context", "context", lengths, {answer: STAR}, ceiling)
-        made.append(
-            {
-                "title": "How long a context",
-                "said": f"The largest useful context is {answer:,} tokens."
-                if answer
-                else "No context was found.",
-                "charts": [chart] if chart else [],
-                "heading": ["tokens", "TTFT p95", "tok/s", "result"],
-                "rows": _rows(lengths),
-            }
+        said = (
+            f"The largest useful context is {answer:,} tokens."
+            if answer
+            else "No context was found."
         )
+        heading = ["tokens", "TTFT p95", "tok/s", "result"]
+        made.append(_calibration("How long a context", said, [chart], heading, lengths))
     if several and several["points"]:
         best, largest, ceiling = several["recommended"], several["largest"], several["ceiling_ms"]
         marks = {largest: " (largest)", best: STAR if best != largest else f"{STAR} (largest)"}
         streams: Points = [(point["concurrency"], point) for point in several["points"]]
-        rates = [(value, point["tps"], point["passes"]) for value, point in streams]
+        strips = _strips(
+            [(value, point["tps"], point["passes"]) for value, point in streams], marks, rate
+        )
+        in_all = "Tokens per second in all"
         charts = [
-            dots(
-                "calibrated-tps",
-                "Tokens per second in all",
-                "concurrency",
-                _strips(rates, marks, rate),
-                rate,
-                "more is better",
-            ),
+            dots("calibrated-tps", in_all, "concurrency", strips, rate, "more is better"),
             _ttft("calibrated-ttft", "concurrency", streams, marks, ceiling),
         ]
-        made.append(
-            {
-                "title": "How many at once",
-                "said": f"{best} at once have nearly the best throughput; at most {largest} pass."
-                if best
-                else "No number of requests at once passes.",
-                "charts": [chart for chart in charts if chart],
-                "heading": ["at once", "TTFT p95", "tok/s in all", "result"],
-                "rows": _rows(streams),
-            }
-        )
+        said = "No number of requests at once passes."
+        if best:
+            said = f"{best} at once have nearly the best throughput; at most {largest} pass."
+        heading = ["at once", "TTFT p95", "tok/s in all", "result"]
+        made.append(_calibration("How many at once", said, charts, heading, streams))
     return made
+
+
+def _calibration(
+    title: str, said: str, charts: Sequence[Chart | None], heading: list[str], points: Points
+) -> dict[str, object]:
+    rows = [
+        [
+            f"{value:,}",
+            span(point["ttft_p95_ms"]),
+            rate(point["tps"]),
+            "passed" if point["passes"] else point["reason"] or "failed",
+        ]
+        for value, point in points
+    ]
+    drawn = [chart for chart in charts if chart]
+    return {"title": title, "said": said, "charts": drawn, "heading": heading, "rows": rows}
 
 
 def _ttft(
     name: str, of: str, points: Points, marks: Mapping[int | None, str], ceiling_ms: int
-) -> dict[str, object] | None:
+) -> Chart | None:
     times = [(value, point["ttft_p95_ms"], point["passes"]) for value, point in points]
     better = f"the line is the ceiling, {span(ceiling_ms)}"
     strips = _strips(times, marks, span)
@@ -105,18 +107,6 @@ def _strips(
         words = show(figures[-1]) if figures else "failed"
         strips.append(Strip(f"{value:,}{mark}", figures, words, STAR in mark, failed))
     return strips
-
-
-def _rows(points: Points) -> list[list[str]]:
-    return [
-        [
-            f"{value:,}",
-            span(point["ttft_p95_ms"]),
-            rate(point["tps"]),
-            "passed" if point["passes"] else point["reason"] or "failed",
-        ]
-        for value, point in points
-    ]
 
 
 def named(knobs: Mapping[str, object]) -> str:
@@ -141,15 +131,16 @@ def search(document: ResultDocument) -> dict[str, object] | None:
     found = effects([(flat(cell["knobs"]), tps) for cell, tps in zip(cells, figures, strict=True)])
     best = itertools.accumulate((tps or 0.0 for tps in figures), max)
     dropped = f", {searched['left_out']} left out" if searched["left_out"] else ""
+    told = [
+        (effect, ", ".join(f"{shown(value)}: {rate(median)}" for value, median in effect.medians))
+        for effect in found
+    ]
+    steps = enumerate(zip(cells, figures, best, strict=True), start=1)
     return {
         "tried": f"{len(cells)} of {searched['cells']} cells tried{dropped}.",
         "effects": [
-            [
-                KNOB_NAMES.get(effect.name, effect.name),
-                share(effect.share),
-                ", ".join(f"{shown(value)}: {rate(median)}" for value, median in effect.medians),
-            ]
-            for effect in found
+            [KNOB_NAMES.get(effect.name, effect.name), share(effect.share), medians]
+            for effect, medians in told
         ],
         "order": [
             [
@@ -158,7 +149,7 @@ def search(document: ResultDocument) -> dict[str, object] | None:
                 "failed" if tps is None else rate(tps),
                 rate(top or None),
             ]
-            for step, (cell, tps, top) in enumerate(zip(cells, figures, best, strict=True), start=1)
+            for step, (cell, tps, top) in steps
         ],
         "untried": [named(knobs) for knobs in searched.get("untried", ())],
     }
@@ -175,16 +166,12 @@ def profile(each: ProfileDocument) -> tuple[str, ...]:
 
 def answered(question: AnsweredTask) -> dict[str, object]:
     """A question as a table: a row for each answer, the settings first."""
-    rows = [
-        (
-            named(answer["knobs"]) + (", again" if answer["round"] > 1 else ""),
-            "solved"
-            if all(answer["solved"])
-            else f"{sum(answer['solved'])} of {len(answer['solved'])}",
-            answer["text"] if answer["text"] is not None else "the request failed",
-        )
-        for answer in question["answers"]
-    ]
+    rows = []
+    for answer in question["answers"]:
+        solved, tasks = sum(answer["solved"]), len(answer["solved"])
+        name = named(answer["knobs"]) + (", again" if answer["round"] > 1 else "")
+        text = "the request failed" if answer["text"] is None else answer["text"]
+        rows.append((name, "solved" if solved == tasks else f"{solved} of {tasks}", text))
     return {"task": question["task"], "prompt": question["prompt"], "rows": rows}
 
 
@@ -224,7 +211,7 @@ def over_time(document: ResultDocument, history: Sequence[PastDocument]) -> dict
     step = (100 - 2 * EDGE) / (len(entries) - 1)
     dots = [
         {
-            "x": f"{EDGE + step * place:.2f}%",
+            "x": percent(EDGE + step * place),
             "y": _y(axis, tps),
             "words": f"{each['at'][:10]}: {rate(tps)} tok/s, {_verdict(each)}",
         }
@@ -235,7 +222,7 @@ def over_time(document: ResultDocument, history: Sequence[PastDocument]) -> dict
         "dots": dots,
         "pieces": list(itertools.pairwise(dots)),
         "updates": [
-            {"x": f"{EDGE + step * (place + 0.5):.2f}%", "words": words}
+            {"x": percent(EDGE + step * (place + 0.5)), "words": words}
             for place, words in enumerate(changes)
             if words
         ],
@@ -255,7 +242,7 @@ def over_time(document: ResultDocument, history: Sequence[PastDocument]) -> dict
     }
 
 
-def _y(axis: DotAxis, value: float) -> str:
+def _y(axis: Axis, value: float) -> str:
     """Where a value stands, from the top."""
     return f"{HEIGHT * (1 - (value - axis.low) / (axis.high - axis.low)):.1f}"
 
