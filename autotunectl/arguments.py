@@ -15,7 +15,7 @@ from autotuned.shared import paths
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DURATION_HELP = "SECONDS|4h|1h30m"
+JSON_INTEGER_MAX = 2**53
 PARTS = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -36,9 +36,8 @@ class Duration(click.ParamType[float | str]):
             number = float(text)
         except ValueError:
             self.fail(f"{value!r} is not a duration such as 90, 90s, 4h or 1h30m", param, ctx)
-        return (
-            _whole(number) if abs(number) < 2**53 else str(value)
-        )  # JSON carries neither inf nor nan
+        # JSON carries neither inf nor nan
+        return _whole(number) if abs(number) < JSON_INTEGER_MAX else str(value)
 
 
 def _whole(number: float) -> float:
@@ -133,7 +132,6 @@ class _Number(click.ParamType[int | float | str]):
         return number if carried else str(value)
 
 
-JSON_INTEGER_MAX = 2**53
 INTEGER = _Number(int, "integer")
 FLOAT = _Number(float, "float")
 
@@ -143,9 +141,10 @@ def flag(name: str, text: str) -> Decorator:
     return click.option(name, is_flag=True, default=None, help=text)
 
 
-def duration(name: str, text: str) -> Decorator:
-    """An option that is a time."""
-    return click.option(name, type=DURATION, metavar=DURATION_HELP, help=text)
+def duration(name: str, text: str, field: str | None = None) -> Decorator:
+    """An option that is a time; `field` is the parameter's name where that is another one."""
+    names = [name] if field is None else [name, field]
+    return click.option(*names, type=DURATION, metavar="SECONDS|4h|1h30m", help=text)
 
 
 def choice(name: str, metavar: str, known: str, text: str) -> Decorator:

@@ -172,11 +172,7 @@ class Client:
                 return None
 
     def events(
-        self,
-        *,
-        run_id: str | None = None,
-        since: int | None = None,
-        timeout_s: float | None = None,
+        self, *, run_id: str | None = None, since: int | None = None, timeout_s: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """Events as they come, after those that are kept since number `since`.
 
@@ -264,11 +260,8 @@ class Client:
                 made.connect(self.path)
             except OSError as error:
                 made.close()
-                if (
-                    isinstance(error, PermissionError)
-                    or "too long" in str(error)
-                    or time.monotonic() >= deadline
-                ):
+                for_good = isinstance(error, PermissionError) or "too long" in str(error)
+                if for_good or time.monotonic() >= deadline:
                     raise Unreachable(*_reason(self.path, error)) from None
                 time.sleep(0.02)
             else:
@@ -343,9 +336,8 @@ def _look(host: str) -> str:
     from autotunectl.dial import Host
 
     there = Host.parse(host)
-    return (
-        f"ssh {'-p ' + there.port + ' ' if there.port else ''}{there.target} {there.program} doctor"
-    )
+    port = f"-p {there.port} " if there.port else ""
+    return f"ssh {port}{there.target} {there.program} doctor"
 
 
 def _reason(path: str, error: OSError) -> tuple[str, str | None]:

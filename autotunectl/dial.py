@@ -56,13 +56,8 @@ class Host:
         """The ssh command line that joins this process to the agent there."""
         port = ["-p", self.port] if self.port else []
         options = ["-T", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}", *port]
-        return [
-            shutil.which("ssh") or "ssh",
-            *options,
-            "--",
-            self.target,
-            shlex.join([self.program, "dial-stdio"]),
-        ]
+        there = shlex.join([self.program, "dial-stdio"])
+        return [shutil.which("ssh") or "ssh", *options, "--", self.target, there]
 
 
 class Line:

@@ -137,10 +137,7 @@ def write_file(file: str, text: str) -> str:
 
 
 def everywhere(
-    reach: Reach,
-    method: str,
-    params: Mapping[str, Any],
-    table: Callable[[Any], layout.Table],
+    reach: Reach, method: str, params: Mapping[str, Any], table: Callable[[Any], layout.Table]
 ) -> NoReturn:
     """Call `method` on every host and print what came; exits with the highest code of those that failed."""
     answers = reach.everywhere(lambda client: client.request(method, params))

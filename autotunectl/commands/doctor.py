@@ -68,7 +68,8 @@ def _diagnosis(reach: Reach, **params: object) -> DoctorDocument:
 
     try:
         with reach.client() as client:
-            return diagnosis.ask(client, params)
+            found: DoctorDocument = client.request("doctor", params, timeout_s=60.0)
+            return found
     except ClientError as error:
         if reach.hosts:
             raise

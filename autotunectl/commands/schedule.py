@@ -8,11 +8,11 @@ import click
 
 from autotunectl.arguments import (
     APPLY_OPTIONS,
-    DURATION,
-    DURATION_HELP,
     SEARCH_OPTIONS,
     choice,
     csv,
+    duration,
+    flag,
     request_options,
 )
 from autotunectl.completion import DAYS, words
@@ -54,13 +54,7 @@ def schedule_show(reach: Reach, history: bool) -> None:
     of=schedule,
 )
 @click.option("--at", metavar="HH:MM", help="Local time of day, e.g. 03:30.")
-@click.option(
-    "--window",
-    "window_s",
-    type=DURATION,
-    metavar=DURATION_HELP,
-    help="How long after that it may still begin.  [default: 4h]",
-)
+@duration("--window", "How long after that it may still begin.  [default: 4h]", "window_s")
 @choice("--when", "WHEN", "stale always", "stale or always.  [default: stale]")
 @choice(
     "--first",
@@ -69,12 +63,7 @@ def schedule_show(reach: Reach, history: bool) -> None:
     "tune, or check: check the recipe, and tune only where it lost.  [default: tune]",
 )
 @click.option("--drain", is_flag=True, help="Stop the live provider for the run and bring it back.")
-@click.option(
-    "--restart-foreground",
-    is_flag=True,
-    default=None,  # an older agent does not know it
-    help="May stop a server in a terminal too, and start it again.",
-)
+@flag("--restart-foreground", "May stop a server in a terminal too, and start it again.")
 @click.option("--apply", is_flag=True, help="Write a whole recommendation into its configuration.")
 @click.option("--only-on-ac", is_flag=True, help="Never on battery.")
 @click.option(

@@ -19,6 +19,7 @@ from autotunectl.arguments import (
     SEARCH_OPTIONS,
     START_OPTIONS,
     duration,
+    flag,
     request_options,
     run_argument,
 )
@@ -48,12 +49,7 @@ no_wait_option = click.option("--no-wait", is_flag=True, help="Return as soon as
     is_flag=True,
     help="At the end set it against the previous good run; means --wait.",
 )
-@click.option(
-    "--apply",
-    is_flag=True,
-    default=None,
-    help="Write a whole recommendation into the provider's configuration.",
-)
+@flag("--apply", "Write a whole recommendation into the provider's configuration.")
 @request_options(APPLY_OPTIONS)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Say which agent is asked.")
@@ -150,11 +146,7 @@ class Interrupts:
 
 
 def _followed(
-    reach: Reach,
-    client: Client,
-    run_id: str,
-    interrupts: Interrupts,
-    warned: Collection[str] = (),
+    reach: Reach, client: Client, run_id: str, interrupts: Interrupts, warned: Collection[str] = ()
 ) -> tuple[dict[str, Any], bool]:
     """Follow a run to its end and present it; its document, and whether the first Ctrl-C has cancelled it.
 
@@ -222,19 +214,18 @@ def _announce(reach: Reach, begun: dict[str, Any]) -> None:
 @click.option(
     "--pairs", type=int, help="How often the pair of settings is repeated.  [default: 10]"
 )
-@duration("--idle", "Rest before each pair.  [default: 60s]")
+@duration("--idle", "Rest before each pair.  [default: 60s]", "idle_s")
 @request_options(MEASURE_OPTIONS)
 @no_wait_option
-def noise(reach: Reach, /, run: str | None, no_wait: bool, idle: object, **wishes: object) -> None:
+def noise(reach: Reach, /, run: str | None, no_wait: bool, **wishes: object) -> None:
     """How far this machine's figures stray by themselves.
 
     Starts the recommended settings of RUN (the last good one) and their runner-up again and again, in forward and
     reverse order, and tells the smallest difference that a run can see. What it finds is kept with RUN: `show`,
     `compare` and the report then say whether the winner stands clear. Ctrl-C ends it; what it has is told.
     """
-    document, cancelled = _measured(
-        reach, "noise", given(run_id=run, idle_s=idle, **wishes), no_wait=no_wait
-    )
+    params = given(run_id=run, **wishes)
+    document, cancelled = _measured(reach, "noise", params, no_wait=no_wait)
     sys.exit(wire.EXIT_INTERRUPTED_HERE if cancelled else wire.EXIT_CODES[document["exit_reason"]])
 
 

@@ -23,8 +23,7 @@ NONE: Mapping[str, str] = {}
 
 
 @command(
-    "autotunectl rpc runs '{\"limit\": 1}'",
-    json="A refusal, too, as a JSON document on stdout.",
+    "autotunectl rpc runs '{\"limit\": 1}'", json="A refusal, too, as a JSON document on stdout."
 )
 @click.argument("method", shell_complete=words(*METHODS))
 @click.argument("params", required=False, default="{}")

@@ -12,10 +12,11 @@ import fcntl
 import io
 import json
 import os
+import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,21 +39,16 @@ PROVIDER_LINES = 200
 PROVIDER_LOGS = 10
 
 
-def ask(client: Client, params: Mapping[str, object]) -> DoctorDocument:
-    """The agent's own `doctor`; its checks have deadlines of their own."""
-    found: DoctorDocument = client.request("doctor", params, timeout_s=60.0)
-    return found
-
-
 def without_agent(reason: str, socket: str | None) -> DoctorDocument:
     """The agent that does not answer first, then what may be the cause."""
     silent = _error(f"it does not answer: {reason}", "autotunectl daemon start; autotunectl logs")
+    folder = Path(wire.config_folder())
     checks = {
         "agent": silent,
         "program": _program(),
         "socket": _folder(Path(socket or wire.socket_path()).parent),
-        "lock": _holder(Path(wire.config_folder()) / "run" / "autotuned.lock"),
-        "settings": _settings(Path(wire.config_folder()) / "autotuned.toml"),
+        "lock": _holder(folder / "run" / "autotuned.lock"),
+        "settings": _settings(folder / "autotuned.toml"),
         "job": _job(),
     }
     named: list[CheckDocument] = [{**check, "name": name} for name, check in checks.items()]
@@ -100,10 +96,9 @@ def _holder(lock: Path) -> CheckDocument:
     except FileNotFoundError:
         return _info("no agent has ever run here")
     except BlockingIOError:
-        remedy = (
-            "if it stays so, end that process: kill PID (the live provider comes back by itself)"
-        )
-        return _error(f"an agent holds this home, but does not answer here: {said}", remedy)
+        remedy = "end that process: kill PID (the live provider comes back by itself)"
+        message = f"an agent holds this home, but does not answer here: {said}"
+        return _error(message, f"if it stays so, {remedy}")
     except OSError as error:
         return _error(f"{lock}: {error.strerror}", f"see its owner and mode: ls -l '{lock}'")
     return _info("no agent holds this home")
@@ -153,10 +148,7 @@ def pack(path: Path, diagnosis: DoctorDocument, socket: str | None) -> list[tupl
     told = []
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with (
-            os.fdopen(descriptor, "wb") as file,
-            tarfile.open(fileobj=file, mode="w:gz") as archive,
-        ):
+        with os.fdopen(descriptor, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as archive:
             for name, what, content in _parts(diagnosis, socket):
                 _add(archive, name, clean(content))
                 told.append((name, what))
@@ -210,9 +202,7 @@ def _system() -> dict[str, object]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "program": sys.argv[0],
-        "variables": sorted(
-            name for name in os.environ if name.startswith(("AUTOTUNED_", "HF_", "XDG_"))
-        ),
+        "variables": sorted(filter(re.compile("AUTOTUNED_|HF_|XDG_").match, os.environ)),
     }
 
 

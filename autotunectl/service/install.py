@@ -95,11 +95,8 @@ def uninstall(service: Service, socket: str | None, *, cancel: bool) -> Uninstal
     service.path.unlink(missing_ok=True)
     if installed:
         service.forget()
-    return {
-        "kind": service.kind,
-        "path": str(service.path),
-        "changed": installed or loaded is not None,
-    }
+    changed = installed or loaded is not None
+    return {"kind": service.kind, "path": str(service.path), "changed": changed}
 
 
 def _make_way(service: Service, socket: str | None, *, cancel: bool, restore: bool) -> None:

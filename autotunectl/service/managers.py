@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Protocol
 
 from autotunectl.errors import CommandError
 from autotuned.shared import tools
@@ -81,7 +82,7 @@ class Loaded:
     pid: int | None
 
 
-class Service:
+class Service(Protocol):
     """The agent's job: `kind` is launchd or systemd, `path` the job's file.
 
     `output` takes what the agent says outside its own log, where the manager keeps none itself.
@@ -93,23 +94,18 @@ class Service:
 
     def content(self, job: Job) -> bytes:
         """The job's file for this program. Raises ServiceError where it would not be valid."""
-        raise NotImplementedError
 
     def loaded(self) -> Loaded | None:
         """Where the job is loaded; None when it is not."""
-        raise NotImplementedError
 
     def load(self) -> Loaded:
         """Load the job's file and start it. Raises ServiceError."""
-        raise NotImplementedError
 
     def unload(self) -> bool:
         """Stop the job and wait until the manager has forgotten it; False when it was not loaded. Raises ServiceError."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start an installed job that does not run, loaded or not. Raises ServiceError."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """Undo what stays with the manager after the file has gone."""
@@ -187,6 +183,9 @@ class LaunchdJob(Service):
             answer = self._launchd.kickstart(loaded.where, LABEL)
             if answer.code not in GOES_ON:
                 raise _refused(answer, loaded.where)
+
+    def forget(self) -> None:
+        """Nothing stays with launchd."""
 
     def _until_gone(self, domain: str, deadline: float) -> None:
         gone = (Presence.MISSING, Presence.NO_DOMAIN)

@@ -34,13 +34,8 @@ USUAL_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
 TOOLS = ("macprovider-cli", "llama-server", "mlx_lm.server", "launchctl", "caffeinate", "pmset")
 """Programs that the agent looks for by name: where this terminal finds them, the job shall, too."""
 CARRIED = (
-    "AUTOTUNED_SOCKET",
-    "AUTOTUNED_DB_PATH",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE",
-    "XDG_CACHE_HOME",
-    "XDG_STATE_HOME",
+    *("AUTOTUNED_SOCKET", "AUTOTUNED_DB_PATH", "HF_HOME", "HF_HUB_CACHE"),
+    *("HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "XDG_STATE_HOME"),
 )
 """Variables that say where files are. Tokens are no part of it: a job's file is no place for a secret."""
 
@@ -100,12 +95,15 @@ def last_words(job: Service) -> str:
     if log is None:
         return "see journalctl --user -u autotuned"
     try:
-        with log.open("rb") as written:
-            written.seek(max(0, log.stat().st_size - 4096))
-            said = written.read().decode("utf-8", errors="replace")
+        return f"{_reason(_read(log, max(0, log.stat().st_size - 4096)))} (log: {log})"
     except OSError as error:
         return f"{log}: {error.strerror}"
-    return f"{_reason(said)} (log: {log})"
+
+
+def _read(log: Path, begin: int) -> str:
+    with log.open("rb") as written:
+        written.seek(begin)
+        return written.read(4096).decode("utf-8", errors="replace")
 
 
 def _detached(path: str | None) -> VersionDocument:
@@ -128,9 +126,7 @@ def _detached(path: str | None) -> VersionDocument:
         if ended and agent.returncode != 1:
             break
         time.sleep(0.02)
-    with log.open("rb") as written:
-        written.seek(begun)
-        said = written.read(4096).decode("utf-8", errors="replace")
+    said = _read(log, begun)
     reason = _reason(said)
     if not said.strip() and _is_full(log.parent):
         reason = f"{log.parent}: the disk is full; free some space there"
@@ -257,9 +253,7 @@ def _stable(path: Path) -> Path:
 def _base_python(config: Path) -> list[str]:
     """The interpreter below a virtual environment."""
     try:
-        lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = config.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [
-        line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "home"
-    ]
+    return [home.strip() for home in re.findall(r"^\s*home\s*=(.*)$", text, re.MULTILINE)]

@@ -22,19 +22,13 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.25
 KEPT_LINES = (
-    "run.started",
-    "drain.begun",
-    "trial",
-    "budget.warning",
-    "log",
-    "restore.begun",
-    "restore.done",
-    "applied",
-    "run.finished",
+    *("run.started", "drain.begun", "trial", "budget.warning", "log"),
+    *("restore.begun", "restore.done", "applied", "run.finished"),
 )
 """Events whose line stays above the part that is redrawn."""
 
 
+Arrived = queue.Queue[dict[str, Any] | ClientError]
 Line = tuple[str, str | None]
 """A line of the display and its style."""
 
@@ -91,7 +85,7 @@ def _live(again: Callable[[], Client], run_id: str, told: Told) -> str:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    arrived: queue.Queue[dict[str, Any] | ClientError] = queue.Queue()
+    arrived: Arrived = queue.Queue()
     threading.Thread(target=_collect, args=(again, run_id, told.seq, arrived), daemon=True).start()
     lately: dict[str, Any] = {}
     with Frame(console) as frame, again() as client:
@@ -161,12 +155,7 @@ class Frame:
         self._shown = []
 
 
-def _collect(
-    again: Callable[[], Client],
-    run_id: str,
-    since: int,
-    arrived: queue.Queue[dict[str, Any] | ClientError],
-) -> None:
+def _collect(again: Callable[[], Client], run_id: str, since: int, arrived: Arrived) -> None:
     try:
         with again() as client:
             for event in client.events(run_id=run_id, since=since):
@@ -175,9 +164,7 @@ def _collect(
         arrived.put(error)
 
 
-def _waiting(
-    arrived: queue.Queue[dict[str, Any] | ClientError],
-) -> Iterator[dict[str, Any] | ClientError]:
+def _waiting(arrived: Arrived) -> Iterator[dict[str, Any] | ClientError]:
     """What has arrived by now; waits one refresh for the first."""
     try:
         yield arrived.get(timeout=REFRESH_S)

@@ -11,11 +11,7 @@ from autotuned.shared.knobs import flags
 
 if TYPE_CHECKING:
     from autotuned.documents.run import FetchDocument, PlanDocument, PlannedCandidate
-    from autotuned.documents.schedule import (
-        BriefDocument,
-        DecisionDocument,
-        ScheduleDocument,
-    )
+    from autotuned.documents.schedule import BriefDocument, DecisionDocument, ScheduleDocument
 
 LISTED = 24
 """Cells that are shown one by one; up to so many `--search auto` measures all."""
@@ -30,19 +26,13 @@ def plan(document: PlanDocument) -> str:
         "candidates",
     ]
     lines += _candidates(document["candidates"])
-    lines += [
-        "",
-        *_cells(document),
-        "",
-    ]
+    lines += ["", *_cells(document), ""]
     lines.append(f"in the way     {', '.join(document['conflicts']) or 'nothing'}")
     lines += _fetching(document)
     lines.append(f"disk free      {size(document['disk_free_bytes'])} on the cache's disk")
-    known = (
-        "unknown before a first good run"
-        if document["estimate_s"] is None
-        else duration(document["estimate_s"])
-    )
+    known = "unknown before a first good run"
+    if document["estimate_s"] is not None:
+        known = duration(document["estimate_s"])
     lines.append(f"time estimate  {known}, at most {duration(document['max_duration_s'])}")
     return "\n".join(lines)
 
@@ -55,19 +45,14 @@ def _cells(document: PlanDocument) -> list[str]:
         lines.append(f"  ... and {len(cells) - LISTED} more")
     if search is None:
         return ["cells", *lines]
-    order = (
-        "the first is the first; the search decides which follow"
-        if search["kind"] == "tpe"
-        else "in this order"
-    )
-    heading = f"cells: {of(search['trials'], search['cells'])} measured, {order}"
+    order = "in this order"
+    if search["kind"] == "tpe":
+        order = "the first is the first; the search decides which follow"
+    part, whole = search["trials"], search["cells"]
+    measured = f"all {whole}" if part == whole else f"at most {part} of {whole}"
     dropped = [f"  left out: {search['left_out']} in which a knob would do nothing"]
+    heading = f"cells: {measured} measured, {order}"
     return [heading, *lines, *(dropped if search["left_out"] else [])]
-
-
-def of(part: int, whole: int) -> str:
-    """`at most 17 of 216`, or `all 6`."""
-    return f"all {whole}" if part == whole else f"at most {part} of {whole}"
 
 
 def large(document: PlanDocument) -> str | None:
@@ -93,7 +78,9 @@ def _candidates(entries: Iterable[PlannedCandidate]) -> list[str]:
 
 def _fetching(document: FetchDocument) -> list[str]:
     """What a plan would fetch at most, and how long that takes at the rate measured last."""
-    unknown = [each for each in document["candidates"] if _unknown(each)]
+    unknown = any(
+        not each["cached"] and each["weights_bytes"] is None for each in document["candidates"]
+    )
     if not document["fetch_bytes"]:
         return [f"to fetch       {'unknown' if unknown else 'nothing'}"]
     time = "time unknown: no download has been measured yet"
@@ -103,11 +90,6 @@ def _fetching(document: FetchDocument) -> list[str]:
         f"to fetch       {size(document['fetch_bytes'])} {'and more' if unknown else 'at most'} ({time})",
         "               less when an earlier candidate passes; not part of the time estimate",
     ]
-
-
-def _unknown(entry: PlannedCandidate) -> bool:
-    """Nobody could say how large its weights are."""
-    return not entry["cached"] and entry["weights_bytes"] is None
 
 
 def _candidate(entry: PlannedCandidate) -> str:
@@ -167,12 +149,7 @@ def _decisions(decisions: list[DecisionDocument]) -> Table:
     table: Table = [("NIGHT", "DECIDED", "DECISION", "RUN")]
     for each in decisions:
         run = each["run_id"] or "-"
-        table.append(
-            (
-                each["night"] or "-",
-                local(each["at"]),
-                f"{each['decision']}: {each['reason']}",
-                run if each["outcome"] is None else f"{run} {each['outcome']}",
-            )
-        )
+        ended = run if each["outcome"] is None else f"{run} {each['outcome']}"
+        decided = f"{each['decision']}: {each['reason']}"
+        table.append((each["night"] or "-", local(each["at"]), decided, ended))
     return table

@@ -7,15 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autotunectl.text import compare
-from autotunectl.text.layout import (
-    Table,
-    columns,
-    count,
-    local,
-    number,
-    rate,
-    short,
-)
+from autotunectl.text.layout import Table, columns, count, local, number, rate, short
 from autotuned.shared import knobs
 from autotuned.shared.text import printable, span
 

@@ -30,9 +30,8 @@ def models(document: ModelsDocument, room: int | None = None) -> str:
     for entry in found:
         parameters = "-" if entry["size_b"] is None else f"{entry['size_b']:g}B"
         fits = "yes" if entry["fits"] else "no"
-        table.append(
-            (entry["model"], parameters, size(entry["weights_bytes"]), fits, _state(entry))
-        )
+        weights = size(entry["weights_bytes"])
+        table.append((entry["model"], parameters, weights, fits, _state(entry)))
     return f"{columns(table, room)}\n\n{foot}"
 
 
@@ -45,15 +44,9 @@ def _state(entry: ModelDocument) -> str:
 def servers(document: ServersDocument) -> Table:
     """Every server with its version and knobs."""
     rows: Table = [("SERVER", "FROM", "VERSION", "KNOBS")]
-    rows += [
-        (
-            server["name"],
-            server["source"],
-            _version(server),
-            ", ".join(knob["name"] for knob in server["knobs"]) or "none",
-        )
-        for server in document["servers"]
-    ]
+    for server in document["servers"]:
+        knobs = ", ".join(knob["name"] for knob in server["knobs"]) or "none"
+        rows.append((server["name"], server["source"], _version(server), knobs))
     return rows
 
 
@@ -72,7 +65,7 @@ def check(document: ServerCheck) -> str:
         f"  stream    first text after {_ms(document['ttft_ms'])}",
         f"  usage     {_told(document['prompt_tokens'])} of prompt, "
         f"{_told(document['completion_tokens'])} of answer",
-        f"  cache     {_cached(document['cached_tokens'])}",
+        f"  cache     {_told(document['cached_tokens'], 'tokens of the prompt', 'not told in its usage')}",
         f"  stopped   {_ms(document['stop_ms'])}",
         *(f"  remark    {remark}" for remark in document["remarks"]),
         f"  log       {document['log']}",
@@ -91,9 +84,5 @@ def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms"
 
 
-def _told(tokens: int | None) -> str:
-    return "unknown" if tokens is None else f"{tokens} tokens"
-
-
-def _cached(tokens: int | None) -> str:
-    return "not told in its usage" if tokens is None else f"{tokens} tokens of the prompt"
+def _told(tokens: int | None, words: str = "tokens", none: str = "unknown") -> str:
+    return none if tokens is None else f"{tokens} {words}"

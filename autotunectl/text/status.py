@@ -79,10 +79,7 @@ def _run(run: RunDocument, error: str | None) -> list[str]:
     best = run.get("best")
     if best:
         found = f"{number(best['tps_median'], ' tok/s', 2)}, TTFT p95 {number(best['ttft_p95_ms'], ' ms', 0)}"
-        lines += [
-            f"best      {best['model']}: {found}",
-            f"          {knobs.flags(best['knobs'])}",
-        ]
+        lines += [f"best      {best['model']}: {found}", f"          {knobs.flags(best['knobs'])}"]
     failed = run.get("infeasible") or []
     lines += [
         f"failed    {short(each['model'])}: {each['reason']}" for each in failed[:FAILED_SHOWN]

@@ -21,7 +21,7 @@ from autotuned.core.compare import CONFIDENCE
 from autotuned.documents.compare import PastDocument
 from autotuned.documents.noise import NoiseDocument
 from autotuned.documents.result import AnsweredTask, CellDocument, ResultDocument
-from autotuned.documents.trial import SampleDocument, TrialDocument
+from autotuned.documents.trial import TrialDocument
 from autotuned.report import charts, sections
 from autotuned.report.charts import Strip, dots
 from autotuned.report.sections import KNOB_NAMES, named
@@ -79,6 +79,7 @@ def render(
     answered to the quality guard, question by question; `past` good tunes and checks, newest first.
     """
     best = _best_index(document)
+    knobs = functools.partial(_knobs, varying=_varying(document))
     return (
         environment()
         .get_template("page.html.j2")
@@ -90,9 +91,7 @@ def render(
             best={} if best is None else document["stage2"][best],
             ladder=_ladder(document, trials),
             cells=_cells(document, best) if document["stage2"] else None,
-            timeline=charts.timeline(
-                document, trials, phases, functools.partial(_knobs, varying=_varying(document))
-            ),
+            timeline=charts.timeline(document, trials, phases, knobs),
             calibrations=sections.calibrations(document),
             knob_names=KNOB_NAMES,
             knob_heading=sections.knob_heading(document),
@@ -208,11 +207,7 @@ def _cells(document: ResultDocument, best: int | None) -> dict[str, object]:
     """Charts, tables and sentences on the cells: every request, and which cells really differ."""
     cells = document["stage2"]
     most, requests = max(20, MOST // len(cells)), sum(len(cell["samples"]) for cell in cells)
-    rows = [
-        _request(cell, number, sample)
-        for cell in cells
-        for number, sample in enumerate(cell["samples"][:most], start=1)
-    ]
+    rows = [row for cell in cells for row in _requests(cell)[:most]]
     whole = len(rows) == requests
     part = f"The first {most} requests of each cell, {len(rows)} of {requests}"
     spread = stats.pooled_spread(_values(cell, "tps") for cell in cells if cell["fits"])
@@ -281,16 +276,23 @@ def _strips(
     return strips
 
 
-def _request(cell: CellDocument, number: int, sample: SampleDocument) -> list[str]:
+def _tokens(count: int | None) -> str:
+    return DASH if count is None else str(count)
+
+
+def _requests(cell: CellDocument) -> list[list[str]]:
     return [
-        named(cell["knobs"]),
-        str(number),
-        rate(sample["tps"]),
-        span(sample["ttft_ms"]),
-        rate(sample["decode_tps"]),
-        DASH if sample["prompt_tokens"] is None else str(sample["prompt_tokens"]),
-        DASH if sample["completion_tokens"] is None else str(sample["completion_tokens"]),
-        sample["error"] or "; ".join(sample["remarks"]),
+        [
+            named(cell["knobs"]),
+            str(number),
+            rate(sample["tps"]),
+            span(sample["ttft_ms"]),
+            rate(sample["decode_tps"]),
+            _tokens(sample["prompt_tokens"]),
+            _tokens(sample["completion_tokens"]),
+            sample["error"] or "; ".join(sample["remarks"]),
+        ]
+        for number, sample in enumerate(cell["samples"], start=1)
     ]
 
 

@@ -17,7 +17,7 @@ from autotuned.shared.knobs import TABLE, Knobs
 
 MODEL = "model"
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "-m": ("--model", "-hf", "--hf-repo", "-hfr", "-hff", "--hf-file", "-mu", "--model-url"),
+    "-m": ("--model", "-hf", "--hf-repo", "-hfr", "-hff", "--hf-file", "-mu", "--model-url")
 }
 """How else a model is named on the command line of a server that knows this flag."""
 
