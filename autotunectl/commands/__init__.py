@@ -1,1 +1,1 @@
-"""The commands, one file a feature: each parses its words, makes one call and renders the answer."""
+"""The commands, one file a noun: each parses its words, makes one call and renders the answer."""

@@ -1,1 +1,1 @@
-"""What each feature shows to a person, one file a feature. Text made of documents: no calls, no files."""
+"""What is shown to a person, one file a noun. Text made of documents: no calls, no files."""
