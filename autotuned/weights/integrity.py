@@ -145,10 +145,16 @@ def special_tokens(folder: Path) -> tuple[str, ...]:
             *(decoder.values() if isinstance(decoder, dict) else ()),
         ]
         found += [e.get("content") for e in entries if isinstance(e, dict) and e.get("special")]
+        named = [value for key, value in document.items() if key.endswith("_token")]
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            more = document.get(key)
+            named += (
+                more.values() if isinstance(more, dict) else more if isinstance(more, list) else ()
+            )
         found += [
             value if isinstance(value, str) else value.get("content")
-            for key, value in document.items()
-            if key.endswith("_token") and isinstance(value, str | dict)
+            for value in named
+            if isinstance(value, str | dict)
         ]
     return _tokens(found)
 

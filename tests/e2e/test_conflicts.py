@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -56,6 +57,21 @@ def test_a_foreground_provider_is_refused_with_its_pid_and_the_remedy(home: Home
     finally:
         live.kill()
         live.wait()
+
+
+def test_a_run_refused_for_what_is_in_the_way_says_what_it_would_have_tried(home: Home) -> None:
+    home.provider({Y: {}}, version="9.9.9")
+    home.start_daemon()
+    with socket.create_server(("127.0.0.1", home.port)), pytest.raises(RpcError) as refused:
+        home.rpc("start", port=home.port, max_model_size="3B")
+    document = home.rpc("result", run_id=refused.value.data["run_id"])
+    assert document["exit_reason"] == "provider_conflict"
+    assert document["provider"] == "macprovider"
+    assert document["machine"]["binary_version"] == "9.9.9"
+    assert document["inputs"]["candidate_models"] == [
+        "mlx-community/Llama-3.2-3B-Instruct-4bit",
+        "mlx-community/Llama-3.2-1B-Instruct-4bit",
+    ]
 
 
 def test_a_job_of_launchd_is_named_as_such(home: Home) -> None:

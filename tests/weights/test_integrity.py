@@ -198,8 +198,16 @@ def test_a_gguf_file_without_or_with_an_odd_tokenizer_has_no_special_tokens(tmp_
         ),
         ("tokenizer.json", {"added_tokens": "odd", "added_tokens_decoder": []}, ()),
         ("special_tokens_map.json", {"eos_token": "<\ud800>"}, ()),
+        (
+            "special_tokens_map.json",
+            {"additional_special_tokens": ["<|a|>", {"content": "<|b|>"}, 5]},
+            ("<|a|>", "<|b|>"),
+        ),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<|c|>"]}, ("<|c|>",)),
+        ("tokenizer_config.json", {"extra_special_tokens": {"image": "<|d|>"}}, ("<|d|>",)),
+        ("tokenizer_config.json", {"extra_special_tokens": "odd"}, ()),
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_special_tokens_are_read_from_files_of_any_shape(
     tmp_path: Path, name: str, document: dict[str, Any], tokens: tuple[str, ...]

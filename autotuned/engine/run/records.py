@@ -27,6 +27,7 @@ from autotuned.engine.run.runner import Runner
 from autotuned.errors import AutotunedError, NotFound
 from autotuned.host.clock import utc_now
 from autotuned.host.machine import Machine
+from autotuned.providers.server import Binary, Provider
 from autotuned.shared import wire
 from autotuned.store import runs, trials
 from autotuned.store.database import Database
@@ -53,16 +54,29 @@ class Records:
     def __init__(self, database: Database, machine: Machine) -> None:
         self.database, self._machine = database, machine
 
-    async def refuse(self, run_id: str, asked: TuneRequest, error: AutotunedError) -> None:
-        """Write a run that was refused before it began; `asked` holds what was usable of its request."""
+    async def refuse(
+        self,
+        run_id: str,
+        asked: TuneRequest,
+        error: AutotunedError,
+        prepared: tuple[Provider, Binary, Plan] | None = None,
+    ) -> None:
+        """Write a run that was refused before it began; `asked` holds what was usable of its request.
+
+        `prepared` is what would have served it, where the refusal came after that was known.
+        """
         known = error.kind in set(ExitReason)
+        provider, version, models = asked.provider, "unknown", list(asked.candidate_models or ())
+        if prepared is not None:
+            provider, version = prepared[0].kind, prepared[1].version
+            models = [candidate.model for candidate in prepared[2].candidates]
         row = dataclasses.replace(
             _row(
                 run_id,
                 asked,
-                list(asked.candidate_models or ()),
+                models,
                 self._machine.facts(),
-                "unknown",
+                version,
                 purpose="refused",
             ),
             ended_at_utc=utc_now(),
@@ -70,7 +84,7 @@ class Records:
         )
         details: Details = {
             "trigger": asked.trigger,
-            "provider": asked.provider,
+            "provider": provider,
             "warnings": [],
             "error": {"code": error.kind, "message": error.message},
         }

@@ -193,12 +193,12 @@ class Agent:
         self, active: Active, params: Mapping[str, object], again: Repeats | None, began: float
     ) -> StartedDocument:
         await asyncio.to_thread(self._host.machine.refresh)
-        resumed = None
+        resumed = prepared = None
         try:
             asked = parse(params, self.descriptions)
             resumed = await take_up(self._records, asked, params)
             request = asked if resumed is None else resumed.request
-            provider, binary, planned = await self.prepare(request)
+            prepared = provider, binary, planned = await self.prepare(request)
             request = planned.request
             planned = planned_again(planned, again)
             if resumed is not None:
@@ -219,7 +219,7 @@ class Agent:
         except AutotunedError as error:
             if resumed is not None and active.run_id == resumed.row.run_id:
                 active.run_id = new_run_id()  # the run itself stays as it is
-            await self._records.refuse(active.run_id, usable(params), error)
+            await self._records.refuse(active.run_id, usable(params), error, prepared)
             error.data = {**error.data, "run_id": active.run_id, "exit_reason": error.kind}
             raise
 
