@@ -175,6 +175,29 @@ def test_a_budget_that_runs_out_in_the_climb_gives_the_best_so_far(home: Home) -
     assert home.rpc("result")["recommendation"]["partial"] is True
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["budget", "cancel"])
+def test_a_cell_that_is_measured_counts_though_the_run_ends_while_its_candidate_stops(
+    home: Home, end: str
+) -> None:
+    home.settings("[provider]\nstop_grace_s = 4\n")
+    home.provider({Y: {"cells": {"8/1/2000": {"ignores_sigterm": True}}}})
+    fields = {"kv_bits_axis": [8], "max_batch_axis": [1], "max_duration": 3.0}
+    run_id = home.begin(Y, **fields | ({} if end == "budget" else {"max_duration": 60.0}))
+    samples = "SELECT count(*) FROM events WHERE type = 'replicate'"
+    poll(lambda: home.sql(samples) == [(4,)])
+    if end == "cancel":
+        time.sleep(0.5)
+        home.rpc("cancel")
+    home.rpc("wait", run_id=run_id, timeout_s=30)
+    document = home.rpc("result", run_id=run_id)
+    assert document["recommendation"]["partial"] is True
+    assert home.sql("SELECT stage, fits, kept, notes FROM tune_trials") == [
+        (1, 1, 0, None),
+        (2, 1, 1, None),
+    ]
+
+
 @pytest.mark.parametrize("end", ["kill", pytest.param("hang up", marks=pytest.mark.slow)])
 def test_a_client_that_dies_changes_nothing_about_the_run(home: Home, end: str) -> None:
     home.provider({X: {"load_s": 0.2, "exit_code": 1}, Y: BRIEF})

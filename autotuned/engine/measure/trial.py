@@ -74,12 +74,17 @@ class TrialRun:
 
     async def run(self) -> Trial | Void:
         """Evaluate to the end; the candidate is gone and its port free when this returns or raises."""
+        ignored: tuple[type[BaseException], ...] = ()
         try:
             self._child = await self._standing()
             found = await self._evaluate()
             self._leave_standing(found)
+            if not isinstance(
+                found, Void
+            ):  # a run that ends while its candidate stops has this answer
+                ignored = (asyncio.CancelledError,)
         finally:
-            with self._spending("stop"):
+            with self._spending("stop"), contextlib.suppress(*ignored):
                 await uncancelled(self._stop())
         return found if isinstance(found, Void) else self.record(found)
 
