@@ -69,10 +69,12 @@ class Process:
     port: int
     uid: int | None = None
     """Its user, where that is somebody else."""
+    held: str | None = None
+    """How the job or unit is named that has it, beside another live provider."""
 
     @property
     def name(self) -> str:
-        return f"foreground-PID-{self.pid}"
+        return self.held or f"foreground-PID-{self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,9 @@ class Finder:
                 if process.pid not in family and not (pid is None and managed.is_own(process))
             ]
         processes = _without_children(processes)
+        if managed is not None:
+            holders = [(one, self._held(one, commands)) for one in processes]
+            processes = [replace(one, held=job.name) if job else one for one, job in holders]
         holder = self.ports.holder(port) if port else None
         ours = {process.pid for process in processes} | family
         known = holder is None or holder.pid in ours or _descends(holder.pid, ours)

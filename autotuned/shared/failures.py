@@ -185,6 +185,12 @@ FAILURES: Final[Mapping[str, Failure]] = {
         "autotunectl {command} --drain --restart-foreground; without the second it stays stopped",
         wire.PROVIDER_CONFLICT,
     ),
+    "provider_conflict.several": Failure(
+        REASON["provider_conflict"],
+        "more than one live provider runs",
+        "stop all but one of them, then autotunectl {command} --drain",
+        wire.PROVIDER_CONFLICT,
+    ),
     "busy.pull": Failure(
         wire.EXIT_BUSY, "a pull is in progress", "autotunectl pull --cancel", wire.BUSY
     ),
@@ -287,6 +293,8 @@ def find(kind: str, data: Mapping[str, Any]) -> Failure:
     for start, name in (("foreground-", "foreground"), ("port-held-by", "port")):
         if any(str(each).startswith(start) for each in data.get("conflicts") or ()):
             variant = name
+    if sum(not str(each).startswith("port-held-by") for each in data.get("conflicts") or ()) > 1:
+        variant = "several"
     if data.get("pull_id"):
         variant = "pull"
     return FAILURES.get(f"{kind}.{variant}") or FAILURES.get(kind) or FAILURES["internal_error"]

@@ -103,6 +103,11 @@ def test_the_client_knows_the_kind_of_every_code(code: int) -> None:
             {"conflicts": ["port-held-by nginx pid 1"]},
             "provider_conflict.port",
         ),
+        (
+            "provider_conflict",
+            {"conflicts": ["launchd-managed (gui/501/a)", "foreground-PID-1"]},
+            "provider_conflict.several",
+        ),
         ("busy", {"pull_id": "p1"}, "busy.pull"),
         ("unheard_of", {}, "internal_error"),
     ],

@@ -142,6 +142,9 @@ def test_strangers_and_a_crowd_are_never_drained() -> None:
     one, two = Process(1, (), 8080), Process(2, (), 8081)
     assert undrainable(Found(processes=(one,))) is None
     assert "more than one" in (undrainable(Found(processes=(one, two))) or "")
+    crowd = refused(Found(processes=(one, two)))
+    assert "more than one" in crowd
+    assert "--drain" not in crowd
     assert "--drain" in refused(Found(processes=(one,)))
     assert not Found()
 

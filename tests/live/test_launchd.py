@@ -167,3 +167,17 @@ def test_a_cancel_while_the_job_is_ending_brings_it_back(home: Home) -> None:
     poll(job.back, "the live provider is back")
     assert home.rpc("result", run_id=run_id)["exit_reason"] == "interrupted"
     assert home.starts() == [None, None]
+
+
+def test_a_second_job_of_the_provider_is_named_by_its_job_and_no_drain_is_offered(
+    home: Home,
+) -> None:
+    home.provider({Y: {}})
+    old = LaunchdJob(home, label="live.streamvc.macprovider")
+    new = LaunchdJob(home, label="live.malibu.provider")
+    home.start_daemon()
+    refused = home.ctl("start", "--candidate-models", Y, "--port", str(home.port))
+    assert refused.returncode == 7
+    assert f"launchd-managed ({old.target}), launchd-managed ({new.target})" in refused.stderr
+    assert "foreground" not in refused.stderr
+    assert "hint: stop all but one of them" in refused.stderr

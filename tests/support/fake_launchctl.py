@@ -111,6 +111,20 @@ def act(words: list[str], fault: dict[str, Any]) -> str:
     return ""
 
 
+def listing(labels: list[str], known: dict[str, Any], planned: dict[str, Any]) -> str:
+    """What `list` says of one job, or of all."""
+    if not labels:
+        jobs = known["jobs"].items()
+        rows = [f"{job['pid'] if alive(job) else '-'}\t0\t{n.split('/')[-1]}" for n, job in jobs]
+        return "\n".join(["PID\tStatus\tLabel", *rows])
+    for domain in planned["domains"]:
+        job = known["jobs"].get(f"{domain}/{UID}/{labels[0]}")
+        if job is not None:
+            pid = f'\t"PID" = {job["pid"]};\n' if alive(job) else ""
+            return f'{{\n\t"Label" = "{labels[0]}";\n{pid}\t"LastExitStatus" = 0;\n}};'
+    raise Refused(113, f'Could not find service "{labels[0]}" in domain for port')
+
+
 def tell(verb: str, arguments: list[str], known: dict[str, Any], planned: dict[str, Any]) -> str:
     """The commands that only ask."""
     match verb, arguments:
@@ -127,13 +141,8 @@ def tell(verb: str, arguments: list[str], known: dict[str, Any], planned: dict[s
                 if target.startswith(f"{domain}/")
             )
             return "\n".join(["disabled services = {", *overrides, "}"])
-        case "list", [label]:
-            for domain in planned["domains"]:
-                job = known["jobs"].get(f"{domain}/{UID}/{label}")
-                if job is not None:
-                    pid = f'\t"PID" = {job["pid"]};\n' if alive(job) else ""
-                    return f'{{\n\t"Label" = "{label}";\n{pid}\t"LastExitStatus" = 0;\n}};'
-            raise Refused(113, f'Could not find service "{label}" in domain for port')
+        case "list", labels:
+            return listing(labels, known, planned)
         case "managername", []:
             return "Aqua" if "gui" in planned["domains"] else "Background"
         case "manageruid", []:

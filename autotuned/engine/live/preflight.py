@@ -51,7 +51,7 @@ def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> Prov
         remedy = f"stop that program, or choose another --port than {request.port}"
     elif found.managed is not None and found.managed.refusal is not None:
         remedy = found.managed.refusal
-    elif request.drain and fixed is not None:
+    elif fixed is not None and not found.strangers:
         remedy = fixed
     elif stays and request.drain:
         remedy = (
