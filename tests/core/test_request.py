@@ -100,6 +100,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"candidate_models": "a"}, "candidate_models", "a", "should be a list"),
     ({"candidate_models": []}, "candidate_models", [], "is empty"),
     ({"candidate_models": ["a", "A"]}, "candidate_models", "A", "is given twice"),
+    ({"kv_bits_axis": 8}, "kv_bits_axis", 8, "should be a list"),
     ({"kv_bits_axis": []}, "kv_bits_axis", [], "is empty"),
     ({"kv_bits_axis": [16]}, "kv_bits_axis", 16, "4, 8 or unset"),
     ({"kv_bits_axis": [None, "unset"]}, "kv_bits_axis", "unset", "is given twice"),
