@@ -93,7 +93,7 @@ class Conflict(CallError):
 
 
 class NotFound(CallError):
-    """No such run, subscription or backup."""
+    """No such run, subscription, pull or entry."""
 
 
 class ApplyRefused(CallError):

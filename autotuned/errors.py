@@ -166,7 +166,7 @@ class Busy(AutotunedError):
 
 
 class NotFound(AutotunedError):
-    """No such run, subscription or backup."""
+    """No such run, subscription, pull or entry."""
 
     kind = "not_found"
 

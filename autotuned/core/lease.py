@@ -1,4 +1,4 @@
-"""The lease: what was stopped, what is owed, and the steps by which it comes back.
+"""The lease: what was stopped, what is owed, and the steps by which it comes back, also after a kill.
 
 The states and their events are one table; a step that is not in it is an error. A lease goes to JSON
 and back, so that agent, guardian and break glass read one journal. Pure, standard library only: the

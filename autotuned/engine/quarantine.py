@@ -101,7 +101,7 @@ class Quarantine:
         cleared = await self._database.ask(store.clear, number)
         if number is not None and not cleared:
             message = f"there is no entry {number} in quarantine: see autotunectl quarantine"
-            raise NotFound(message, run_id=None)
+            raise NotFound(message, entry=number)
         return cleared
 
 

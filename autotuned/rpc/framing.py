@@ -105,7 +105,10 @@ def _message(content: object) -> Message:
         return Refusal(wire.INVALID_REQUEST, "a call is a JSON object")
     identity = content.get("id")
     if not _is_id(identity):
-        return Refusal(wire.INVALID_REQUEST, "id is a string, an integer or null")
+        return Refusal(
+            wire.INVALID_REQUEST,
+            f"id is a string of at most {MAX_ID_LENGTH} characters, an integer or null",
+        )
     if content.get("jsonrpc") != "2.0":
         return Refusal(wire.INVALID_REQUEST, 'jsonrpc is not "2.0"', identity)
     if not isinstance(content.get("method"), str):

@@ -83,7 +83,7 @@ FAILURES: Final[Mapping[str, Failure]] = {
     ),
     "not_found": Failure(
         wire.EXIT_NO_SUCH_RUN,
-        "there is no such run, subscription or backup",
+        "there is no such run, subscription, pull or entry",
         "autotunectl runs",
         wire.NOT_FOUND,
     ),

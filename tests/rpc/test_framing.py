@@ -113,7 +113,7 @@ def test_a_batch_of_32_is_read_and_one_of_33_or_of_none_is_not() -> None:
         (call(id=1.5), wire.INVALID_REQUEST, "id is"),
         (call(id=True), wire.INVALID_REQUEST, "id is"),
         (call(id={}), wire.INVALID_REQUEST, "id is"),
-        (call(id="x" * 129), wire.INVALID_REQUEST, "id is"),
+        (call(id="x" * 129), wire.INVALID_REQUEST, "128 characters"),
     ],
     ids=range(20),
 )

@@ -1,4 +1,4 @@
-"""One trial: prewarm, start, ready, warm, replicates, stop. Whatever happens in it, it stops.
+"""One trial: pause until cool, prewarm, start, ready, warm, replicates, stop. Whatever happens in it, it stops.
 
 Turns one candidate (stage 1) or one cell (stage 2) into a `Trial`; every way in which a candidate
 can disappoint is a value there. Must not know which step comes next, the budget, or the store.

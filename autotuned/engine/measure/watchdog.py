@@ -1,6 +1,6 @@
-"""What may not happen while a candidate is measured: the machine sleeps, or the live provider comes back.
+"""While a candidate is measured: its memory is sampled, and neither may the machine sleep nor the live provider come back.
 
-A trial in which it happened is void: its figures would mislead, so it leaves no row, only a warning, and
+A trial in which either happened is void: its figures would mislead, so it leaves no row, only a warning, and
 is repeated. Must not know launchctl, clocks of systems, or what a trial measures.
 """
 
