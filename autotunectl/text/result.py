@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotunectl.text import compare
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
     """The RECOMMENDATION block of a result document that has one; its table fits into `room` columns."""
     answer = document["recommendation"]
-    chosen, cells = answer["knobs"], document.get("stage2", [])
+    chosen = answer["knobs"]
     lines = ["RECOMMENDATION"]
     if answer.get("partial"):
         error = document.get("error") or {}
@@ -32,7 +32,7 @@ def recommendation(document: Mapping[str, Any], room: int | None = None) -> str:
         "load": load_line(document),
         "measured": f"{figures} ({count(answer['replicates'], 'replicate')})",
         "tok/s": "end to end, prompt included: tokens over the whole request",
-        **_rates(cells, chosen),
+        **_rates(document),
         "noise": compare.verdict(document.get("noise", {})),
         "quality": _quality(document) if "quality" in document else None,
         "confirmed": _confirmed(document["confirmation"]) if "confirmation" in document else None,
@@ -68,13 +68,13 @@ def _labelled(told: Mapping[str, str | None]) -> list[str]:
 
 def _quality(document: Mapping[str, Any]) -> str:
     """How the answers of the recommended settings compare: `same: 15 of 19 tasks solved, as without loss`."""
-    found, chosen = document["quality"], document["recommendation"]["knobs"]
+    found, winner = document["quality"], knobs.winner(document) or document["recommendation"]
     if found["reason"] is not None:
         return f"not judged: {found['reason']}"
     base = found["baseline"]
     without = f"{base['solved']} of {found['tasks']} tasks solved"
     for cell in found["cells"]:
-        if cell["knobs"] == chosen:
+        if cell["knobs"] == winner["knobs"]:
             lost = f"; lost: {', '.join(cell['lost'])}" if cell["lost"] else ""
             return f"{cell['verdict']}: {cell['solved']} of {found['tasks']} tasks solved, {base['solved']} without loss{lost}"
     broken = [cell for cell in found["cells"] if cell["verdict"] == "broken"]
@@ -130,7 +130,7 @@ def _tables(document: Mapping[str, Any], room: int | None) -> list[str]:
     cells, profiles = document.get("stage2", []), document.get("profiles")
     lines = []
     if cells:
-        table = _cells(cells, document["recommendation"]["knobs"])
+        table = _cells(document)
         search = document.get("search")
         said = "cells" if search is None else f"{len(cells)} of {search['cells']} cells tried"
         heading = f"  {said} (medians; TTFT is p95, MEMORY in GB)"
@@ -153,17 +153,9 @@ def _profiles(profiles: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _chosen(
-    cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]
-) -> Mapping[str, Any] | None:
-    """The cell that is recommended; where its knobs were calibrated since, the best one."""
-    best = [each for each in cells if each["fits"] and each["knobs"] == chosen]
-    return next(iter(best or [each for each in reversed(cells) if each["kept"]]), None)
-
-
-def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> dict[str, str]:
-    """The two parts of a request, each with its own rate, of the cell that is recommended."""
-    cell = _chosen(cells, chosen)
+def _rates(document: Mapping[str, Any]) -> dict[str, str]:
+    """The two parts of a request, each with its own rate, of the cell that was chosen."""
+    cell = knobs.winner(document)
     if cell is None or cell["decode_tps"] is None or cell["prefill_tps"] is None:
         return {}
     return {
@@ -172,12 +164,12 @@ def _rates(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> dic
     }
 
 
-def _cells(cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
-    names = [name.upper() for name in knobs.own(chosen)]
+def _cells(document: Mapping[str, Any]) -> Table:
+    names = [name.upper() for name in knobs.own(document["recommendation"]["knobs"])]
     figures = ("TOK/S", "DECODE", "PREFILL", "TTFT", "LOAD", "MEMORY")
-    best = _chosen(cells, chosen)
+    best = knobs.winner(document)
     table: Table = [("KV", "BATCH", "CONTEXT", *names, *figures, "")]
-    for cell in cells:
+    for cell in document["stage2"]:
         memory = cell.get("peak_rss_bytes")
         rates = (rate(cell[name]) for name in ("tps_median", "decode_tps", "prefill_tps"))
         times = span(cell["ttft_p95_ms"]), span(cell["load_ms"])

@@ -21,7 +21,7 @@ from autotuned.documents.compare import (
 )
 from autotuned.documents.result import CellDocument, InputsDocument, MachineDocument, ResultDocument
 from autotuned.documents.trial import SampleDocument
-from autotuned.shared.knobs import flat
+from autotuned.shared.knobs import flat, winner
 
 CONFIDENCE = 0.95
 
@@ -77,9 +77,7 @@ class _Run:
             raise ValueError(message)
         self.answer = self.result["recommendation"]
         self.cells = [cell for cell in self.result["stage2"] if cell["fits"]]
-        chosen = [cell for cell in self.cells if cell["knobs"] == self.answer["knobs"]]
-        exact = [cell for cell in chosen if cell["tps_median"] == self.answer["tps_median"]]
-        self.best: CellDocument | None = next(iter([*exact, *chosen]), None)
+        self.best: CellDocument | None = winner(document)
         counts = [] if self.best is None else _reader("completion_tokens")(self.best["samples"])
         self.answer_tokens = stats.median(counts) if counts else None
         self.measured = self.result["noise"].get("measured")

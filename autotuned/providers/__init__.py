@@ -43,10 +43,14 @@ def choose(
     return _made(kind, settings, environ, own)
 
 
-def commands(settings: ProviderSettings, own: Descriptions = SHIPPED) -> Commands:
-    """Command words of the live server before any run has said which kind it tunes."""
-    kind = _owner(settings, own)
-    return commands_of("macprovider" if kind == "auto" else kind, settings, own)
+def commands(
+    settings: ProviderSettings, environ: Mapping[str, str], own: Descriptions = SHIPPED
+) -> Commands:
+    """Command words of the live server before any run has said which kind it tunes: of the kind that one would."""
+    try:
+        return choose(settings.kind, settings, environ, own).commands
+    except ProviderMissing:
+        return commands_of("macprovider", settings, own)
 
 
 def commands_of(kind: str, settings: ProviderSettings, own: Descriptions = SHIPPED) -> Commands:

@@ -25,7 +25,7 @@ from autotuned.documents.trial import TrialDocument
 from autotuned.report import charts, sections
 from autotuned.report.charts import Strip, dots
 from autotuned.report.sections import KNOB_NAMES, named
-from autotuned.shared.knobs import flat, shown
+from autotuned.shared.knobs import flat, shown, winner
 from autotuned.shared.text import (
     DASH,
     count,
@@ -138,16 +138,8 @@ def _file(name: str) -> str:
 
 def _best_index(document: ResultDocument) -> int | None:
     """The cell that is recommended."""
-    answer, found = document["recommendation"], None
-    for index, cell in enumerate(document["stage2"]):
-        if answer is not None and cell["fits"] and cell["knobs"] == answer["knobs"]:
-            found = index
-            if cell["tps_median"] == answer["tps_median"]:
-                break
-    if found is None and answer is not None:  # calibrated: the knobs are those of no cell
-        kept = [index for index, cell in enumerate(document["stage2"]) if cell["kept"]]
-        found = kept[-1] if kept else None
-    return found
+    cell = winner(document)
+    return None if cell is None else list(map(id, document["stage2"])).index(id(cell))
 
 
 def _headline(document: ResultDocument) -> str:

@@ -17,7 +17,7 @@ from autotuned.documents.result import (
     ResultDocument,
 )
 from autotuned.report.charts import Axis, Chart, Strip, dot_axis, dots, percent
-from autotuned.shared.knobs import TABLE, flat, own, shown
+from autotuned.shared.knobs import TABLE, flat, own, shown, winner
 from autotuned.shared.text import rate, share, short, signed_share, span
 
 STAR = " \N{BLACK STAR}"
@@ -185,9 +185,9 @@ def sentences(document: ResultDocument) -> list[str]:
             f"Started again in turns with {who}, the winner {outcome[meeting['verdict']]} "
             f"({signed_share(meeting['difference'])})."
         )
-    answer, quality = document["recommendation"], document.get("quality")
+    best, quality = winner(document) or document["recommendation"], document.get("quality")
     for cell in quality["cells"] if quality else ():
-        if answer is not None and cell["knobs"] == answer["knobs"]:
+        if best is not None and cell["knobs"] == best["knobs"]:
             lost = f": {', '.join(cell['lost'])} lost" if cell["lost"] else ""
             sentences.append(f"Its answers beside those without loss: {cell['verdict']}{lost}.")
     return sentences

@@ -139,3 +139,20 @@ def words(document: Mapping[str, Any]) -> str:
     """The knobs of a document in words: `kv_bits 8, batch 1, context 4000, threads 4`."""
     three = [f"{knob.label} {shown(value)}" for knob, value in listed(document)]
     return ", ".join(three + [f"{name} {shown(value)}" for name, value in own(document).items()])
+
+
+def winner(document: Mapping[str, object]) -> Any:
+    """Of the cells of a result the one that the figures of its recommendation are of.
+
+    A calibration may have changed the knobs since: what was measured counts, then the knobs. None where
+    no cell of the run is recommended.
+    """
+    answer: Any = document["recommendation"]
+    cells: Any = document.get("stage2", ())
+    if answer is None:
+        return None
+    fits = [cell for cell in cells if cell["fits"]]
+    figures = ("tps_median", "ttft_p95_ms")
+    measured = [cell for cell in fits if all(cell[name] == answer[name] for name in figures)]
+    same = [cell for cell in measured or fits if cell["knobs"] == answer["knobs"]]
+    return next(iter(same or measured), None)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autotunectl.text import layout, result
 from autotunectl.text import status as status_text
 from autotuned.documents.run import StatusDocument
+from autotuned.shared import knobs
 from tests.support.documents import stored
 
 WORDS = st.text("abcdefgh/-", min_size=1, max_size=30)
@@ -166,6 +167,23 @@ def test_what_was_calibrated_is_one_line(context: Any, concurrency: Any, line: s
     assert result.load_line(document) == line
     shown = result.recommendation(document)
     assert (line or "serves") in shown if line else "  load  " not in shown
+
+
+def test_the_rates_are_of_the_cell_whose_figures_are_shown_also_where_a_calibration_changed_its_knobs() -> (
+    None
+):
+    document = stored("v1-ok")
+    answer = document["recommendation"]
+    best = next(cell for cell in document["stage2"] if cell["tps_median"] == answer["tps_median"])
+    other = next(cell for cell in document["stage2"] if cell["fits"] and cell is not best)
+    answer["knobs"] = other["knobs"]  # more at once: the knobs are those of a slower cell now
+    best["decode_tps"], other["decode_tps"] = 333.0, 111.0
+    lines = result.recommendation(document).split("\n")
+    assert "  decode          333.0 tok/s, after the first token" in lines
+    [chosen] = [line for line in lines if line.endswith("  chosen")]
+    assert "333.0" in chosen
+    document["recommendation"] = None
+    assert knobs.winner(document) is None
 
 
 def test_a_calibration_shows_between_what_it_is_and_each_point_as_it_comes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,11 +101,17 @@ def test_names_are_recognised_with_or_without_their_path() -> None:
     assert not command_line.names_program(["/x/llama-server"], ["llama", "server"])
 
 
-def test_before_any_run_the_settings_tell_which_server_is_looked_for() -> None:
-    def line(**chosen: object) -> command_line.Commands:
-        return commands(settings.ProviderSettings.model_validate(chosen))
+def test_before_any_run_the_settings_tell_which_server_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    environ = {"HOME": str(tmp_path), "PATH": str(tmp_path)}
 
-    assert is_server(["macprovider-cli", "serve"], line())
+    def line(**chosen: object) -> command_line.Commands:
+        return commands(settings.ProviderSettings.model_validate(chosen), environ)
+
+    for name in ("llama-server", "macprovider-cli"):  # the first that is installed, as of a run
+        (tmp_path / name).touch(0o755)
+        assert is_server([name, "serve"], line())
     assert is_server(["llama", "serve"], line(kind="llama-server"))
     assert is_server(["mine", "serve"], line(binary="/x/mine"))
     assert is_server(["mine", "-m", "f"], line(binary="/x/mine", kind="llama-server"))

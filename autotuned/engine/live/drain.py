@@ -75,7 +75,7 @@ class LiveProvider:
         self._trying = asyncio.Lock()
         self._first: asyncio.Task[bool] | None = None
         """A restore that a run did not wait for; the next one waits for its end."""
-        self._commands = providers.commands(settings.provider, settings.descriptions)
+        self._commands = providers.commands(settings.provider, environ, settings.descriptions)
         self.sighting = Sighting(finder, lambda: finder.look(self._commands, 0))
 
     # --- what is there -----------------------------------------------------------------------------
