@@ -49,7 +49,12 @@ DURATION = Duration()
 
 def model(word: str) -> str:
     """A model's id, or the absolute path of what exists here: the agent works in another folder."""
-    return paths.resolved(word, os.environ)
+    return paths.resolved(word, os.environ) if _here() else word
+
+
+def _here() -> bool:
+    """The agent is this machine's. Of another one the paths and the home folder are its own: they go as typed."""
+    return not click.get_current_context().obj.hosts
 
 
 def run_argument(name: str = "run") -> Decorator:
@@ -105,7 +110,7 @@ def _worth(word: str) -> int | float | str | bool | None:
         return constants[word]
     whole = word.lstrip("+-").isdigit()
     worth = (INTEGER if whole else FLOAT).convert(word, None, None)
-    if isinstance(worth, str) and paths.names_file(worth):
+    if isinstance(worth, str) and _here() and paths.names_file(worth):
         return paths.expanded(worth, os.environ)
     return worth
 

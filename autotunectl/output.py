@@ -137,9 +137,13 @@ def write_file(file: str, text: str) -> str:
 
 
 def everywhere(
-    reach: Reach, method: str, params: Mapping[str, Any], table: Callable[[Any], layout.Table]
+    reach: Reach,
+    method: str,
+    params: Mapping[str, Any],
+    table: Callable[[Any], layout.Table],
+    code: Callable[[Any], int] = lambda _: 0,
 ) -> NoReturn:
-    """Call `method` on every host and print what came; exits with the highest code of those that failed."""
+    """Call `method` on every host and print what came; exits with the highest code, `code` being that of an answer."""
     answers = reach.everywhere(lambda client: client.request(method, params))
     if reach.as_json:
         click.echo(as_text({host: _document(answer) for host, answer in answers}))
@@ -161,6 +165,8 @@ def everywhere(
             named = str(answer).startswith(host)  # by ssh's own troubles
             complain(str(answer) if named else f"{host}: {answer}", remedy)
             codes.append(answer.exit_code)
+        else:
+            codes.append(code(answer))
     sys.exit(max(codes))
 
 

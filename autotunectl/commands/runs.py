@@ -30,6 +30,7 @@ from autotuned.shared import failures, wire
 
 if TYPE_CHECKING:
     from autotunectl.client import Client
+    from autotuned.documents.schedule import StaleResult
 
 
 @command("autotunectl status --json")
@@ -206,8 +207,14 @@ def check_stale(reach: Reach) -> None:
 
     Exit 0: fresh, 20: stale, 21: never tuned.
     """
+    if len(reach.hosts) > 1:
+        everywhere(reach, "stale", {}, result.stale_row, _stale_code)
     found = reach.call("stale")
     answer(reach, found, result.staleness)
+    sys.exit(_stale_code(found))
+
+
+def _stale_code(found: StaleResult) -> int:
     if found["never_tuned"]:
-        sys.exit(wire.EXIT_NEVER_TUNED)
-    sys.exit(wire.EXIT_STALE if found["stale"] else 0)
+        return wire.EXIT_NEVER_TUNED
+    return wire.EXIT_STALE if found["stale"] else 0

@@ -109,8 +109,8 @@ def event(document: Mapping[str, Any]) -> str:
 def already(document: Mapping[str, Any]) -> str:
     """That nothing has to be written."""
     if document["recipe"] or document["config_path"].endswith(".sh"):
-        return f"{document['config_path']} has this recipe already: nothing to do"
-    return f"what serves has this recipe already, with {document['config_path']} as it is: nothing to do"
+        return f"{document['config_path']} has this recipe already: nothing to write"
+    return f"nothing to write to {document['config_path']}: the live server's configuration has this recipe already"
 
 
 def applied(recipe: Mapping[str, Any] | None, document: Mapping[str, Any]) -> str:

@@ -114,6 +114,11 @@ def staleness(document: StaleResult) -> str:
     return f"fresh: nothing has changed since {document['last_run_id']}"
 
 
+def stale_row(document: StaleResult) -> Table:
+    """The same below its heading, for a table of machines."""
+    return [("RECIPE",), (staleness(document),)]
+
+
 def runs(document: Mapping[str, Any]) -> Table:
     """The table of runs, its heading first."""
     table: Table = [("RUN", "STARTED", "CONTEXT", "MODEL", "TOK/S", "ENDED")]

@@ -199,6 +199,8 @@ def event(document: Mapping[str, Any]) -> str | None:  # noqa: C901 - one line a
             return provider.event(document)
         case "log":
             return f"{document.get('level', 'note')}: {document.get('message', '')}"
+        case "applied" if not (document["changed"] or document["backup_path"]):
+            return f"nothing to write to {document['config_path']}: it is so already"
         case "applied":
             kept = f", backup at {document['backup_path']}" if document.get("backup_path") else ""
             return f"applied to {document['config_path']}{kept}"

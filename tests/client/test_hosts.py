@@ -10,6 +10,7 @@ import pytest
 from autotunectl.client import Client, Unreachable
 from autotunectl.dial import BadHost, Host
 from tests.support.home import Home, Y, poll
+from tests.support.models import write_gguf
 
 pytestmark = pytest.mark.slow  # each starts an agent of its own
 
@@ -60,6 +61,33 @@ def test_several_machines_are_one_table_and_the_unreachable_one_is_told_apart(ss
     document = json.loads(ssh.ctl(*both, "status", "--json").stdout)
     assert document["ssh://mac"]["run"] is None
     assert "nowhere" in document["ssh://nowhere"]["error"]["message"]
+
+
+def test_staleness_of_several_machines_is_one_table_and_exits_with_the_worst(ssh: Home) -> None:
+    ssh.start_daemon()
+    done = ssh.ctl("--host", "ssh://mac", "--host", "ssh://me@mac", "check-stale")
+    assert done.returncode == 21, done.stderr
+    assert [line.split(maxsplit=1) for line in done.stdout.splitlines()] == [
+        ["HOST", "RECIPE"],
+        ["ssh://mac", "never tuned: autotunectl start"],
+        ["ssh://me@mac", "never tuned: autotunectl start"],
+    ]
+
+
+def test_a_path_for_another_machine_is_below_the_home_of_that_machine(ssh: Home) -> None:
+    write_gguf(ssh.path / "tiny-1M.gguf")
+    ssh.start_daemon()
+    mine = ssh.path / "mine"
+    mine.mkdir()
+    ssh.environ["HOME"] = str(mine)  # the client's
+    script = ssh.bin / "ssh"
+    script.write_text(script.read_text().replace("exec sh", f"HOME={ssh.path} exec sh"))
+    there = ["--candidate-models", "~/tiny-1M.gguf", "--axis", "draft=~/tiny-1M.gguf"]
+    words = ["start", "--dry-run", "--json", "--provider", "llama-server", *there]
+    done = ssh.ctl("--host", "ssh://mac", *words, "--port", str(ssh.port))
+    assert done.returncode == 0, done.stderr
+    assert "~/tiny-1M.gguf" in done.stdout
+    assert str(mine) not in done.stdout + done.stderr
 
 
 def test_a_command_about_one_machine_refuses_several(ssh: Home) -> None:

@@ -75,9 +75,16 @@ def test_a_recommendation_tells_the_rates_apart_and_fits_eighty_columns() -> Non
 
 
 def test_what_was_applied_is_told_with_the_backup_that_undoes_it() -> None:
-    applied = {"type": "applied", "config_path": "/c.yaml", "backup_path": "/c.yaml.bak-1-0"}
+    applied = {
+        "type": "applied",
+        "config_path": "/c.yaml",
+        "backup_path": "/c.yaml.bak-1-0",
+        "changed": {"model": {}},
+    }
     assert status_text.event(applied) == "applied to /c.yaml, backup at /c.yaml.bak-1-0"
     assert status_text.event({**applied, "backup_path": None}) == "applied to /c.yaml"
+    nothing = {**applied, "backup_path": None, "changed": {}}
+    assert status_text.event(nothing) == "nothing to write to /c.yaml: it is so already"
 
 
 def screen(**changed: Any) -> str:

@@ -51,6 +51,8 @@ def test_a_unit_is_refused_by_its_name_drained_and_brought_back(own: Home) -> No
     assert "systemd-managed (user unit llama.service)" in refused.value.message
     live = own.rpc("status")["live_provider"]
     assert (live["kind"], live["unit"], live["scope"]) == ("systemd", "llama.service", "user")
+    [seen] = [one for one in own.rpc("doctor")["checks"] if one["name"] == "live-provider"]
+    assert seen["detail"].startswith("llama.service (user unit): running since "), seen
     before = unit.pid()
     done = own.tune(Y, drain=True)
     assert done["exit_reason"] == "ok", done
@@ -58,6 +60,16 @@ def test_a_unit_is_refused_by_its_name_drained_and_brought_back(own: Home) -> No
     assert unit.pid() != before
     assert len(unit.starts()) == 2
     assert own.rpc("status")["lease"] is None
+
+
+def test_a_named_unit_that_does_not_run_fails_doctor_with_its_own_remedy(own: Home) -> None:
+    own.settings('[live]\nservice = "systemd:llama"\n')
+    unit = SystemdUnit(Systemd(own), settings="")
+    unit.systemd.must("stop", unit.name)
+    own.start_daemon()
+    [seen] = [one for one in own.rpc("doctor")["checks"] if one["name"] == "live-provider"]
+    assert seen["level"] == "error", seen
+    assert "systemctl --user start llama.service" in seen["remedy"]
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "with its guardian"])

@@ -73,7 +73,7 @@ def launchd(context: CheckContext) -> Finding:
     manager, gui = Launchd(context.environ), domains()[0]
     if manager.program is None:
         return fine(
-            "no launchctl on the PATH: live providers are looked for among the processes only"
+            "no launchctl on the PATH: live providers are looked for among processes and units of systemd"
         )
     answer = manager.session()
     if answer.code == 0:

@@ -156,15 +156,25 @@ async def live_provider(context: CheckContext) -> Finding:
     live = context.live
     if live is None:
         return fine("no live provider runs")
-    name = f"{live['domain']}/{live['label']}" if live["kind"] == "launchd" else "in a terminal"
+    name = "in a terminal"
+    if live["kind"] != "foreground":
+        unit = live["kind"] == "systemd"
+        name = (
+            f"{live['unit']} ({live['scope']} unit)"
+            if unit
+            else f"{live['domain']}/{live['label']}"
+        )
     if context.lease is not None:
         return fine(f"{name}: {live['state']} for run {context.lease['run_id']}")
     starts = f", starts so far: {live['runs']}" if live["runs"] is not None else ""
     if live["loaded"] and not live["running"]:
-        target = f"{live['domain']}/{live['label']}"
+        remedy = f"launchctl kickstart {name}; launchctl print {name}"
+        if live["kind"] == "systemd":
+            user = "--user " if live["scope"] == "user" else ""
+            remedy = f"systemctl {user}start {live['unit']}; systemctl {user}status {live['unit']}"
         return broken(
             f"{name} is loaded and does not run (state: {live['state']}{starts})",
-            f"see why in its log, then: launchctl kickstart {target}; launchctl print {target}",
+            f"see why in its log, then: {remedy}",
         )
     answers = "answers" if live["healthy"] else f"does not answer on port {live['port']}"
     since = f" since {live['since']}" if live["since"] else ""

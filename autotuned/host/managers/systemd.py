@@ -195,7 +195,7 @@ class SystemdService:
         user = ["--user"] if self._unit.scope == "user" else []
         where = " ".join(["journalctl", *user, "-u", self._unit.unit])
         line = tools.ask("journalctl", *user, "-q", "-o", "cat", "-n", "1", "-u", self._unit.unit)
-        return f"{shown(line) or 'it printed nothing'} (its log: {where})"
+        return f"{shown(line) or 'its journal shows no line'} (its log: {where})"
 
     def _ask(self, *words: str) -> Answer:
         return self._systemd.ask(self._unit.scope, *words, self._unit.unit)
