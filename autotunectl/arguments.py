@@ -54,7 +54,8 @@ def model(word: str) -> str:
 
 def _here() -> bool:
     """The agent is this machine's. Of another one the paths and the home folder are its own: they go as typed."""
-    return not click.get_current_context().obj.hosts
+    reach = click.get_current_context().obj
+    return reach is None or not reach.hosts
 
 
 def run_argument(name: str = "run") -> Decorator:

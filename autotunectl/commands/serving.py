@@ -166,6 +166,8 @@ def serve(reach: Reach, run: str | None, only_print: bool) -> None:
 
     The server takes the place of this command; Ctrl-C ends it.
     """
+    if not (reach.as_json or only_print):
+        reach.only_here()  # no other machine says which program starts on this one
     found: ServeDocument = reach.call("serve", **given(run_id=run))
     if reach.as_json or only_print:
         click.echo(as_text(found) if reach.as_json else text.command(found))

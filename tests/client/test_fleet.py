@@ -38,7 +38,7 @@ class Fleet:
                 "autotuned_settings_file": str(
                     made.path / ".config" / "macprovider" / "autotuned.toml"
                 ),
-                "autotuned_ctl": str(made.bin / "autotunectl"),
+                "autotuned_ctl": "~/bin/autotunectl",  # of that machine, whatever home Ansible runs in
                 "autotuned_request": self.request(made),
             }
             for name, made in homes.items()

@@ -96,6 +96,12 @@ def test_a_command_about_one_machine_refuses_several(ssh: Home) -> None:
     assert "one --host" in done.stderr
 
 
+def test_no_other_machine_says_which_program_starts_on_this_one(ssh: Home) -> None:
+    done = ssh.ctl("--host", "ssh://mac", "serve")
+    assert done.returncode == 2
+    assert "leave out --host" in done.stderr
+
+
 def test_the_library_reaches_another_machine_too(
     ssh: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

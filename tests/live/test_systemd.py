@@ -24,6 +24,7 @@ from tests.e2e.test_kills import (
 )
 from tests.support import any_server
 from tests.support.home import DEADLINE_S, Home, RpcError, Y, home, poll
+from tests.support.live import own_name
 from tests.support.models import write_gguf
 from tests.support.systemd import Systemd, SystemdUnit
 
@@ -63,8 +64,8 @@ def test_a_unit_is_refused_by_its_name_drained_and_brought_back(own: Home) -> No
 
 
 def test_a_named_unit_that_does_not_run_fails_doctor_with_its_own_remedy(own: Home) -> None:
-    own.settings('[live]\nservice = "systemd:llama"\n')
     unit = SystemdUnit(Systemd(own), settings="")
+    own_name(own, '[live]\nservice = "systemd:llama"\n')
     unit.systemd.must("stop", unit.name)
     own.start_daemon()
     [seen] = [one for one in own.rpc("doctor")["checks"] if one["name"] == "live-provider"]
