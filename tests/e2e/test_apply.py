@@ -460,6 +460,7 @@ def test_apply_restart_makes_it_live_and_without_it_the_commands_of_the_loaded_j
     told = home.rpc("apply")
     assert told["hint"].splitlines() == [
         f"launchctl bootout {job.target}",
+        f"while launchctl print {job.target} >/dev/null 2>&1; do sleep 1; done",
         f"launchctl bootstrap {job.domain} {job.plist}",
     ]
     before = job.pid()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
 
-from tests.support.home import Home, RpcError, Y, poll, port_is_free
+from tests.support.home import DEADLINE_S, Home, RpcError, Y, poll, port_is_free
 from tests.support.live import LABEL, OLD_LABEL, LaunchdJob
 
 SLOW_RUN: dict[str, Any] = {"replicates": [{"total_ms": 400}]}
@@ -82,8 +83,24 @@ def test_a_job_of_the_system_is_reported_and_refused_even_with_drain(home: Home)
     with pytest.raises(RpcError, match=f"system/{job.label}.*sudo") as refused:
         home.begin(Y, drain=True)
     assert refused.value.data["exit_reason"] == "provider_conflict"
+    assert refused.value.data["reason"] == "undrainable", "a drain alone is no remedy"
     assert job.alive()
     assert job.calls("bootout") == []
+
+
+@pytest.mark.slow
+def test_the_commands_that_an_apply_prints_work_pasted_together_on_a_job_that_ends_slowly(
+    home: Home,
+) -> None:
+    home.provider({Y: {}})
+    job = LaunchdJob(home, dying_s=1.0)
+    home.tune(Y, drain=True)
+    before = job.pid()
+    _, _, pasted = home.ctl("apply").stderr.partition("to make it live:\n")
+    done = subprocess.run(["sh", "-ec", pasted], env=home.environ, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, pasted
+    assert job.back()
+    assert job.pid() != before
 
 
 @pytest.mark.slow

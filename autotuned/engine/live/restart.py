@@ -84,6 +84,7 @@ class Restarter:
             plist = managed.plist or folder / f"{label}.plist"
         return (
             f"launchctl bootout {domain}/{label}\n"
+            f"while launchctl print {domain}/{label} >/dev/null 2>&1; do sleep 1; done\n"
             f"launchctl bootstrap {domain} {shlex.quote(str(plist))}"
         )
 
