@@ -154,8 +154,8 @@ class ProviderConflict(AutotunedError):
 
     kind = "provider_conflict"
 
-    def __init__(self, message: str, conflicts: Sequence[str]) -> None:
-        super().__init__(message, conflicts=list(conflicts))
+    def __init__(self, message: str, conflicts: Sequence[str], **data: str) -> None:
+        super().__init__(message, conflicts=list(conflicts), **data)
         self.conflicts = tuple(conflicts)
 
 

@@ -41,7 +41,7 @@ FAILURES: Final[Mapping[str, Failure]] = {
     "no_feasible": Failure(
         REASON["no_feasible"],
         "no candidate can be served here",
-        "autotunectl logs {run} shows what each candidate printed",
+        "autotunectl logs {run} shows what each candidate that was started printed",
     ),
     "budget_exhausted_no_model_selected": Failure(
         REASON["budget_exhausted_no_model_selected"],
@@ -191,6 +191,18 @@ FAILURES: Final[Mapping[str, Failure]] = {
         "stop all but one of them, then autotunectl {command} --drain",
         wire.PROVIDER_CONFLICT,
     ),
+    "provider_conflict.undrainable": Failure(
+        REASON["provider_conflict"],
+        "a live provider could not be brought back as it was",
+        "see to what the message says, then autotunectl {command} --drain",
+        wire.PROVIDER_CONFLICT,
+    ),
+    "provider_conflict.held": Failure(
+        REASON["provider_conflict"],
+        "another tool drains or restores the live provider",
+        "wait for that tool, then autotunectl {command} --drain",
+        wire.PROVIDER_CONFLICT,
+    ),
     "busy.pull": Failure(
         wire.EXIT_BUSY, "a pull is in progress", "autotunectl pull --cancel", wire.BUSY
     ),
@@ -289,12 +301,12 @@ def kind_of(code: int, data: Mapping[str, Any]) -> str:
 
 def find(kind: str, data: Mapping[str, Any]) -> Failure:
     """The row of an error, the most special one there is."""
-    variant = data.get("reason")
-    for start, name in (("foreground-", "foreground"), ("port-held-by", "port")):
-        if any(str(each).startswith(start) for each in data.get("conflicts") or ()):
-            variant = name
-    if sum(not str(each).startswith("port-held-by") for each in data.get("conflicts") or ()) > 1:
+    variant, conflicts = data.get("reason"), [str(each) for each in data.get("conflicts") or ()]
+    if variant is None and sum(not each.startswith("port-held-by") for each in conflicts) > 1:
         variant = "several"
+    for start, name in (("port-held-by", "port"), ("foreground-", "foreground")):
+        if variant is None and any(each.startswith(start) for each in conflicts):
+            variant = name
     if data.get("pull_id"):
         variant = "pull"
     return FAILURES.get(f"{kind}.{variant}") or FAILURES.get(kind) or FAILURES["internal_error"]

@@ -108,6 +108,16 @@ def test_the_client_knows_the_kind_of_every_code(code: int) -> None:
             {"conflicts": ["launchd-managed (gui/501/a)", "foreground-PID-1"]},
             "provider_conflict.several",
         ),
+        (
+            "provider_conflict",
+            {"conflicts": ["launchd-managed (gui/501/a)"], "reason": "undrainable"},
+            "provider_conflict.undrainable",
+        ),
+        (
+            "provider_conflict",
+            {"conflicts": ["foreground-PID-1", "drain-lock-held-by pid 2"], "reason": "held"},
+            "provider_conflict.held",
+        ),
         ("busy", {"pull_id": "p1"}, "busy.pull"),
         ("unheard_of", {}, "internal_error"),
     ],

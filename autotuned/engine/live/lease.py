@@ -56,7 +56,8 @@ def locked(journal: Journal, found: Found) -> Lock:
             "the live provider is being drained or restored by somebody else: "
             f"held by {holder} ({journal.lock_path})"
         )
-        raise ProviderConflict(message, [*found.names, f"drain-lock-held-by {holder}"])
+        names = [*found.names, f"drain-lock-held-by {holder}"]
+        raise ProviderConflict(message, names, reason="held")
     return lock
 
 

@@ -59,7 +59,9 @@ def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> Prov
             "autotunectl schedule set --drain --restart-foreground"
         )
     names = ", ".join(found.names)
-    return ProviderConflict(f"in the way: {names}; {remedy}", found.names)
+    kept = found.managed is not None and remedy == found.managed.refusal
+    why = {"reason": "undrainable"} if kept else {}
+    return ProviderConflict(f"in the way: {names}; {remedy}", found.names, **why)
 
 
 def undrainable(found: Found) -> str | None:

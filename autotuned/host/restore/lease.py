@@ -64,7 +64,7 @@ def _service(live: Managed) -> Job | Unit:
         message = (
             f"{plist}: cannot be read, so {live.name} could not be brought back: {error.strerror}"
         )
-        raise ProviderConflict(message, [live.name]) from error
+        raise ProviderConflict(message, [live.name], reason="undrainable") from error
     return Job(
         label=job.label,
         domain=job.domain,
