@@ -352,11 +352,12 @@ def _without_children(processes: Sequence[Process]) -> list[Process]:
 
 
 def other_agents() -> list[tuple[int, str]]:
-    """Agents of this user beside this one: pid and HOME of each."""
+    """Agents of this user beside this one: pid and HOME of each. A child that is about to be a program is its parent still."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == os.getpid() or process.uids().real != os.getuid():
+            own = os.getpid() in (process.pid, process.ppid())
+            if own or process.uids().real != os.getuid():
                 continue
             words = process.cmdline()
             module = "autotuned" in words[2:3] and words[1:2] == ["-m"]

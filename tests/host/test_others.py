@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from autotuned.host import others as programs
+from autotuned.host.find import other_agents
 from autotuned.host.machine import Machine
 from autotuned.host.others import OtherPrograms
 from autotuned.host.power import low_power
@@ -91,3 +92,20 @@ def test_another_model_server_is_named_with_how_to_stop_it(
     finally:
         process.kill()
         process.wait(DEADLINE_S)
+
+
+def test_a_child_that_still_bears_its_agents_command_line_is_no_second_agent() -> None:
+    command = "import subprocess as s; p = s.Popen(['autotuned', '60'], executable='/bin/sleep'); print(p.pid, flush=True); p.wait()"
+    child = subprocess.Popen(["autotuned", "60"], executable="/bin/sleep")
+    parent = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    stranger = int(parent.stdout.readline())
+    try:
+        poll(lambda: stranger in {pid for pid, _ in other_agents()})
+        assert child.pid not in {pid for pid, _ in other_agents()}
+    finally:
+        psutil.Process(stranger).kill()
+        for process in (child, parent):
+            process.kill()
+            process.wait(DEADLINE_S)
+        parent.stdout.close()
