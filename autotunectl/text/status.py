@@ -109,7 +109,8 @@ def _next(run: RunDocument) -> str:
         return f"autotunectl start --resume {run['run_id']} --wait"
     if run.get("best") is None:
         return f"autotunectl show {run['run_id']}, autotunectl doctor"
-    if run.get("applied") or run.get("provider") not in (None, "macprovider"):
+    tried = any(warning.startswith("rolled back") for warning in run.get("warnings", ()))
+    if run.get("applied") or tried or run.get("provider") not in (None, "macprovider"):
         return "autotunectl show"
     return "autotunectl show, autotunectl apply"
 

@@ -175,7 +175,7 @@ class RunProgressDocument(Document):
 
 
 class BestDocument(Document):
-    """The best cell so far."""
+    """The best cell so far; of a run that has ended with one, its recommendation."""
 
     model: str
     knobs: KnobsDocument

@@ -39,6 +39,8 @@ def test_both_calibrations_go_to_where_the_memory_is_full(home: Home) -> None:
     assert knobs["max_context_override"] == 7000
     assert knobs["max_concurrency_override"] == found["concurrency"]["recommended"]
     assert "partial" not in document["recommendation"]
+    best = home.rpc("status")["run"]["best"]
+    assert best.items() <= document["recommendation"].items()
     rows = home.sql(
         "SELECT target_context, max_context_cap, max_batch, concurrency, fits FROM tune_trials WHERE stage = 3"
     )

@@ -11,7 +11,7 @@ from autotuned.core import result as public
 from autotuned.core.model import Trial
 from autotuned.core.pipeline import best_so_far
 from autotuned.documents.result import ExitReason, ResultDocument
-from autotuned.documents.run import RunDocument, SummaryDocument
+from autotuned.documents.run import BestDocument, RunDocument, SummaryDocument
 from autotuned.documents.trial import TrialDocument
 from autotuned.engine.run.runner import Runner
 from autotuned.shared import wire
@@ -93,14 +93,17 @@ def run_document(
         **summary(row, running=runner is not None),
         "phase": "finished" if runner is None else runner.progress.phase,
         "progress": None if runner is None else runner.progress.document(),
-        "best": None
-        if best is None or best.knobs is None
-        else {
-            "model": best.model,
-            "knobs": public.knobs_document(best.knobs),
-            "tps_median": best.tps_median,
-            "ttft_p95_ms": best.ttft_p95_ms,
-        },
+        "best": _recommended(row, details)
+        or (
+            None
+            if best is None or best.knobs is None
+            else {
+                "model": best.model,
+                "knobs": public.knobs_document(best.knobs),
+                "tps_median": best.tps_median,
+                "ttft_p95_ms": best.ttft_p95_ms,
+            }
+        ),
         "infeasible": public.infeasible(history),
         "warnings": [
             *details.get("warnings", ()),
@@ -109,6 +112,19 @@ def run_document(
         "trigger": details.get("trigger", "manual"),
         "provider": details.get("provider"),
         "cancelling": runner is not None and runner.cancelled,
+    }
+
+
+def _recommended(row: RunRow, details: Details) -> BestDocument | None:
+    """What a run that has ended recommends: a confirmation or a calibration may have chosen beside the best cell."""
+    if not row.recommendation_json or not details:  # a prototype's may be anything
+        return None
+    answer: BestDocument = json.loads(row.recommendation_json)
+    return {
+        "model": answer["model"],
+        "knobs": answer["knobs"],
+        "tps_median": answer["tps_median"],
+        "ttft_p95_ms": answer["ttft_p95_ms"],
     }
 
 
