@@ -116,7 +116,10 @@ def logs(reach: Reach, run: str | None, follow: bool, lines: int) -> None:
     mask = logfile.mask()
     read = logfile.follow if follow else logfile.last
     if run is not None:
-        for path in _of_run(log.parent / "runs", run)[-1 if follow else 0 :]:
+        found = _of_run(log.parent / "runs", run)
+        if not found:
+            click.echo(f"no candidate was started in {run}: autotunectl show {run}", err=True)
+        for path in found[-1 if follow else 0 :]:
             click.echo(f"==> {path.name} <==")
             for line in read(path, lines):
                 click.echo(printable(mask(line), ""))

@@ -141,7 +141,10 @@ def provider_restore(reach: Reach) -> None:
         )
     else:
         click.echo(f"NOT RESTORED: {found['lease']['reason'] or found['lease']['state']}", err=True)
-        click.echo("hint: the agent goes on trying; autotunectl provider status", err=True)
+        click.echo(
+            "hint: mend that; the agent goes on trying. Gone for good: autotunectl provider forget",
+            err=True,
+        )
     sys.exit(0 if found["restored"] else wire.EXIT_RESTORE_OUTSTANDING)
 
 

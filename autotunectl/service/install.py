@@ -142,7 +142,8 @@ def _settle(socket: str | None, *, restore: bool) -> None:
         if not _owed(status) or _restored(socket, answers=status is not None):
             return
     message = "the live provider has been stopped and is still owed its restore"
-    raise CommandError(message, wire.EXIT_RESTORE_OUTSTANDING, "autotunectl provider restore")
+    hint = "autotunectl provider restore; gone for good: autotunectl provider forget"
+    raise CommandError(message, wire.EXIT_RESTORE_OUTSTANDING, hint)
 
 
 def _owed(status: StatusDocument | None) -> bool:

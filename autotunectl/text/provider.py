@@ -10,6 +10,7 @@ from autotuned.shared.knobs import TABLE, shown
 
 SEEN_NOW_S = 2.0
 KEYS = ("model", *(knob.published for knob in TABLE))
+STATES = {"intent": "about to be stopped", "failed": "not brought back yet, stopped"}
 COLOURS = {"-": "red", "+": "green", "@": "cyan"}
 
 
@@ -41,7 +42,8 @@ def live(status: Mapping[str, Any]) -> list[str]:
     name = named(found) or "foreground"
     pid = f", pid {found['pid']}" if found.get("pid") else ""
     if lease is not None:
-        return [f"live      {name}{pid}: {found['state']} for run {lease['run_id']}"]
+        said = STATES.get(found["state"], found["state"])
+        return [f"live      {name}{pid}: {said} for run {lease['run_id']}"]
     words = [found["state"]]
     if found.get("loaded") and not found.get("running"):
         words = [f"loaded, not running ({found['state']})"]

@@ -130,6 +130,13 @@ def test_a_folder_that_is_no_runs_has_no_provider_logs(home: Home, name: str) ->
     assert (done.returncode, done.stdout) == (11, "")
 
 
+def test_the_logs_of_a_run_that_started_no_candidate_say_so(home: Home) -> None:
+    (home.path / "state" / "autotuned" / "runs" / "R").mkdir(parents=True)
+    done = run(home, "ctl logs R")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "no candidate was started in R: autotunectl show R\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_is_offered_values(home: Home, shell: str) -> None:
     words = "autotunectl start --provider m"

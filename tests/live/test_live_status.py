@@ -49,7 +49,9 @@ def test_a_job_that_is_loaded_and_does_not_run_fails_doctor(home: Home) -> None:
     home.start_daemon()
     seen = poll(lambda: live(home))
     assert (seen["loaded"], seen["running"], seen["state"]) == (False, False, "not loaded")
-    assert finding(home, "live-provider")["ok"], "nobody has asked for it to be loaded"
+    check = finding(home, "live-provider")
+    assert check["ok"], "nobody has asked for it to be loaded"
+    assert check["remedy"] == f"launchctl bootstrap {job.domain} {job.plist}"
     assert job.launchctl("bootstrap", job.domain, str(job.plist)).returncode == 0
     poll(lambda: live(home)["loaded"] and not job.alive())
     seen = live(home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shlex
 import shutil
 import tempfile
 
@@ -175,6 +176,12 @@ async def live_provider(context: CheckContext) -> Finding:
         return broken(
             f"{name} is loaded and does not run (state: {live['state']}{starts})",
             f"see why in its log, then: {remedy}",
+        )
+    if live["kind"] == "launchd" and live["loaded"] is False:
+        plist = shlex.quote(str(live["plist"]))
+        return fine(
+            f"{name} is not loaded: it does not serve",
+            f"launchctl bootstrap {live['domain']} {plist}",
         )
     answers = "answers" if live["healthy"] else f"does not answer on port {live['port']}"
     since = f" since {live['since']}" if live["since"] else ""

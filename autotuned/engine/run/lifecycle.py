@@ -121,8 +121,8 @@ class Lifecycle:
         if not await self._live.restore() and (owed := self._live.lease) is not None:
             reason = owed.reason or "it is still being tried"
             runner.warn(
-                f"the live provider {owed.target.name} is NOT RESTORED yet ({reason}); "
-                "no new run starts until it is: autotunectl provider restore"
+                f"the live provider {owed.target.name} was NOT RESTORED at this run's end ({reason}); "
+                "whether it is now: autotunectl provider status"
             )
         runner.left_stopped = self._live.stopped_by(runner.run_id)
 
