@@ -7,6 +7,7 @@ from typing import Any
 
 from autotunectl.text.layout import duration, local
 from autotuned.shared.knobs import TABLE, shown
+from autotuned.shared.text import service_name
 
 SEEN_NOW_S = 2.0
 KEYS = ("model", *(knob.published for knob in TABLE))
@@ -39,7 +40,7 @@ def live(status: Mapping[str, Any]) -> list[str]:
             return []
         told = f"{stopped['name']}, stopped by run {stopped['run_id']}, has not been started again"
         return [f"stopped   {told}", f"start it  {stopped['command']}"]
-    name = named(found) or "foreground"
+    name = service_name(found) or "foreground"
     pid = f", pid {found['pid']}" if found.get("pid") else ""
     if lease is not None:
         said = STATES.get(found["state"], found["state"])
@@ -58,13 +59,6 @@ def live(status: Mapping[str, Any]) -> list[str]:
     return [f"live      {name}{pid}: {', '.join(words)}"]
 
 
-def named(found: Mapping[str, Any]) -> str | None:
-    """The service that a live server or a lease is on; None for a process from a terminal."""
-    if found["kind"] == "launchd":
-        return f"{found['domain']}/{found['label']}"
-    return f"{found['unit']} ({found['scope']} unit)" if found["kind"] == "systemd" else None
-
-
 def warning(status: Mapping[str, Any]) -> list[str]:
     """Loud lines while a restore is owed; none otherwise."""
     if not owed(status):
@@ -72,7 +66,7 @@ def warning(status: Mapping[str, Any]) -> list[str]:
     lease = status["lease"]
     if lease["state"] in ("restored", "living"):
         return [f"WATCHED: the live provider runs again for run {lease['run_id']}; does it hold?"]
-    name = named(lease) or "a foreground process"
+    name = service_name(lease) or "a foreground process"
     why = lease["reason"] or lease["state"]
     return [
         f"NOT RESTORED: {name}, drained by run {lease['run_id']}, is not back yet",

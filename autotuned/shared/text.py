@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
 DASH = "-"
 LOST = "\N{REPLACEMENT CHARACTER}"
@@ -38,6 +39,13 @@ REMARKS = {
 def explained(warning: str) -> str:
     """A warning, with what the short remarks on answers mean."""
     return f"{warning}: {REMARKS[warning]}" if warning in REMARKS else warning
+
+
+def service_name(found: Mapping[str, object]) -> str | None:
+    """The service that a live server or a lease is on; None for a process from a terminal."""
+    if found["kind"] == "launchd":
+        return f"{found['domain']}/{found['label']}"
+    return f"{found['unit']} ({found['scope']} unit)" if found["kind"] == "systemd" else None
 
 
 def short(model: str) -> str:

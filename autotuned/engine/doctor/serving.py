@@ -12,8 +12,10 @@ from autotuned.core.config import policy, reader
 from autotuned.core.request import TuneRequest
 from autotuned.engine.doctor.check import Check, CheckContext, Finding, broken, doubt, fine
 from autotuned.errors import ProviderMissing
+from autotuned.host.managers.systemd import command
 from autotuned.providers.binary import install_extra
 from autotuned.shared.files import nearest_there
+from autotuned.shared.text import service_name
 from autotuned.weights.cache import hub_cache, repository_folder
 
 GB = 2**30
@@ -157,22 +159,15 @@ async def live_provider(context: CheckContext) -> Finding:
     live = context.live
     if live is None:
         return fine("no live provider runs")
-    name = "in a terminal"
-    if live["kind"] != "foreground":
-        unit = live["kind"] == "systemd"
-        name = (
-            f"{live['unit']} ({live['scope']} unit)"
-            if unit
-            else f"{live['domain']}/{live['label']}"
-        )
+    name = service_name(live) or "in a terminal"
     if context.lease is not None:
         return fine(f"{name}: {live['state']} for run {context.lease['run_id']}")
     starts = f", starts so far: {live['runs']}" if live["runs"] is not None else ""
     if live["loaded"] and not live["running"]:
         remedy = f"launchctl kickstart {name}; launchctl print {name}"
         if live["kind"] == "systemd":
-            user = "--user " if live["scope"] == "user" else ""
-            remedy = f"systemctl {user}start {live['unit']}; systemctl {user}status {live['unit']}"
+            typed = command(str(live["scope"]))
+            remedy = f"{typed} start {live['unit']}; {typed} status {live['unit']}"
         return broken(
             f"{name} is loaded and does not run (state: {live['state']}{starts})",
             f"see why in its log, then: {remedy}",
