@@ -139,7 +139,7 @@ def _file(name: str) -> str:
 def _best_index(document: ResultDocument) -> int | None:
     """The cell that is recommended."""
     cell = winner(document)
-    return None if cell is None else list(map(id, document["stage2"])).index(id(cell))
+    return None if cell is None else document["stage2"].index(cell)
 
 
 def _headline(document: ResultDocument) -> str:
@@ -199,7 +199,7 @@ def _cells(document: ResultDocument, best: int | None) -> dict[str, object]:
     """Charts, tables and sentences on the cells: every request, and which cells really differ."""
     cells = document["stage2"]
     most, requests = max(20, MOST // len(cells)), sum(len(cell["samples"]) for cell in cells)
-    rows = [row for cell in cells for row in _requests(cell)[:most]]
+    rows = [row for cell in cells for row in _requests(cell, most)]
     whole = len(rows) == requests
     part = f"The first {most} requests of each cell, {len(rows)} of {requests}"
     spread = stats.pooled_spread(_values(cell, "tps") for cell in cells if cell["fits"])
@@ -272,7 +272,7 @@ def _tokens(count: int | None) -> str:
     return DASH if count is None else str(count)
 
 
-def _requests(cell: CellDocument) -> list[list[str]]:
+def _requests(cell: CellDocument, most: int) -> list[list[str]]:
     return [
         [
             named(cell["knobs"]),
@@ -284,7 +284,7 @@ def _requests(cell: CellDocument) -> list[list[str]]:
             _tokens(sample["completion_tokens"]),
             sample["error"] or "; ".join(sample["remarks"]),
         ]
-        for number, sample in enumerate(cell["samples"], start=1)
+        for number, sample in enumerate(cell["samples"][:most], start=1)
     ]
 
 
