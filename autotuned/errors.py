@@ -46,9 +46,9 @@ def called(field: str, name: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(
-            name if error.field == field else error.field, error.value, error.rule
-        ) from None
+        if error.field != field:
+            raise
+        raise ConfigError(name, error.value, error.rule) from None
 
 
 REQUIRED: Final = "must be given"

@@ -42,7 +42,7 @@ def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> Prov
     fixed = undrainable(found)
     if not found or (request.drain and fixed is None and not stays):
         return None
-    remedy = "stop it yourself"
+    remedy, why = "stop it yourself", dict[str, str]()
     if drains:
         remedy += ", or have it stopped for the run and brought back with --drain"
     if drains and terminal:
@@ -50,7 +50,7 @@ def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> Prov
     if found.strangers and (request.drain or found.live is None):
         remedy = f"stop that program, or choose another --port than {request.port}"
     elif found.managed is not None and found.managed.refusal is not None:
-        remedy = found.managed.refusal
+        remedy, why = found.managed.refusal, {"reason": "undrainable"}
     elif fixed is not None and not found.strangers:
         remedy = fixed
     elif stays and request.drain:
@@ -59,8 +59,6 @@ def conflict(found: Found, request: TuneRequest, *, drains: bool = True) -> Prov
             "autotunectl schedule set --drain --restart-foreground"
         )
     names = ", ".join(found.names)
-    kept = found.managed is not None and remedy == found.managed.refusal
-    why = {"reason": "undrainable"} if kept else {}
     return ProviderConflict(f"in the way: {names}; {remedy}", found.names, **why)
 
 

@@ -88,22 +88,11 @@ def run_document(
     row: RunRow, details: Details, history: Sequence[Trial], runner: Runner | None
 ) -> RunDocument:
     """The run document; `runner` is the one in progress, None for a run that has ended."""
-    best = best_so_far(history)
     return {
         **summary(row, running=runner is not None),
         "phase": "finished" if runner is None else runner.progress.phase,
         "progress": None if runner is None else runner.progress.document(),
-        "best": _recommended(row, details)
-        or (
-            None
-            if best is None or best.knobs is None
-            else {
-                "model": best.model,
-                "knobs": public.knobs_document(best.knobs),
-                "tps_median": best.tps_median,
-                "ttft_p95_ms": best.ttft_p95_ms,
-            }
-        ),
+        "best": _best(row, details, history),
         "infeasible": public.infeasible(history),
         "warnings": [
             *details.get("warnings", ()),
@@ -115,17 +104,19 @@ def run_document(
     }
 
 
-def _recommended(row: RunRow, details: Details) -> BestDocument | None:
-    """What a run that has ended recommends: a confirmation or a calibration may have chosen beside the best cell."""
-    if not row.recommendation_json or not details:  # a prototype's may be anything
-        return None
-    answer: BestDocument = json.loads(row.recommendation_json)
-    return {
-        "model": answer["model"],
-        "knobs": answer["knobs"],
-        "tps_median": answer["tps_median"],
-        "ttft_p95_ms": answer["ttft_p95_ms"],
-    }
+def _best(row: RunRow, details: Details, history: Sequence[Trial]) -> BestDocument | None:
+    """The best cell so far; once a run has ended what it recommends, which a calibration may have changed."""
+    if row.recommendation_json and details:  # a prototype's may be anything
+        answer: BestDocument = json.loads(row.recommendation_json)
+        model, knobs = answer["model"], answer["knobs"]
+        tps, ttft = answer["tps_median"], answer["ttft_p95_ms"]
+    else:
+        best = best_so_far(history)
+        if best is None or best.knobs is None:
+            return None
+        model, knobs = best.model, public.knobs_document(best.knobs)
+        tps, ttft = best.tps_median, best.ttft_p95_ms
+    return {"model": model, "knobs": knobs, "tps_median": tps, "ttft_p95_ms": ttft}
 
 
 def summary(row: RunRow, *, running: bool) -> SummaryDocument:
