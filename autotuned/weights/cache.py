@@ -124,8 +124,10 @@ def locate(
     repo, quant = repository(model, form)
     folder = snapshot(repo, environ)
     if folder is None:
-        file = f"; of a file that is here say ./{model}" * model.lower().endswith(".gguf")
-        return NotHere(f"it is not in the local cache ({hub_cache(environ)}){file}")
+        absent = f"it is not in the local cache ({hub_cache(environ)})"
+        if model.lower().endswith(".gguf"):  # the name of a file may have been meant
+            absent += f"; of a file that is here say ./{model}"
+        return NotHere(absent)
     if form == "mlx":
         found = in_folder(folder)
         names = {path.name for path in found.files}

@@ -148,9 +148,10 @@ def special_tokens(folder: Path) -> tuple[str, ...]:
         named = [value for key, value in document.items() if key.endswith("_token")]
         for key in ("additional_special_tokens", "extra_special_tokens"):
             more = document.get(key)
-            named += (
-                more.values() if isinstance(more, dict) else more if isinstance(more, list) else ()
-            )
+            if isinstance(more, dict):
+                named += more.values()
+            elif isinstance(more, list):
+                named += more
         found += [
             value if isinstance(value, str) else value.get("content")
             for value in named

@@ -79,10 +79,8 @@ class TrialRun:
             self._child = await self._standing()
             found = await self._evaluate()
             self._leave_standing(found)
-            if not isinstance(
-                found, Void
-            ):  # a run that ends while its candidate stops has this answer
-                ignored = (asyncio.CancelledError,)
+            # A run that ends while its candidate stops has this answer.
+            ignored = () if isinstance(found, Void) else (asyncio.CancelledError,)
         finally:
             with self._spending("stop"), contextlib.suppress(*ignored):
                 await uncancelled(self._stop())
